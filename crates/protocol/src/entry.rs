@@ -1,0 +1,144 @@
+//! The ledger entry: one change of one table, and the message that reports it.
+//!
+//! Entry `v` of a table is created once, by put-if-absent; creating it is the commit. Entries are
+//! never changed afterwards. The form is JSON, with a `format` number that a reader must know.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    layout::{PartitionSpec, SortOrder},
+    reason::RejectReason,
+    schema::Schema,
+};
+
+/// The only entry format so far.
+pub const ENTRY_FORMAT: u32 = 1;
+
+/// One committed change.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Entry {
+    /// [`ENTRY_FORMAT`].
+    pub format: u32,
+    /// Position in the ledger; 0 is the creation of the table.
+    pub version: u64,
+    /// The table's identity, made at creation (UUID text).
+    pub table_uuid: String,
+    /// The identity of this commit (ULID text), made before the first attempt and kept over retries.
+    pub commit_id: String,
+    /// The committer's clock, milliseconds since 1970 UTC. Informative; order is `version`.
+    pub committed_ms: i64,
+    pub change: Change,
+}
+
+/// What an entry does to the table.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+#[non_exhaustive]
+pub enum Change {
+    /// The table comes to be.
+    Create {
+        name: String,
+        schema: Schema,
+        partition_spec: PartitionSpec,
+        sort_order: SortOrder,
+        formats: Vec<Format>,
+    },
+    /// Rows arrive. With no files: only positions move (a first position, or rejected records).
+    Append {
+        files: Vec<FileEntry>,
+        ranges: Vec<OffsetRange>,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        rejected: Vec<RejectedCount>,
+    },
+    /// The same rows in other files. Valid only while every removed file is live.
+    Replace { removed: Vec<String>, added: Vec<FileEntry> },
+    /// Rows leave by retention: whole files only.
+    Delete { removed: Vec<String> },
+    /// The schema grows.
+    SetSchema { schema: Schema },
+    /// New files are partitioned otherwise.
+    SetPartitionSpec { partition_spec: PartitionSpec },
+    /// New files are sorted otherwise.
+    SetSortOrder { sort_order: SortOrder },
+    /// The table is shown in other formats.
+    SetFormats { formats: Vec<Format> },
+    /// An operator moved positions, knowing what is skipped.
+    ResetPositions { ranges: Vec<OffsetRange> },
+}
+
+impl Change {
+    /// The kind's stable name, as in the JSON.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Create { .. } => "create",
+            Self::Append { .. } => "append",
+            Self::Replace { .. } => "replace",
+            Self::Delete { .. } => "delete",
+            Self::SetSchema { .. } => "set_schema",
+            Self::SetPartitionSpec { .. } => "set_partition_spec",
+            Self::SetSortOrder { .. } => "set_sort_order",
+            Self::SetFormats { .. } => "set_formats",
+            Self::ResetPositions { .. } => "reset_positions",
+        }
+    }
+}
+
+/// A table format in which the ledger is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    Iceberg,
+    Delta,
+}
+
+impl Format {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Iceberg => "iceberg",
+            Self::Delta => "delta",
+        }
+    }
+}
+
+/// A data file as the ledger names it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileEntry {
+    /// Path below the table's location: `data/<ulid>.parquet`. Opaque: no value is part of it.
+    pub path: String,
+    /// Size of the object, bytes.
+    pub bytes: u64,
+    pub rows: u64,
+    pub schema_id: i32,
+    pub spec_id: i32,
+    /// 0: not sorted.
+    pub sort_order_id: i64,
+    /// Keyed digest of the partition values (hex): equal for files of one partition, and no value.
+    /// `None` for an unpartitioned file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub partition_token: Option<String>,
+}
+
+/// A half-open range of consumed positions `[start, end)` of one topic partition.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OffsetRange {
+    /// The source cluster's name in the spec.
+    pub cluster: String,
+    pub topic: String,
+    pub partition: i32,
+    pub start: i64,
+    pub end: i64,
+    /// True when the broker no longer had these records and the spec said to go on.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub lost: bool,
+}
+
+/// How many records of an append were rejected for one reason.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RejectedCount {
+    pub reason: RejectReason,
+    pub records: u64,
+}

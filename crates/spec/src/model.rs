@@ -1,0 +1,286 @@
+//! The validated spec: what the rest of the engine works from. Made by parsing only.
+
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+
+use siltstone_protocol::{Format, NullOrder, Schema, SortDirection, Transform};
+
+use crate::secret::Secret;
+
+/// A whole spec file, validated: every name resolves, every value is in bounds.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Spec {
+    pub source_clusters: Vec<SourceCluster>,
+    pub destination: Destination,
+    pub tables: Vec<TableSpec>,
+}
+
+impl Spec {
+    /// The cluster that a table reads from. Validation guarantees that it exists.
+    pub fn cluster_of(&self, table: &TableSpec) -> Option<&SourceCluster> {
+        self.source_clusters.iter().find(|cluster| cluster.name == table.cluster)
+    }
+}
+
+/// A Kafka cluster and its schema registry.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SourceCluster {
+    pub name: String,
+    /// `host:port`, at least one.
+    pub bootstrap_brokers: Vec<String>,
+    pub tls: Option<Tls>,
+    pub sasl: Option<Sasl>,
+    pub schema_registry: Option<Registry>,
+    /// Further librdkafka consumer properties, none of which Siltstone itself sets.
+    pub client_options: BTreeMap<String, String>,
+}
+
+/// TLS to brokers or to a registry.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Tls {
+    /// PEM file of trusted authorities; the system's store when absent.
+    pub ca_file: Option<PathBuf>,
+    /// PEM client certificate and key for mutual TLS: both or neither.
+    pub cert_file: Option<PathBuf>,
+    pub key_file: Option<PathBuf>,
+    pub key_password: Option<Secret>,
+}
+
+/// SASL to brokers.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sasl {
+    pub mechanism: SaslMechanism,
+    pub username: Secret,
+    pub password: Secret,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SaslMechanism {
+    Plain,
+    ScramSha256,
+    ScramSha512,
+}
+
+impl SaslMechanism {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Plain => "PLAIN",
+            Self::ScramSha256 => "SCRAM-SHA-256",
+            Self::ScramSha512 => "SCRAM-SHA-512",
+        }
+    }
+}
+
+/// A schema registry with Confluent's API.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Registry {
+    /// Base URLs, tried in turn; without a trailing slash.
+    pub urls: Vec<String>,
+    pub auth: Option<RegistryAuth>,
+    pub tls: Tls,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum RegistryAuth {
+    Basic { username: Secret, password: Secret },
+    Bearer(Secret),
+}
+
+/// Where the tables live: `scheme://bucket/prefix?option=value`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Destination {
+    /// `file`, `s3`, `gs` or `az`, with bucket and prefix, without options and trailing slash.
+    pub url: String,
+    /// Options after the question mark, e.g. `region`, `endpoint`, `path_style`, `allow_http`. Never secrets.
+    pub options: BTreeMap<String, String>,
+}
+
+/// One table.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TableSpec {
+    /// Dotted name; its location below the destination is the name with `/` for `.`.
+    pub name: String,
+    pub cluster: String,
+    pub topic: String,
+    /// Kafka consumer group; default `siltstone-<name>`.
+    pub group: String,
+    pub source_format: SourceFormat,
+    pub wire_format: WireFormat,
+    pub schema_mode: SchemaMode,
+    pub start: Start,
+    /// What to do when the broker no longer has the position.
+    pub on_lost_range: OnLostRange,
+    /// Non-empty, sorted, no repeats.
+    pub formats: Vec<Format>,
+    pub partition_by: Vec<PartitionBy>,
+    pub sort_by: Vec<SortBy>,
+    pub freshness: Freshness,
+    pub files: Files,
+    pub dlq_mode: DlqMode,
+    pub tombstones: Tombstones,
+    pub extra_fields: ExtraFields,
+    /// True: every row carries the `_kafka` struct column.
+    pub kafka_metadata: bool,
+    pub retention: Retention,
+    pub disclose: Disclose,
+}
+
+impl TableSpec {
+    /// Location below the destination, without slashes at the ends.
+    pub fn location(&self) -> String {
+        self.name.replace('.', "/")
+    }
+
+    /// Name of the table that takes this table's rejected records.
+    pub fn dead_letter_name(&self) -> String {
+        format!("{}__dead_letters", self.name)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SourceFormat {
+    Avro,
+    Json,
+    /// Each record's value as one `value` binary column.
+    Raw,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WireFormat {
+    /// Magic byte 0, schema id (4 bytes, big-endian), body.
+    Confluent,
+    /// The body alone.
+    Raw,
+}
+
+/// Where the schema of the records comes from.
+#[derive(Debug, Clone, PartialEq)]
+pub enum SchemaMode {
+    /// By the id in each record.
+    Registry,
+    /// The latest version of a subject, for bare payloads. Default subject: `<topic>-value`.
+    RegistryLatest { subject: String },
+    /// From the spec itself.
+    Inline(InputSchema),
+    /// No schema: raw records.
+    None,
+}
+
+/// A schema written in the spec.
+#[derive(Debug, Clone, PartialEq)]
+pub enum InputSchema {
+    /// Avro schema (JSON text).
+    Avro(String),
+    /// JSON Schema (JSON text).
+    JsonSchema(String),
+    /// A list of columns; field ids are assigned in order, as in `Schema`.
+    Fields(Schema),
+}
+
+/// Where a partition without a committed position begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Start {
+    Earliest,
+    Latest,
+    /// First record at or after this time, milliseconds since 1970 UTC.
+    Timestamp(i64),
+    /// By partition; partitions not named begin at the earliest offset.
+    Offsets(BTreeMap<i32, i64>),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnLostRange {
+    Stop,
+    /// Record the gap in the ledger and go on at the earliest offset.
+    Continue,
+}
+
+/// One partition field: a transform of a column.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartitionBy {
+    /// Column name, dotted inside structs.
+    pub column: String,
+    pub transform: Transform,
+    /// Partition field name; default as Iceberg names it (`ts_day`, `id_bucket`, the column for identity).
+    pub name: String,
+}
+
+/// One sort key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SortBy {
+    /// Column name, dotted inside structs.
+    pub column: String,
+    pub direction: SortDirection,
+    /// Default: nulls first ascending, nulls last descending.
+    pub null_order: NullOrder,
+}
+
+/// When buffered rows are committed: whichever comes first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Freshness {
+    pub max_age: Duration,
+    /// Input bytes of the records buffered for the table.
+    pub max_bytes: u64,
+    pub max_rows: u64,
+}
+
+/// How data files are written.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Files {
+    /// Files are closed near this size, bytes.
+    pub target_size: u64,
+    pub row_group_bytes: u64,
+    pub compression: Compression,
+    /// Columns with a bloom filter.
+    pub bloom_filters: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compression {
+    Zstd { level: i32 },
+    Snappy,
+    Lz4,
+    None,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DlqMode {
+    DeadLetter,
+    Skip,
+    Stop,
+}
+
+/// Records with a null value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tombstones {
+    /// Passed over and counted (`null_value`), whatever `dlq_mode` says.
+    Skip,
+    /// Rejected with `null_value`, by `dlq_mode`.
+    Reject,
+    /// A row with every column null but `_kafka`; needs a schema with no required column.
+    Row,
+}
+
+/// JSON members (and only those) that the schema does not name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExtraFields {
+    Ignore,
+    Reject,
+}
+
+/// How long things are kept. Applied by maintenance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Retention {
+    pub rows: Option<Duration>,
+    pub snapshots: Duration,
+    /// Snapshots in the metadata are at most this many, whatever their age.
+    pub snapshots_max: u32,
+    pub orphans: Duration,
+}
+
+/// What may cross to the control plane beyond the fixed list. Default: nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Disclose {
+    /// Columns whose min and max may cross.
+    pub bounds: Vec<String>,
+    pub partition_values: bool,
+}
