@@ -1,1 +1,15 @@
-//! Siltstone: ingest.
+//! From Kafka records to Arrow batches.
+//!
+//! `source` hands over borrowed records, `kafka` and `replay` implement it; `registry` finds writer schemas;
+//! the decoders turn each record into a row of Arrow columns or into a closed reject reason.
+//! Absent on purpose: files, the ledger, and any wish to keep a record after its row is built.
+
+pub mod error;
+pub mod record;
+pub mod registry;
+pub mod source;
+
+pub use error::IngestError;
+pub use record::{Headers, Record};
+pub use registry::{RegisteredSchema, RegistryFormat, SchemaReference, SchemaRegistry};
+pub use source::{RecordSource, SourceEvent, Visit, Watermarks};

@@ -1,0 +1,79 @@
+//! What can go wrong between a topic and an Arrow batch, except a bad record.
+//!
+//! A bad record is no error: it is a `RejectReason`. Messages name cluster, topic, partition, offset, subject or
+//! schema id, and what to look at next. Absent on purpose: any source error, because those of brokers, registries
+//! and parsers may quote a record; they are mapped to closed words where they occur.
+
+use siltstone_protocol::ErrorKind;
+
+/// Errors of ingestion. `kind` says what the caller should do.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum IngestError {
+    /// A broker or registry did not answer, or answered that it cannot serve now.
+    #[error("{what} is unavailable: {why}; it is tried again, nothing is lost")]
+    Unavailable { what: String, why: String },
+
+    /// The topic, subject, version or schema id does not exist.
+    #[error("{what} does not exist; {check}")]
+    NotFound { what: String, check: String },
+
+    /// Credentials or permissions are wrong.
+    #[error("{what} refused access: {why}; {check}")]
+    Refused { what: String, why: String, check: String },
+
+    /// A setting or an answer cannot be used.
+    #[error("{what} is invalid: {why}")]
+    Invalid { what: String, why: String },
+
+    /// A writer schema (registry, spec) cannot be turned into a table or cannot be read.
+    #[error("schema {schema} cannot be used: {why}")]
+    SchemaRefused { schema: String, why: String },
+
+    /// The broker no longer has records that were never committed to the table.
+    #[error(
+        "cluster {cluster}, topic {topic}, partition {partition}: offsets {wanted} to {low} (exclusive) are gone \
+         from the broker before they were ingested; set on_lost_range to continue to record the gap and go on"
+    )]
+    LostRange { cluster: String, topic: String, partition: i32, wanted: i64, low: i64 },
+
+    /// The Kafka client cannot go on and must be made anew.
+    #[error(
+        "the Kafka client of cluster {cluster}, topic {topic} stopped: {why}; restart the table's worker"
+    )]
+    ClientFatal { cluster: String, topic: String, why: String },
+
+    /// A bug in this program; `what` names the broken expectation.
+    #[error("internal error in ingest: {what}")]
+    Internal { what: String },
+}
+
+impl IngestError {
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Unavailable { .. } | Self::ClientFatal { .. } => ErrorKind::Unavailable,
+            Self::NotFound { .. }
+            | Self::Refused { .. }
+            | Self::Invalid { .. }
+            | Self::SchemaRefused { .. }
+            | Self::LostRange { .. } => ErrorKind::Invalid,
+            Self::Internal { .. } => ErrorKind::Internal,
+        }
+    }
+
+    pub fn unavailable(what: impl Into<String>, why: impl Into<String>) -> Self {
+        Self::Unavailable { what: what.into(), why: why.into() }
+    }
+
+    pub fn invalid(what: impl Into<String>, why: impl Into<String>) -> Self {
+        Self::Invalid { what: what.into(), why: why.into() }
+    }
+
+    pub fn schema_refused(schema: impl Into<String>, why: impl Into<String>) -> Self {
+        Self::SchemaRefused { schema: schema.into(), why: why.into() }
+    }
+
+    pub fn internal(what: impl Into<String>) -> Self {
+        Self::Internal { what: what.into() }
+    }
+}
