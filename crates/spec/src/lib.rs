@@ -1,9 +1,24 @@
 //! The table spec: one YAML grammar, validated into plain data.
 //!
-//! Absent on purpose: I/O of any kind but reading the spec file and the environment it refers to.
+//! 1. `yaml` reads text into nodes with positions.
+//! 2. `raw` declares the grammar once: as types, as JSON Schema, as reference.
+//! 3. `walk` holds the nodes against that schema and collects every fault of form; references to the
+//!    environment are replaced on the way.
+//! 4. `lower` checks what a schema cannot say and makes the model.
+//! 5. `resolve` turns column names into field ids, `plan` says what applying a spec would change.
+//!
+//! Absent on purpose: I/O of any kind but reading the spec file and what it refers to.
 
+mod environment;
+mod error;
+pub mod limits;
 pub mod model;
+mod nearest;
+pub mod quantity;
+pub mod resolve;
 pub mod secret;
+mod yaml;
 
+pub use error::{Fault, Faults, SpecError};
 pub use model::*;
 pub use secret::Secret;

@@ -122,6 +122,7 @@ pub struct TableSpec {
     pub kafka_metadata: bool,
     pub retention: Retention,
     pub disclose: Disclose,
+    pub compaction: CompactionPolicy,
 }
 
 impl TableSpec {
@@ -275,6 +276,33 @@ pub struct Retention {
     /// Snapshots in the metadata are at most this many, whatever their age.
     pub snapshots_max: u32,
     pub orphans: Duration,
+}
+
+/// When data files are rewritten, and how the rewritten ones are laid out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CompactionPolicy {
+    /// Rewritten files are closed near this size, bytes. Default: `files.target_size`.
+    pub target_size: u64,
+    /// Fewer small files than this are left alone.
+    pub min_inputs: u32,
+    /// One rewrite takes at most this many files.
+    pub max_inputs: u32,
+    /// More files than this with overlapping sort-key ranges are rewritten into disjoint ones.
+    pub max_overlap: u32,
+    /// A partition without new files for this long is compacted even below `min_inputs`.
+    pub quiet_after: Duration,
+    pub cluster: Clustering,
+}
+
+/// How rewritten rows are ordered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Clustering {
+    /// By `sort_by`.
+    Sort,
+    /// Along a Z-order curve over the columns of `sort_by`.
+    ZOrder,
+    /// Along a Hilbert curve over the columns of `sort_by`.
+    Hilbert,
 }
 
 /// What may cross to the control plane beyond the fixed list. Default: nothing.
