@@ -4,6 +4,7 @@
 //! the decoders turn each record into a row of Arrow columns or into a closed reject reason.
 //! Absent on purpose: files, the ledger, and any wish to keep a record after its row is built.
 
+pub mod columns;
 pub mod error;
 pub mod record;
 pub mod registry;
