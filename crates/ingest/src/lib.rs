@@ -6,6 +6,7 @@
 
 pub mod columns;
 pub mod error;
+pub mod json;
 pub mod record;
 pub mod registry;
 pub mod source;
