@@ -92,6 +92,7 @@ fn variable(name: &str, default: Option<&str>, sources: &Sources<'_>) -> Result<
 fn read_secret(path: &str, sources: &Sources<'_>) -> Result<String, String> {
     let read = (sources.read)(&sources.path(path), crate::limits::SECRET_FILE_BYTES_MAX);
     let text = read.map_err(|error| format!("the file of ${{file:..}} cannot be read: {}", error.kind()))?;
-    let trimmed = text.strip_suffix('\n').map_or(text.as_str(), |line| line.strip_suffix('\r').unwrap_or(line));
+    let trimmed =
+        text.strip_suffix('\n').map_or(text.as_str(), |line| line.strip_suffix('\r').unwrap_or(line));
     Ok(trimmed.to_owned())
 }

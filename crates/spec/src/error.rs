@@ -76,9 +76,13 @@ impl std::error::Error for Faults {}
 pub enum SpecError {
     #[error("table {table}: {field} names the unknown column {column}{}", near(.nearest))]
     UnknownColumn { table: String, field: &'static str, column: String, nearest: Option<String> },
-    #[error("table {table}: {field} names {column}, which lies inside a list or map; only columns and struct members can be named")]
+    #[error(
+        "table {table}: {field} names {column}, which lies inside a list or map; only columns and struct members can be named"
+    )]
     InsideCollection { table: String, field: &'static str, column: String },
-    #[error("table {table}: {field} cannot use {transform} on {column} of type {data_type}; it takes {allowed}")]
+    #[error(
+        "table {table}: {field} cannot use {transform} on {column} of type {data_type}; it takes {allowed}"
+    )]
     WrongType {
         table: String,
         field: &'static str,
@@ -87,9 +91,13 @@ pub enum SpecError {
         data_type: String,
         allowed: &'static str,
     },
-    #[error("table {table}: partition field name {name} is taken by a column or another partition field; add `as <name>`")]
+    #[error(
+        "table {table}: partition field name {name} is taken by a column or another partition field; add `as <name>`"
+    )]
     NameTaken { table: String, name: String },
-    #[error("table {table}: partition_by uses {column} twice with {transform}, which splits nothing further; remove one")]
+    #[error(
+        "table {table}: partition_by uses {column} twice with {transform}, which splits nothing further; remove one"
+    )]
     Redundant { table: String, column: String, transform: String },
 }
 
@@ -98,6 +106,12 @@ fn near(nearest: &Option<String>) -> String {
 }
 
 impl SpecError {
+    /// The message where the table is told otherwise.
+    pub(crate) fn without_table(&self) -> String {
+        let text = self.to_string();
+        text.split_once(": ").map_or(text.clone(), |(_, message)| message.to_owned())
+    }
+
     pub fn kind(&self) -> ErrorKind {
         ErrorKind::Invalid
     }

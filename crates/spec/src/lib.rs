@@ -9,16 +9,27 @@
 //!
 //! Absent on purpose: I/O of any kind but reading the spec file and what it refers to.
 
+mod columns;
 mod environment;
 mod error;
+mod forms;
+mod grammar;
 pub mod limits;
+mod lower;
 pub mod model;
 mod nearest;
+mod parse;
 pub mod quantity;
+mod raw;
 pub mod resolve;
 pub mod secret;
+mod url_text;
+mod walk;
+mod write_by;
 mod yaml;
 
 pub use error::{Fault, Faults, SpecError};
+pub use grammar::json_schema;
 pub use model::*;
+pub use parse::parse;
 pub use secret::Secret;

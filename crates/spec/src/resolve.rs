@@ -100,8 +100,7 @@ pub(crate) fn same_partitions(left: &PartitionSpec, right: &PartitionSpec) -> bo
 
 /// Two time transforms of one column split alike in Iceberg's eyes: the finer implies the coarser.
 pub(crate) fn splits_alike(left: Transform, right: Transform) -> bool {
-    let is_time =
-        |t| matches!(t, Transform::Year | Transform::Month | Transform::Day | Transform::Hour);
+    let is_time = |t| matches!(t, Transform::Year | Transform::Month | Transform::Day | Transform::Hour);
     let same_kind = |left, right| std::mem::discriminant(&left) == std::mem::discriminant(&right);
     same_kind(left, right) || (is_time(left) && is_time(right))
 }

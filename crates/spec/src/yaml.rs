@@ -59,7 +59,7 @@ impl Node {
         Self { position, data: Data::Scalar(Scalar { text, plain }), size: 1, depth: 1 }
     }
 
-    fn of(position: Position, data: Data) -> Self {
+    pub(crate) fn of(position: Position, data: Data) -> Self {
         let (mut size, mut depth) = (1usize, 1);
         let mut add = |child: &Node| {
             size = size.saturating_add(child.size);

@@ -1,0 +1,167 @@
+//! The grammar: what may be written in a spec, declared once.
+//!
+//! From these types come the checks of `walk`, the JSON Schema for editors and the reference; their
+//! comments are the descriptions that users read, and `default` is what an absent field stands for.
+
+mod table;
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::json;
+
+pub(crate) use self::table::*;
+use crate::{
+    forms::{Broker, DestinationText, Host, HttpUrl, Name, SecretText, Slot, Text},
+    limits,
+};
+
+/// Refused values or fields and why: a schema keyword, dropped from the published schema.
+pub(crate) const REFUSED: &str = "x-siltstone-refused";
+/// Marks what may be at fault while the rest is still checked.
+pub(crate) const SLOT: &str = "x-siltstone-slot";
+/// Marks mappings whose unknown field names are not repeated, because a secret may have slipped there.
+pub(crate) const PRIVATE: &str = "x-siltstone-private";
+
+/// Kafka topics that become Iceberg and Delta tables.
+///
+/// Any value but a secret may hold `${VAR}` or `${VAR:-default}`, replaced from the environment.
+/// A secret is always one reference: `${VAR}`, or `${file:/path}` for the content of a file.
+/// `$${` stands for the two characters themselves.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "Siltstone table spec")]
+pub(crate) struct RawSpec {
+    /// Version of this grammar.
+    #[schemars(range(min = 1, max = 1), extend("default" = 1))]
+    #[allow(dead_code)]
+    pub(crate) version: u32,
+    /// Kafka clusters that tables read from.
+    #[schemars(length(min = 1, max = limits::CLUSTERS_MAX), extend("x-siltstone-slot" = true))]
+    pub(crate) source_clusters: Vec<Slot<RawCluster>>,
+    /// Where the tables live: `s3://bucket/prefix`, `gs://bucket/prefix`, `az://container/prefix` or
+    /// `file:///absolute/path`. Options follow a `?`: `region`, `endpoint`, `path_style`, `allow_http`,
+    /// `profile`, `skip_signature` for s3; `endpoint`, `allow_http`, `credentials_file`, `skip_signature`
+    /// for gs; `account`, `endpoint`, `allow_http`, `use_emulator` for az. Credentials come from the
+    /// environment or the instance, never from here.
+    #[schemars(example = "s3://acme-lake/tables?region=eu-west-1", extend("x-siltstone-slot" = true))]
+    pub(crate) destination_bucket_url: Slot<DestinationText>,
+    /// One table per topic.
+    #[schemars(length(min = 1, max = limits::TABLES_MAX), extend("x-siltstone-slot" = true))]
+    pub(crate) tables: Vec<Slot<RawTable>>,
+}
+
+/// A Kafka cluster.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "SourceCluster")]
+pub(crate) struct RawCluster {
+    /// The name by which tables refer to it. It is part of the ledger: renaming it later makes it
+    /// another cluster, whose topics are read from the start.
+    #[schemars(example = &"prod")]
+    pub(crate) name: Name,
+    /// Brokers to ask first, each `host:port` or `{hostname, port}`.
+    #[schemars(length(min = 1, max = limits::BROKERS_MAX))]
+    pub(crate) bootstrap_brokers: Vec<RawBroker>,
+    /// TLS to the brokers; `tls: {}` trusts the system's authorities. Absent: no TLS.
+    pub(crate) tls: Option<RawTls>,
+    /// SASL to the brokers. Absent: no SASL.
+    pub(crate) sasl: Option<RawSasl>,
+    /// Schema registry with Confluent's API.
+    pub(crate) schema_registry: Option<RawRegistry>,
+    /// Further librdkafka consumer properties. What Siltstone itself sets is refused.
+    #[schemars(length(max = limits::CLIENT_OPTIONS_MAX), extend("default" = json!({})),
+        example = json!({"client.rack": "eu-west-1a"}))]
+    pub(crate) client_options: BTreeMap<String, Text>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(inline)]
+pub(crate) enum RawBroker {
+    Text(Broker),
+    Parts(RawBrokerParts),
+}
+
+/// A broker's address in parts.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "Broker")]
+pub(crate) struct RawBrokerParts {
+    /// Host name or address.
+    #[schemars(example = "broker-1.internal")]
+    pub(crate) hostname: Host,
+    /// Port.
+    #[schemars(range(min = 1, max = 65535), extend("default" = 9092))]
+    pub(crate) port: u16,
+}
+
+/// TLS. Relative paths start at the spec file's directory.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "Tls", extend("x-siltstone-private" = true))]
+pub(crate) struct RawTls {
+    /// PEM file of trusted authorities. Absent: the system's.
+    pub(crate) ca_file: Option<Text>,
+    /// PEM client certificate for mutual TLS; needs `key_file`.
+    pub(crate) cert_file: Option<Text>,
+    /// PEM key of the client certificate; needs `cert_file`.
+    pub(crate) key_file: Option<Text>,
+    /// Password of the key.
+    pub(crate) key_password: Option<SecretText>,
+}
+
+/// SASL with a username and a password.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "Sasl", extend("x-siltstone-private" = true))]
+pub(crate) struct RawSasl {
+    /// Mechanism.
+    pub(crate) mechanism: RawMechanism,
+    /// Username.
+    pub(crate) username: SecretText,
+    /// Password.
+    pub(crate) password: SecretText,
+}
+
+#[derive(Deserialize, JsonSchema, Clone, Copy)]
+#[schemars(inline)]
+pub(crate) enum RawMechanism {
+    /// Username and password as they are: use TLS.
+    #[serde(rename = "PLAIN")]
+    Plain,
+    /// SCRAM with SHA-256.
+    #[serde(rename = "SCRAM-SHA-256")]
+    ScramSha256,
+    /// SCRAM with SHA-512.
+    #[serde(rename = "SCRAM-SHA-512")]
+    ScramSha512,
+}
+
+/// A schema registry.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "SchemaRegistry", extend("x-siltstone-private" = true))]
+pub(crate) struct RawRegistry {
+    /// Base URL, or several that are tried in turn.
+    #[schemars(example = "https://registry.internal")]
+    pub(crate) url: RawUrls,
+    /// Username of basic authentication; needs `password`.
+    pub(crate) username: Option<SecretText>,
+    /// Password of basic authentication; needs `username`.
+    pub(crate) password: Option<SecretText>,
+    /// Bearer token, instead of username and password.
+    pub(crate) token: Option<SecretText>,
+    /// Trusted authorities and client certificate for the registry.
+    #[schemars(extend("default" = json!({})))]
+    pub(crate) tls: RawTls,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(inline)]
+pub(crate) enum RawUrls {
+    One(HttpUrl),
+    Several(Vec<HttpUrl>),
+}
