@@ -7,11 +7,14 @@
 pub mod columns;
 pub mod error;
 pub mod json;
+pub mod kafka;
 pub mod record;
 pub mod registry;
+pub mod replay;
 pub mod source;
 
 pub use error::IngestError;
+pub use kafka::{KafkaOptions, KafkaSource};
 pub use record::{Headers, Record};
 pub use registry::{RegisteredSchema, RegistryFormat, SchemaReference, SchemaRegistry};
 pub use source::{RecordSource, SourceEvent, Visit, Watermarks};

@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use crate::kafka::NativeHeaders;
+
 /// A record, valid during one `visit` call.
 #[derive(Clone, Copy)]
 pub struct Record<'a> {
@@ -50,6 +52,7 @@ enum Inner<'a> {
     Empty,
     Pairs(&'a [(&'a str, Option<&'a [u8]>)]),
     Owned(&'a [OwnedHeader]),
+    Native(NativeHeaders<'a>),
 }
 
 impl fmt::Debug for Headers<'_> {
@@ -71,6 +74,10 @@ impl<'a> Headers<'a> {
         Self(Inner::Owned(headers))
     }
 
+    pub(crate) fn native(headers: NativeHeaders<'a>) -> Self {
+        Self(Inner::Native(headers))
+    }
+
     /// Names and values in the order of the record. A name that is not UTF-8 (Kafka forbids it) is cut where it
     /// stops being so.
     pub fn iter(&self) -> impl Iterator<Item = (&'a str, Option<&'a [u8]>)> + use<'a> {
@@ -83,6 +90,7 @@ impl<'a> Headers<'a> {
                 Inner::Owned(owned) => {
                     owned.get(index).map(|(name, value)| (name.as_str(), value.as_deref()))
                 }
+                Inner::Native(native) => native.get(index),
             };
             index += 1;
             item

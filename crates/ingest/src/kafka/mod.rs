@@ -1,0 +1,14 @@
+//! Records from Kafka, through librdkafka.
+//!
+//! `config` turns a cluster of the spec into client settings, `context` queues what the group says, `batch` is the
+//! only unsafe code (messages in batches, borrowed), `fault` maps error codes, `source` puts them together.
+
+mod batch;
+mod config;
+mod context;
+mod fault;
+mod source;
+
+
+pub(crate) use batch::NativeHeaders;
+pub use source::{KafkaOptions, KafkaSource};
