@@ -8,24 +8,24 @@ use crate::{
     raw::{RawField, RawNested, RawType},
 };
 
-const NAMES: [&str; 16] = [
+const NAMES: [&str; 12] = [
     "boolean",
     "int",
     "long",
     "float",
     "double",
-    "decimal(10, 2)",
     "date",
     "time",
     "timestamp",
     "timestamptz",
     "string",
     "uuid",
-    "fixed[16]",
     "binary",
-    "list<string>",
-    "map<string, string>",
 ];
+
+const KNOWN: &str = "known are boolean, int, long, float, double, decimal(p, s) with p from 1 to 38 and s up to p, date, \
+                     time, timestamp, timestamptz, string, uuid, fixed[n], binary, list<type>, map<primitive type, type>, \
+                     and a mapping with struct, list or map";
 
 /// A fault below a table's `fields`, with the way there: `[0].type.struct[1]`.
 #[derive(Debug)]
@@ -189,5 +189,5 @@ fn unknown_type(text: &str) -> String {
     };
     let hint = synonym.or_else(|| nearest(text.trim(), NAMES));
     let hint = hint.map(|name| format!(", did you mean {name}?")).unwrap_or_default();
-    format!("unknown type{hint}; known are {}, and a mapping with struct, list or map", NAMES.join(", "))
+    if hint.is_empty() { format!("unknown type; {KNOWN}") } else { format!("unknown type{hint}") }
 }

@@ -1,6 +1,6 @@
 //! The grammar as a JSON Schema: the working one, with our keywords, and the published one.
 
-use std::sync::LazyLock;
+use std::{collections::BTreeMap, sync::LazyLock};
 
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value};
@@ -14,6 +14,11 @@ static WORKING: LazyLock<Value> = LazyLock::new(|| {
     let mut schema =
         SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<RawSpec>().to_value();
     visit(&mut schema, &mut drop_defaulted_from_required);
+    // The same text however other crates build the JSON library.
+    visit(&mut schema, &mut |object| {
+        let sorted: BTreeMap<String, Value> = std::mem::take(object).into_iter().collect();
+        *object = sorted.into_iter().collect();
+    });
     schema
 });
 

@@ -202,3 +202,7 @@ pub(crate) fn kind_of(data_type: &Type) -> String {
         Type::Map { .. } => "map".to_owned(),
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

@@ -14,6 +14,8 @@ const OPTIONS: [(&str, &[&str]); 4] = [
     ("az", &["account", "endpoint", "allow_http", "use_emulator"]),
 ];
 
+const FLAGS: [&str; 4] = ["path_style", "allow_http", "skip_signature", "use_emulator"];
+
 /// Reads `s3://bucket/prefix?region=eu-west-1`, `file:///data/lake`.
 pub(crate) fn destination(text: &str) -> Result<Destination, String> {
     let (address, query) = text.split_once('?').unwrap_or((text, ""));
@@ -85,16 +87,22 @@ fn options(query: &str, known: &[&str]) -> Result<BTreeMap<String, String>, Stri
                 );
             }
             let hint = nearest(&name, known.iter().copied());
-            let hint = hint.map(|name| format!("; did you mean {name}?")).unwrap_or_default();
-            let all = if known.is_empty() {
-                "this scheme has none".to_owned()
-            } else {
-                format!("known here: {}", known.join(", "))
+            let hint = hint.map(|name| format!(", did you mean {name}?")).unwrap_or_default();
+            let all = match known {
+                [] => "this scheme has none".to_owned(),
+                known => format!("known here: {}", known.join(", ")),
             };
-            return Err(format!("unknown option{hint}; {all}"));
+            return Err(if hint.is_empty() {
+                format!("unknown option; {all}")
+            } else {
+                format!("unknown option{hint}")
+            });
         }
         if value.is_empty() {
             return Err(format!("the option {name} needs a value"));
+        }
+        if FLAGS.contains(&name.as_ref()) && !matches!(value.as_ref(), "true" | "false") {
+            return Err(format!("the option {name} is true or false"));
         }
         if options.insert(name.clone().into_owned(), value.into_owned()).is_some() {
             return Err(format!("the option {name} is given twice"));

@@ -101,9 +101,11 @@ impl Walker<'_> {
         let mut values = Map::new();
         for (name, property) in properties {
             let at = join(path, name);
-            let value = match node.get(name).filter(|value| !value.is_null()) {
+            let written = node.get(name);
+            let position = written.map_or(node.position, |value| value.position);
+            let value = match written.filter(|value| !value.is_null()) {
                 Some(value) => self.value(value, property, &at),
-                None => match self.absent(node, schema, name, property, &at) {
+                None => match self.absent(position, schema, name, property, &at) {
                     Absent::Optional => continue,
                     Absent::Default(value) => value,
                     Absent::Missing => None,
@@ -125,20 +127,20 @@ impl Walker<'_> {
 
     fn absent(
         &mut self,
-        node: &Node,
+        position: Position,
         schema: &'static Value,
         name: &str,
         property: &'static Value,
         path: &str,
     ) -> Absent {
         if let Some(default) = property.get("default") {
-            return Absent::Default(self.value(&as_node(default, node.position), property, path));
+            return Absent::Default(self.value(&as_node(default, position), property, path));
         }
         let required = schema.get("required").and_then(Value::as_array);
         if !required.is_some_and(|required| required.iter().any(|known| known == name)) {
             return Absent::Optional;
         }
-        self.fault(node.position, path, format!("is missing; it is {}", describe(&alternatives(property))));
+        self.fault(position, path, format!("is missing; it is {}", describe(&alternatives(property))));
         Absent::Missing
     }
 
@@ -176,7 +178,10 @@ impl Walker<'_> {
         let names = properties.keys().map(String::as_str);
         let message = match nearest(&key.text, names.clone()) {
             Some(name) => format!("unknown field, did you mean {name}?"),
-            None => format!("unknown field; known here: {}", names.collect::<Vec<_>>().join(", ")),
+            None => match owner(&key.text, properties) {
+                Some(owner) => format!("unknown field here; it belongs under {owner}"),
+                None => format!("unknown field; known here: {}", names.collect::<Vec<_>>().join(", ")),
+            },
         };
         let hidden = schema.get(PRIVATE).is_some();
         let path = if hidden { path.to_owned() } else { join(path, &shown(&key.text)) };
@@ -245,6 +250,13 @@ impl Walker<'_> {
         let hint = nearest(&text, known.iter().copied()).map(|word| format!(", did you mean {word}?"));
         Err(format!("must be {}{}", describe(choices), hint.unwrap_or_default()))
     }
+}
+
+/// The sibling mapping that has a field of this name.
+fn owner(name: &str, properties: &'static Map<String, Value>) -> Option<&'static str> {
+    let has = |schema: &&'static Value| schema.pointer(&format!("/properties/{name}")).is_some();
+    let owns = |(_, property): &(&String, &'static Value)| alternatives(property).iter().any(has);
+    properties.iter().find(owns).map(|(owner, _)| owner.as_str())
 }
 
 enum Absent {

@@ -3,7 +3,9 @@
 //! 1. Parser events are put together on a stack of our own: nothing recurses while reading.
 //! 2. Aliases share the node they name; the tree's size and depth are counted as if they were
 //!    written out, and are bounded.
-//! 3. Scalars stay text. What they mean is decided by the grammar, not by their look.
+//! 3. `[bucket(16, id)]` is meant as one item, though YAML splits it at the comma: pieces of a plain
+//!    scalar with an open bracket are put together again.
+//! 4. Scalars stay text. What they mean is decided by the grammar, not by their look.
 //!
 //! Absent on purpose: merge keys, several documents, keys that are not scalars, tags of one's own.
 
@@ -198,9 +200,25 @@ impl Builder {
             return Ok(());
         };
         match &mut frame.content {
-            Content::Sequence(items) => items.push(node),
+            Content::Sequence(items) => {
+                let piece = plain_text(&node);
+                match items.last_mut().and_then(|last| continued(last, piece?)) {
+                    Some(whole) => drop(items.pop().map(|_| items.push(whole))),
+                    None => items.push(node),
+                }
+            }
             Content::Mapping { entries, seen, key } => match key.take() {
-                Some(key) => entries.push((key, node)),
+                Some(key) => {
+                    let is_bare = plain_text(&node) == Some("");
+                    let last = entries.last_mut().filter(|_| is_bare);
+                    match last.and_then(|(_, value)| Some((continued(value, &key.text)?, value))) {
+                        Some((whole, value)) => {
+                            *value = whole;
+                            seen.remove(&key.text);
+                        }
+                        None => entries.push((key, node)),
+                    }
+                }
                 None => {
                     let Data::Scalar(scalar) = &node.data else {
                         return Err(fault(position, "a key must be plain text"));
@@ -214,6 +232,21 @@ impl Builder {
         }
         Ok(())
     }
+}
+
+fn plain_text(node: &Node) -> Option<&str> {
+    match &node.data {
+        Data::Scalar(Scalar { text, plain: true }) => Some(text),
+        _ => None,
+    }
+}
+
+/// The scalar with its next piece, when its brackets are still open.
+fn continued(node: &Node, piece: &str) -> Option<Arc<Node>> {
+    let text = plain_text(node)?;
+    let count = |brackets: [char; 2]| text.matches(brackets).count();
+    let is_open = count(['(', '<']) > count([')', '>']);
+    is_open.then(|| Arc::new(Node::scalar(node.position, format!("{text}, {piece}"), true)))
 }
 
 /// True when the tag leaves a plain scalar plain.

@@ -70,7 +70,7 @@ impl Lower<'_> {
                 RawExtraFields::Reject => ExtraFields::Reject,
             },
             kafka_metadata: raw.kafka_metadata,
-            retention: self.retention(&raw.retention, &place.key("retention")),
+            retention: retention(&raw.retention),
             disclose: Disclose {
                 bounds: self.columns(&raw.disclose.bounds, &place.key("disclose").key("bounds")),
                 partition_values: raw.disclose.partition_values,
@@ -155,9 +155,6 @@ impl Lower<'_> {
         for (index, text) in raw.partition_by.iter().enumerate() {
             let Ok(by) = write_by::partition(&text.0) else { continue };
             let at = place.item(index);
-            if fields.iter().any(|known| known.name == by.name) {
-                self.fault(&at, "has the name of a partition field before; add `as name`");
-            }
             let alike = |known: &&PartitionBy| {
                 known.column == by.column && resolve::splits_alike(known.transform, by.transform)
             };
@@ -166,6 +163,8 @@ impl Lower<'_> {
                     &at,
                     "splits a column that a partition field before splits alike; keep the finer one",
                 );
+            } else if fields.iter().any(|known| known.name == by.name) {
+                self.fault(&at, "has the name of a partition field before; add `as name`");
             }
             fields.push(by);
         }
@@ -250,21 +249,6 @@ impl Lower<'_> {
         }
     }
 
-    fn retention(&mut self, raw: &RawRetention, place: &Place<'_>) -> Retention {
-        let rows = raw.rows.map(|age| Duration::from_millis(age.0));
-        let snapshots = Duration::from_millis(raw.snapshots.0);
-        if rows.is_some_and(|rows| rows < snapshots) {
-            let message = "must not be shorter than snapshots: old snapshots would still show the rows";
-            self.fault(&place.key("rows"), message);
-        }
-        Retention {
-            rows,
-            snapshots,
-            snapshots_max: raw.snapshots_max,
-            orphans: Duration::from_millis(raw.orphans.0),
-        }
-    }
-
     fn compaction(
         &mut self,
         raw: &RawCompaction,
@@ -345,6 +329,15 @@ impl Lower<'_> {
                 self.fault(&place.key("sort_by").item(index), error.without_table());
             }
         }
+    }
+}
+
+fn retention(raw: &RawRetention) -> Retention {
+    Retention {
+        rows: raw.rows.map(|age| Duration::from_millis(age.0)),
+        snapshots: Duration::from_millis(raw.snapshots.0),
+        snapshots_max: raw.snapshots_max,
+        orphans: Duration::from_millis(raw.orphans.0),
     }
 }
 

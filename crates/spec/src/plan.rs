@@ -1,0 +1,286 @@
+//! What applying a spec would change: pure, from the spec, the table as it is, and the schema wanted.
+//!
+//! 1. No table yet: `Create`.
+//! 2. Schemas are compared by name. Columns are added, widened or made optional; nothing is dropped,
+//!    renamed or retyped, because rows already written would be lost or misread.
+//! 3. Partition spec and sort order may change at any time: they hold for new files only.
+//! 4. One reason to refuse refuses the whole plan, so that no table is left half-way.
+//!
+//! A schema in the spec (`inline`) is binding: what it leaves out is a fault. A registry's schema is what
+//! producers write now: a column that it leaves out stays, and is null in new rows.
+//! A plan is a fixed point: planning again after it was applied gives `NothingToDo`.
+
+mod schema;
+
+use std::fmt;
+
+use serde::Serialize;
+use siltstone_protocol::{Format, PartitionSpec, Schema, SortOrder};
+
+use crate::{
+    error::SpecError,
+    model::{SchemaMode, TableSpec},
+    resolve,
+};
+
+/// The table as its ledger has it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LiveTable {
+    pub schema: Schema,
+    pub partition_spec: PartitionSpec,
+    pub sort_order: SortOrder,
+    pub formats: Vec<Format>,
+    /// The ledger version that the plan is made for.
+    pub version: u64,
+}
+
+/// What applying the spec would do to one table.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "plan", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum TablePlan {
+    /// The table comes to be. Without a schema yet, its first record decides it.
+    Create {
+        table: String,
+        schema: Option<Schema>,
+        partition_spec: Option<PartitionSpec>,
+        sort_order: Option<SortOrder>,
+        formats: Vec<Format>,
+    },
+    NothingToDo {
+        table: String,
+    },
+    Change {
+        table: String,
+        from_version: u64,
+        steps: Vec<Step>,
+    },
+    Refused {
+        table: String,
+        reasons: Vec<Reason>,
+    },
+}
+
+/// One change of a table. Steps of the schema come first, then [`Step::SetSchema`] that sums them up.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "step", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Step {
+    AddColumn {
+        column: String,
+        data_type: String,
+    },
+    Widen {
+        column: String,
+        from: String,
+        to: String,
+    },
+    MakeOptional {
+        column: String,
+    },
+    /// The ledger change: the schema after the steps before. Ids of known columns are kept.
+    SetSchema {
+        schema: Schema,
+    },
+    SetPartitionSpec {
+        partition_spec: PartitionSpec,
+        fields: Vec<String>,
+    },
+    SetSortOrder {
+        sort_order: SortOrder,
+        fields: Vec<String>,
+    },
+    SetFormats {
+        formats: Vec<Format>,
+        added: Vec<Format>,
+    },
+}
+
+/// Why a plan is refused, and the way out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Reason {
+    pub what: String,
+    pub why: String,
+    pub way_out: String,
+}
+
+impl TablePlan {
+    pub fn table(&self) -> &str {
+        match self {
+            Self::Create { table, .. }
+            | Self::NothingToDo { table }
+            | Self::Change { table, .. }
+            | Self::Refused { table, .. } => table,
+        }
+    }
+
+    pub fn is_refused(&self) -> bool {
+        matches!(self, Self::Refused { .. })
+    }
+}
+
+/// `live`: `None` before the table exists. `wanted_schema`: `None` while it is not known, as with a
+/// registry that was not asked; then the table's schema stays as it is.
+pub fn plan(table: &TableSpec, live: Option<&LiveTable>, wanted_schema: Option<&Schema>) -> TablePlan {
+    let Some(live) = live else { return create(table, wanted_schema) };
+    let mut reasons = Vec::new();
+    let mut steps = Vec::new();
+    let schema = match wanted_schema {
+        Some(wanted) => {
+            let binding = matches!(table.schema_mode, SchemaMode::Inline(_));
+            let evolved = schema::evolve(&live.schema, wanted, binding, table.kafka_metadata);
+            reasons.extend(evolved.reasons);
+            steps.extend(evolved.steps);
+            evolved.schema
+        }
+        None => live.schema.clone(),
+    };
+    // Names are looked up in a schema that is never applied when something was refused.
+    match layout(table, live, &schema) {
+        Ok(layout) => steps.extend(layout),
+        Err(error) => reasons.push(unresolved(&error)),
+    }
+    formats(table, live, &mut steps, &mut reasons);
+    let name = table.name.clone();
+    if !reasons.is_empty() {
+        TablePlan::Refused { table: name, reasons }
+    } else if steps.is_empty() {
+        TablePlan::NothingToDo { table: name }
+    } else {
+        TablePlan::Change { table: name, from_version: live.version, steps }
+    }
+}
+
+fn create(table: &TableSpec, wanted_schema: Option<&Schema>) -> TablePlan {
+    let layout = wanted_schema.map(|schema| -> Result<_, SpecError> {
+        Ok((resolve::partition_spec(table, schema)?, resolve::sort_order(table, schema)?))
+    });
+    let (partition_spec, sort_order) = match layout.transpose() {
+        Ok(layout) => layout.unzip(),
+        Err(error) => {
+            return TablePlan::Refused { table: table.name.clone(), reasons: vec![unresolved(&error)] };
+        }
+    };
+    TablePlan::Create {
+        table: table.name.clone(),
+        schema: wanted_schema.cloned(),
+        partition_spec,
+        sort_order,
+        formats: table.formats.clone(),
+    }
+}
+
+fn unresolved(error: &SpecError) -> Reason {
+    Reason {
+        what: error.without_table(),
+        why: "partition_by and sort_by need columns of the table's schema".to_owned(),
+        way_out: "name another column or transform".to_owned(),
+    }
+}
+
+fn layout(table: &TableSpec, live: &LiveTable, schema: &Schema) -> Result<Vec<Step>, SpecError> {
+    let mut steps = Vec::new();
+    let wanted = resolve::partition_spec(table, schema)?;
+    if !resolve::same_partitions(&wanted, &live.partition_spec) {
+        let history = std::slice::from_ref(&live.partition_spec);
+        let partition_spec = resolve::adopt_partition_spec(&wanted, history);
+        let fields = table.partition_by.iter().map(|by| format!("{}({})", by.transform, by.column)).collect();
+        steps.push(Step::SetPartitionSpec { partition_spec, fields });
+    }
+    let wanted = resolve::sort_order(table, schema)?;
+    if wanted.fields != live.sort_order.fields {
+        let sort_order = resolve::adopt_sort_order(&wanted, std::slice::from_ref(&live.sort_order));
+        let fields = table.sort_by.iter().map(|by| by.column.clone()).collect();
+        steps.push(Step::SetSortOrder { sort_order, fields });
+    }
+    Ok(steps)
+}
+
+fn formats(table: &TableSpec, live: &LiveTable, steps: &mut Vec<Step>, reasons: &mut Vec<Reason>) {
+    for gone in live.formats.iter().filter(|format| !table.formats.contains(format)) {
+        let name = gone.as_str();
+        reasons.push(Reason {
+            what: format!("formats no longer has {name}"),
+            why: format!("readers of the {name} table would go on seeing it, without new rows"),
+            way_out: format!("keep {name} in formats, or make a new table without it"),
+        });
+    }
+    let is_new = |format: &&Format| !live.formats.contains(format);
+    let added: Vec<Format> = table.formats.iter().filter(is_new).copied().collect();
+    if !added.is_empty() {
+        steps.push(Step::SetFormats { formats: table.formats.clone(), added });
+    }
+}
+
+impl fmt::Display for TablePlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NothingToDo { table } => write!(f, "{table}: nothing to do"),
+            Self::Create { table, schema, partition_spec, sort_order, formats } => {
+                write!(f, "{table}: create, in {}", names(formats))?;
+                match schema {
+                    None => f.write_str("\n  + columns as the first record's schema says")?,
+                    Some(schema) => {
+                        for field in &schema.fields {
+                            let required = if field.required { " required" } else { "" };
+                            let kind = schema::describe(&field.data_type);
+                            write!(f, "\n  + {} {kind}{required}", field.name)?;
+                        }
+                    }
+                }
+                if let Some(spec) = partition_spec.as_ref().filter(|spec| !spec.fields.is_empty()) {
+                    let fields: Vec<&str> = spec.fields.iter().map(|field| field.name.as_str()).collect();
+                    write!(f, "\n  partitioned by {}", fields.join(", "))?;
+                }
+                match sort_order {
+                    Some(order) if !order.fields.is_empty() => {
+                        write!(f, "\n  sorted by {} column(s)", order.fields.len())
+                    }
+                    _ => Ok(()),
+                }
+            }
+            Self::Change { table, from_version, steps } => {
+                write!(f, "{table}: change, from version {from_version}")?;
+                steps.iter().try_for_each(|step| step.write(f))
+            }
+            Self::Refused { table, reasons } => {
+                write!(f, "{table}: refused")?;
+                reasons.iter().try_for_each(|reason| {
+                    write!(f, "\n  ! {}: {}\n    way out: {}", reason.what, reason.why, reason.way_out)
+                })
+            }
+        }
+    }
+}
+
+impl Step {
+    fn write(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AddColumn { column, data_type } => write!(f, "\n  + column {column} {data_type}"),
+            Self::Widen { column, from, to } => write!(f, "\n  ~ column {column}: {from} becomes {to}"),
+            Self::MakeOptional { column } => write!(f, "\n  ~ column {column}: becomes optional"),
+            Self::SetSchema { .. } => Ok(()),
+            Self::SetPartitionSpec { fields, .. } if fields.is_empty() => {
+                f.write_str("\n  ~ no longer partitioned, for new files only")
+            }
+            Self::SetPartitionSpec { fields, .. } => {
+                write!(f, "\n  ~ partitioned by {}, for new files only", fields.join(", "))
+            }
+            Self::SetSortOrder { fields, .. } if fields.is_empty() => {
+                f.write_str("\n  ~ no longer sorted, for new files only")
+            }
+            Self::SetSortOrder { fields, .. } => {
+                write!(f, "\n  ~ sorted by {}, for new files only", fields.join(", "))
+            }
+            Self::SetFormats { added, .. } => write!(f, "\n  + format {}", names(added)),
+        }
+    }
+}
+
+fn names(formats: &[Format]) -> String {
+    formats.iter().map(|format| format.as_str()).collect::<Vec<_>>().join(" and ")
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod tests;

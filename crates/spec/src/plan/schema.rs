@@ -1,0 +1,235 @@
+//! How a table's schema follows a wanted one. Known columns keep their ids; new ones get the next.
+
+use siltstone_protocol::{Field, PrimitiveType, Schema, Type};
+
+use super::{Reason, Step};
+
+pub(super) struct Evolved {
+    /// The schema after the steps.
+    pub(super) schema: Schema,
+    pub(super) steps: Vec<Step>,
+    pub(super) reasons: Vec<Reason>,
+}
+
+/// `binding`: the wanted schema is the user's word, not just what producers write now.
+/// `kafka_metadata`: a wanted schema without `_kafka` does not speak of that column.
+pub(super) fn evolve(live: &Schema, wanted: &Schema, binding: bool, kafka_metadata: bool) -> Evolved {
+    let mut work = Work { last_id: live.last_field_id(), binding, steps: Vec::new(), reasons: Vec::new() };
+    let silent = (kafka_metadata && wanted.column("_kafka").is_none()).then_some("_kafka");
+    let fields = work.fields(&live.fields, &wanted.fields, "", silent);
+    let mut schema = Schema::new(live.schema_id, fields);
+    let Work { mut steps, reasons, .. } = work;
+    if !steps.is_empty() {
+        schema.schema_id += 1;
+        steps.push(Step::SetSchema { schema: schema.clone() });
+    }
+    Evolved { schema, steps, reasons }
+}
+
+struct Work {
+    last_id: i32,
+    binding: bool,
+    steps: Vec<Step>,
+    reasons: Vec<Reason>,
+}
+
+impl Work {
+    fn refuse(&mut self, what: String, why: &str, way_out: String) {
+        self.reasons.push(Reason { what, why: why.to_owned(), way_out });
+    }
+
+    fn fields(&mut self, live: &[Field], wanted: &[Field], prefix: &str, silent: Option<&str>) -> Vec<Field> {
+        let mut fields = Vec::with_capacity(live.len());
+        for known in live {
+            let path = format!("{prefix}{}", known.name);
+            match wanted.iter().find(|field| field.name == known.name) {
+                Some(field) => fields.push(self.field(known, field, &path)),
+                None if silent == Some(known.name.as_str()) => fields.push(known.clone()),
+                None => fields.push(self.left_out(known, wanted, live, &path)),
+            }
+        }
+        for field in wanted.iter().filter(|field| !live.iter().any(|known| known.name == field.name)) {
+            fields.push(self.added(field, &format!("{prefix}{}", field.name)));
+        }
+        fields
+    }
+
+    fn field(&mut self, live: &Field, wanted: &Field, path: &str) -> Field {
+        let required = self.nullability(live.required, wanted.required, path);
+        let data_type = self.data_type(&live.data_type, &wanted.data_type, path);
+        Field { id: live.id, name: live.name.clone(), required, data_type }
+    }
+
+    /// Whether the column is required from now on.
+    fn nullability(&mut self, live: bool, wanted: bool, path: &str) -> bool {
+        if live && !wanted {
+            self.steps.push(Step::MakeOptional { column: path.to_owned() });
+        }
+        if !live && wanted && self.binding {
+            let why = "rows already written may be null there";
+            self.refuse(format!("column {path} becomes required"), why, "write required: false".to_owned());
+        }
+        live && wanted
+    }
+
+    fn left_out(&mut self, known: &Field, wanted: &[Field], live: &[Field], path: &str) -> Field {
+        if self.binding {
+            let is_new = |field: &&Field| !live.iter().any(|known| known.name == field.name);
+            let renamed =
+                wanted.iter().filter(is_new).find(|field| same_shape(&field.data_type, &known.data_type));
+            let what = match renamed {
+                Some(field) => format!("column {path} is left out (perhaps renamed to {})", field.name),
+                None => format!("column {path} is left out"),
+            };
+            let way_out =
+                format!("keep {path} with required: false; it is null in new rows. Or make a new table");
+            self.refuse(
+                what,
+                "columns are neither dropped nor renamed, since rows hold values there",
+                way_out,
+            );
+            return known.clone();
+        }
+        let required = self.nullability(known.required, false, path);
+        Field { required, ..known.clone() }
+    }
+
+    fn added(&mut self, field: &Field, path: &str) -> Field {
+        if field.required && self.binding {
+            let why = "rows already written have no value there";
+            self.refuse(
+                format!("the new column {path} is required"),
+                why,
+                "write required: false".to_owned(),
+            );
+        }
+        self.steps.push(Step::AddColumn { column: path.to_owned(), data_type: describe(&field.data_type) });
+        let id = self.id();
+        let data_type = self.renumbered(&field.data_type);
+        Field { id, name: field.name.clone(), required: false, data_type }
+    }
+
+    fn id(&mut self) -> i32 {
+        self.last_id += 1;
+        self.last_id
+    }
+
+    /// The type with ids of this table, depth-first.
+    fn renumbered(&mut self, data_type: &Type) -> Type {
+        match data_type {
+            Type::Primitive(primitive) => Type::Primitive(*primitive),
+            Type::Struct(members) => {
+                let member = |member: &Field| {
+                    let id = self.id();
+                    let data_type = self.renumbered(&member.data_type);
+                    Field { id, name: member.name.clone(), required: member.required, data_type }
+                };
+                Type::Struct(members.iter().map(member).collect())
+            }
+            Type::List { element_required, element, .. } => {
+                let element_id = self.id();
+                let element = Box::new(self.renumbered(element));
+                Type::List { element_id, element_required: *element_required, element }
+            }
+            Type::Map { key, value_required, value, .. } => {
+                let key_id = self.id();
+                let key = Box::new(self.renumbered(key));
+                let value_id = self.id();
+                let value = Box::new(self.renumbered(value));
+                Type::Map { key_id, key, value_id, value_required: *value_required, value }
+            }
+        }
+    }
+
+    fn data_type(&mut self, live: &Type, wanted: &Type, path: &str) -> Type {
+        match (live, wanted) {
+            (Type::Primitive(from), Type::Primitive(to)) => Type::Primitive(self.primitive(*from, *to, path)),
+            (Type::Struct(live), Type::Struct(wanted)) => {
+                Type::Struct(self.fields(live, wanted, &format!("{path}."), None))
+            }
+            (
+                Type::List { element_id, element_required, element },
+                Type::List { element_required: wanted_required, element: wanted, .. },
+            ) => {
+                let path = format!("{path}.element");
+                let element_required = self.nullability(*element_required, *wanted_required, &path);
+                let element = Box::new(self.data_type(element, wanted, &path));
+                Type::List { element_id: *element_id, element_required, element }
+            }
+            (
+                Type::Map { key_id, key, value_id, value_required, value },
+                Type::Map { key: wanted_key, value_required: wanted_required, value: wanted, .. },
+            ) => {
+                if !same_shape(key, wanted_key) {
+                    self.retyped(&format!("{path}.key"), key, wanted_key);
+                }
+                let path = format!("{path}.value");
+                let value_required = self.nullability(*value_required, *wanted_required, &path);
+                let value = Box::new(self.data_type(value, wanted, &path));
+                Type::Map { key_id: *key_id, key: key.clone(), value_id: *value_id, value_required, value }
+            }
+            _ => {
+                self.retyped(path, live, wanted);
+                live.clone()
+            }
+        }
+    }
+
+    fn primitive(&mut self, from: PrimitiveType, to: PrimitiveType, path: &str) -> PrimitiveType {
+        if from == to {
+            return from;
+        }
+        if widens(from, to) {
+            let (column, from, to_text) = (path.to_owned(), from.to_string(), to.to_string());
+            self.steps.push(Step::Widen { column, from, to: to_text });
+            return to;
+        }
+        // What producers write is narrower than the column: it fits as it is.
+        if self.binding || !widens(to, from) {
+            self.retyped(path, &from.into(), &to.into());
+        }
+        from
+    }
+
+    fn retyped(&mut self, path: &str, from: &Type, to: &Type) {
+        let (from, to) = (describe(from), describe(to));
+        let what = format!("column {path} of type {from} becomes {to}");
+        let why = "files already written hold the old type, and only int to long, float to double and more \
+                   digits of a decimal can be read as the new one";
+        self.refuse(
+            what,
+            why,
+            format!("keep {from}, add the new type as another column, or make a new table"),
+        );
+    }
+}
+
+/// Iceberg's type promotions of format version 2.
+fn widens(from: PrimitiveType, to: PrimitiveType) -> bool {
+    use PrimitiveType as P;
+    match (from, to) {
+        (P::Int, P::Long) | (P::Float, P::Double) => true,
+        (P::Decimal { precision, scale }, P::Decimal { precision: wider, scale: same }) => {
+            scale == same && wider > precision
+        }
+        _ => false,
+    }
+}
+
+/// Equal but for ids.
+fn same_shape(left: &Type, right: &Type) -> bool {
+    describe(left) == describe(right)
+}
+
+/// The type in the words of a spec.
+pub(super) fn describe(data_type: &Type) -> String {
+    match data_type {
+        Type::Primitive(primitive) => primitive.to_string(),
+        Type::List { element, .. } => format!("list<{}>", describe(element)),
+        Type::Map { key, value, .. } => format!("map<{}, {}>", describe(key), describe(value)),
+        Type::Struct(members) => {
+            let member = |member: &Field| format!("{} {}", member.name, describe(&member.data_type));
+            format!("struct<{}>", members.iter().map(member).collect::<Vec<_>>().join(", "))
+        }
+    }
+}
