@@ -1,0 +1,203 @@
+"""The command line: what each command prints, for people and as JSON, and how it ends."""
+
+import json
+import signal
+
+import pytest
+
+import files
+import orders
+import readers
+from produce import create_topic, group_members, send
+from siltstone import wait
+
+
+def test_version_and_help(engine):
+    run = engine([orders.orders_table("e2e.x", "x")])
+    assert run.run("--version").out.startswith("siltstone ")
+    told = run.run("--help").out
+    for command in ("quickstart", "spec", "plan", "apply", "run", "status", "files", "snapshots", "ledger", "query"):
+        assert command in told
+    assert run.run("no-such-command", code=2).out == ""
+
+
+def test_spec_check_tells_every_fault_with_its_line(engine, name):
+    run = engine([orders.orders_table(name, "topic")])
+    assert name in run.command("spec", "check").out
+    assert run.json("spec", "check") == {"valid": True, "tables": [name], "faults": []}
+
+    run.spec.write_text(
+        "source_clusters:\n"
+        "  - name: lab\n"
+        "    bootstrap_brokers: [127.0.0.1:9092]\n"
+        "destination_bucket_url: file:///tmp/lake\n"
+        "tables:\n"
+        "  - name: shop.orders\n"
+        "    source_cluster_name: elsewhere\n"
+        "    source_topc: orders\n"
+        "    source_format: jsn\n"
+        "    freshness: {max_age: soon}\n"
+    )
+    ended = run.command("spec", "check", code=2)
+    assert ended.out == ""
+    for line, word in ((7, "elsewhere"), (8, "source_topic"), (9, "json"), (10, "max_age")):
+        assert any(f":{line}" in told and word in told for told in ended.err.splitlines()), (line, word, ended.err)
+    found = run.command("spec", "check", "--json", code=2).json()
+    assert not found["valid"] and {fault["line"] for fault in found["faults"]} >= {7, 8, 9, 10}
+    run.once(code=2)
+    run.spec.unlink()
+    assert str(run.spec.name) in run.command("spec", "check", code=2).err
+
+
+def test_spec_schema_is_json_schema(engine):
+    schema = json.loads(engine([orders.orders_table("e2e.x", "x")]).run("spec", "schema").out)
+    assert "json-schema.org" in schema["$schema"]
+    assert {"source_clusters", "destination_bucket_url", "tables"} <= set(schema["properties"])
+
+
+def test_plan_then_apply(engine, name):
+    topic = create_topic()
+    run = engine([orders.orders_table(name, topic)])
+    assert name in run.command("plan").out
+    run.command("plan", "--exit-code", code=3)
+    assert not run.table().exists(), "plan changes nothing"
+    run.command("apply")
+    assert readers.count(run.table()) == 0
+    assert [field["name"] for field in run.table().fields()] == ["id", "customer_id", "region", "ordered_at", "amount", "note"]
+    readers.check(run.table(), [])
+    run.command("plan", "--exit-code", code=0)
+    run.command("apply")
+    assert len(run.table().ledger()) == 1, "applying again changes nothing"
+
+    changed = orders.orders_table(name, topic, partition_by=["day(ordered_at)"], sort_by=["id"])
+    changed["input_schema"]["fields"] = [*changed["input_schema"]["fields"], {"name": "added", "type": "string"}]
+    run.write([changed])
+    told = run.command("plan", "--exit-code", code=3).out
+    for word in ("added", "ordered_at", "id"):
+        assert word in told
+    assert run.json("plan")
+    run.command("apply")
+    run.command("plan", "--exit-code", code=0)
+    send(topic, orders.records(0, 10))
+    run.once()
+    readers.check(run.table(), [{**row, "added": None} for row in orders.rows(0, 10)])
+
+
+def test_changes_that_lose_data_are_refused(engine, name):
+    topic = orders.topic_of(10)
+    run = engine([orders.orders_table(name, topic)])
+    run.once()
+    narrowed = orders.orders_table(name, topic)
+    narrowed["input_schema"]["fields"] = [
+        {**column, "type": "int"} if column["name"] == "customer_id" else column for column in narrowed["input_schema"]["fields"]
+    ]
+    run.write([narrowed])
+    ended = run.command("apply", code=2)
+    assert "customer_id" in ended.err and name in ended.err
+    run.write([orders.orders_table(name, topic)])
+    run.once()
+    readers.check(run.table(), orders.rows(0, 10), readers.ICEBERG)
+
+
+def test_status_files_snapshots_ledger(engine, name):
+    topic = orders.topic_of(100, partitions=2)
+    run = engine([orders.orders_table(name, topic)])
+    empty = run.json("status")
+    assert [(one["table"], one["exists"], one["rows"]) for one in empty] == [(name, False, 0)]
+    run.once()
+    send(topic, orders.records(100, 50, 2))
+    [status] = run.json("status")
+    assert status["exists"] and status["rows"] == 100 and status["lag_records"] == 50 and status["dead_letters"] == 0
+    assert status["shown"] == {"iceberg": status["version"], "delta": status["version"]}
+    assert {part["partition"]: part["position"] for part in status["partitions"]} == run.committed() == {0: 50, 1: 50}
+    run.once()
+    [status] = run.json("status", name)
+    assert status["rows"] == 150 and status["lag_records"] == 0
+
+    live = run.json("files", name)
+    assert sorted(one["path"].rsplit("/", 1)[-1] for one in live) == files.check_same_files(run.table())
+    assert sum(one["rows"] for one in live) == 150 == status["rows"]
+    snapshots = run.json("snapshots", name)
+    assert snapshots[-1]["total_rows"] == 150 and snapshots[-1]["ledger_version"] == status["version"]
+    assert [one["snapshot_id"] for one in snapshots] == [one["snapshot-id"] for one in run.table().metadata()["snapshots"]]
+    entries = run.json("ledger", name)
+    assert entries == run.table().ledger()
+    assert run.json("ledger", name, "--limit", "1") == entries[-1:]
+    for words in (["status"], ["files"], ["snapshots"], ["ledger"]):
+        told = run.command(*words).out
+        assert len(told.splitlines()) >= 2, "a heading and rows"
+    assert name in run.command("status").out
+    run.command("files", "no.such_table", code=2)
+
+
+def test_query(engine, name):
+    topic = orders.topic_of(80)
+    run = engine([orders.orders_table(name, topic)])
+    run.once()
+    sql = f'select count(*) as n, sum(id) as s, min(region) as r from "{name}"'
+    expected = min(row["region"] for row in orders.rows(0, 80) if row["region"])
+    assert run.json("query", sql) == [{"n": 80, "s": sum(range(80)), "r": expected}]
+    assert "80" in run.command("query", sql).out
+    ended = run.command("query", "select nonsense from nowhere", code=2)
+    assert ended.out == "" and ended.err
+
+
+def test_results_to_stdout_and_logs_to_stderr(engine, name):
+    topic = orders.topic_of(10)
+    run = engine([orders.orders_table(name, topic)])
+    ended = run.once("--json", "--log-format", "json", "--log-level", "info")
+    [summary] = ended.json()["tables"]
+    assert summary["table"] == name and summary["rows_committed"] == 10 and summary["records_consumed"] == 10
+    lines = [json.loads(line) for line in ended.err.splitlines()]
+    assert lines and all("level" in line or "message" in line or "fields" in line for line in lines)
+    assert run.once("--quiet").err == ""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["term", "int"])
+def test_a_stopping_worker_commits_and_leaves(engine, name, number):
+    """Rows far younger than max_age are committed on the way out, and the group is empty at once."""
+    topic = create_topic(partitions=2)
+    run = engine([orders.orders_table(name, topic, freshness={"max_age": "1h"})])
+    worker = run.worker().ready()
+    send(topic, orders.records(0, 100, 2))
+    wait(lambda: worker.metric("siltstone_records_total", table=name) >= 100, 30, "the worker to have read all")
+    assert not run.table().exists() or readers.count(run.table()) == 0
+    worker.signal(number)
+    assert worker.process.wait(30) == 0
+    readers.check(run.table(), orders.rows(0, 100))
+    assert group_members(f"siltstone-{name}") == []
+
+
+def test_health_and_metrics(engine, name):
+    topic = orders.topic_of(100)
+    run = engine([orders.orders_table(name, topic)])
+    worker = run.worker().ready()
+    assert worker.get("/healthz").status_code == 200
+    wait(lambda: run.table().exists() and readers.count(run.table()) == 100, 40, "the rows")
+    assert worker.get("/metrics").headers["Content-Type"].startswith("application/openmetrics-text")
+    text = worker.metrics()
+    assert text.endswith("# EOF\n") and "siltstone_" in text and name in text
+    assert worker.get("/nothing-here").status_code == 404
+    assert worker.stop() == 0
+
+
+def test_only_some_tables(engine, name):
+    topic = orders.topic_of(10)
+    run = engine([orders.orders_table(f"{name}_a", topic), orders.orders_table(f"{name}_b", topic)])
+    run.once("--table", f"{name}_b")
+    assert not run.table(f"{name}_a").exists()
+    readers.check(run.table(f"{name}_b"), orders.rows(0, 10), readers.ICEBERG)
+    run.once("--table", "no.such", code=2)
+
+
+def test_one_format_and_another_later(engine, name):
+    topic = orders.topic_of(20)
+    run = engine([orders.orders_table(name, topic, formats=["iceberg"])])
+    run.once()
+    readers.check(run.table(), orders.rows(0, 20), readers.ICEBERG)
+    assert not run.table().list("data/_delta_log")
+    send(topic, orders.records(20, 20))
+    run.write([orders.orders_table(name, topic, formats=["iceberg", "delta"])])
+    run.command("apply")
+    run.once()
+    readers.check(run.table(), orders.rows(0, 40))

@@ -1,0 +1,172 @@
+"""Records that cannot become rows: kept with every byte, skipped, or a reason to stop. No good row is harmed."""
+
+import datetime as dt
+
+import pytest
+
+import orders
+import readers
+from produce import (
+    ORDER_AVRO, AvroWriter, Registry, Sent, avro_poison, create_topic, dead_letter, json_poison, order, order_avro,
+    order_expected, send,
+)
+from siltstone import CLUSTER, table, wait
+
+REASONS = {
+    "null_value", "bad_framing", "unknown_schema_id", "wrong_schema_format", "incompatible_schema", "truncated",
+    "trailing_bytes", "malformed", "invalid_utf8", "wrong_type", "missing_field", "unknown_field", "out_of_range",
+    "bad_timestamp", "bad_length", "too_large", "too_deep",
+}
+HEADERS = (("trace", b"\x00\xff"), ("trace", b"twice"), ("nothing", None))
+
+
+def mixed(good: list[Sent], bad: list[bytes]) -> tuple[list[Sent], list[Sent]]:
+    """Bad records strewn among good ones, with keys, headers and times. Gives (all, the bad among them)."""
+    records, marked = list(good), []
+    for index, value in enumerate(bad):
+        key = None if index % 3 == 0 else b"key-%d" % index
+        one = Sent(value, key, HEADERS if index % 2 else (), 1_750_000_000_000 + index, good[0].partition)
+        records.insert((index * 7) % (len(records) + 1), one)
+        marked.append(one)
+    return records, marked
+
+
+def check_dead_letters(lake, topic: str, sent: list[Sent], bad: list[Sent], reader_set=readers.QUICK) -> dict[bytes, str]:
+    """The dead-letter table holds exactly the bad records, byte by byte. Gives the reason by value."""
+    letters = lake.dead_letters
+    found = readers.ICEBERG["PyIceberg"](letters).to_pylist()
+    reasons = {(one["partition"], one["offset"]): one["reason"] for one in found}
+    schema_ids = {(one["partition"], one["offset"]): one["schema_id"] for one in found}
+    assert set(reasons.values()) <= REASONS
+    wanted = {(one.value, one.key, one.timestamp_ms) for one in bad}
+    expected = []
+    for one in sent:
+        if (one.value, one.key, one.timestamp_ms) in wanted:
+            place = (one.partition, one.offset)
+            row = dead_letter(CLUSTER, topic, one, reasons.get(place), schema_ids.get(place))
+            row["timestamp"] = dt.datetime(1970, 1, 1, tzinfo=dt.timezone.utc) + dt.timedelta(milliseconds=one.timestamp_ms)
+            expected.append(row)
+    readers.check(letters, expected, reader_set, ignore=("rejected_at",))
+    now = dt.datetime.now(dt.timezone.utc)
+    assert all(now - dt.timedelta(minutes=10) < one["rejected_at"] <= now + dt.timedelta(seconds=5) for one in found)
+    return {one["value"]: one["reason"] for one in found}
+
+
+def test_json_poison_is_kept_byte_by_byte(engine, name):
+    topic = create_topic()
+    records, bad = mixed(orders.records(0, 100), [value for _, value in json_poison()])
+    sent = send(topic, records)
+    run = engine([orders.orders_table(name, topic)])
+    run.once()
+    readers.check(run.table(), orders.rows(0, 100), readers.ALL)
+    reasons = check_dead_letters(run.table(), topic, sent, bad, readers.ALL)
+    told = {what: reasons[value] for what, value in json_poison()}
+    assert told["required column missing"] == told["required column null"] == "missing_field"
+    assert told["text where a number belongs"] == told["object where text belongs"] == "wrong_type"
+    assert told["number too large for long"] == "out_of_range"
+    assert told["impossible day"] == told["not a time"] == "bad_timestamp"
+    assert told["not UTF-8"] == "invalid_utf8"
+    assert told["more after the end"] == "trailing_bytes"
+    assert told["cut off"] == "truncated"
+    assert run.json("status", name)[0]["dead_letters"] == len(bad)
+
+
+def test_avro_poison_is_kept_byte_by_byte(engine, name):
+    topic = create_topic()
+    schema_id = Registry().register(f"{topic}-value", ORDER_AVRO)
+    writer = AvroWriter(ORDER_AVRO, schema_id)
+    poison = avro_poison(schema_id, writer(order_avro(order(1))))
+    good = [Sent(writer(order_avro(order(n))), key=b"%d" % n, timestamp_ms=order(n)["ordered_ms"]) for n in range(100)]
+    records, bad = mixed(good, [value for _, value in poison])
+    sent = send(topic, records)
+    run = engine([table(name, topic)])
+    run.once()
+    readers.check(run.table(), [order_expected(order(n)) for n in range(100)])
+    reasons = check_dead_letters(run.table(), topic, sent, bad)
+    told = {what: reasons[value] for what, value in poison}
+    assert told["wrong magic byte"] == told["bare JSON"] == told["too short for a frame"] == "bad_framing"
+    assert told["unknown schema"] == "unknown_schema_id"
+    assert told["cut off"] == told["no body"] == "truncated"
+    assert told["more after the end"] == "trailing_bytes"
+
+
+def test_topic_of_nothing_but_poison(engine, name):
+    topic = create_topic()
+    sent = send(topic, [Sent(b"junk-%d" % n, timestamp_ms=1_750_000_000_000 + n) for n in range(50)])
+    run = engine([orders.orders_table(name, topic)])
+    run.once()
+    run.once()
+    assert readers.count(run.table()) == 0
+    check_dead_letters(run.table(), topic, sent, sent)
+
+
+def test_skip_counts_and_goes_on(engine, name):
+    topic = create_topic()
+    records, bad = mixed(orders.records(0, 50), [value for _, value in json_poison()])
+    send(topic, records)
+    run = engine([orders.orders_table(name, topic, dlq_mode="skip")])
+    summary = run.once("--json").json()
+    assert summary["tables"][0]["records_rejected"] == len(bad)
+    readers.check(run.table(), orders.rows(0, 50))
+    assert not run.table().dead_letters.exists()
+    counted = sum(one["records"] for entry in run.table().ledger() for one in entry["change"].get("rejected", []))
+    assert counted == len(bad)
+
+
+def test_stop_names_the_place_and_never_the_value(engine, name):
+    topic = create_topic(partitions=3)
+    send(topic, orders.records(0, 30, 3))
+    bad = Sent(b'{"id": "SECRET-VALUE-4711"}', key=b"SECRET-KEY-4712", headers=(("h", b"SECRET-HEADER-4713"),), partition=2)
+    [placed] = send(topic, [bad])
+    send(topic, orders.records(30, 30, 3))
+    run = engine([orders.orders_table(name, topic, dlq_mode="stop")], env={"RUST_LOG": "trace"})
+    ended = run.once(code=1)
+    for word in (name, topic, "partition 2", f"offset {placed.offset}", "wrong_type"):
+        assert word in ended.err, f"{word} is not named:\n{ended.err[-3000:]}"
+    assert "SECRET" not in ended.said
+    # What was read before may be committed; nothing beyond the bad record of its partition is.
+    assert run.committed().get(2, 0) <= placed.offset
+    # Again and again the same, until somebody decides; then all good records are there, once.
+    run.once(code=1)
+    run.write([orders.orders_table(name, topic, dlq_mode="skip")])
+    run.once()
+    readers.check(run.table(), orders.rows(0, 60))
+
+
+def test_stop_leaves_other_tables_alone(engine, name):
+    bad, good = create_topic(), create_topic()
+    send(bad, [Sent(b"junk")])
+    send(good, orders.records(0, 20))
+    run = engine([
+        orders.orders_table(f"{name}_a", bad, dlq_mode="stop"), orders.orders_table(f"{name}_b", good, dlq_mode="stop"),
+    ])
+    worker = run.worker()
+    wait(lambda: run.table(f"{name}_b").exists() and readers.count(run.table(f"{name}_b")) == 20, 40, "the good table")
+    send(good, orders.records(20, 20))
+    wait(lambda: readers.count(run.table(f"{name}_b")) == 40, 40, "the good table to go on")
+    assert worker.get("/readyz").status_code == 503
+    worker.stop()
+
+
+@pytest.mark.parametrize("mode", ["skip", "reject", "row"])
+def test_tombstones(engine, name, mode):
+    topic = create_topic()
+    columns = [{"name": "id", "type": "long"}, {"name": "note", "type": "string"}]
+    sent = send(topic, [
+        Sent(b'{"id": 1, "note": "a"}', key=b"1", timestamp_ms=1), Sent(None, key=b"1", timestamp_ms=2),
+        Sent(b'{"id": 2, "note": "b"}', key=b"2", timestamp_ms=3),
+    ])
+    changes = {"kafka_metadata": True} if mode == "row" else {}
+    run = engine([{**orders.orders_table(name, topic, tombstones=mode, **changes), "input_schema": {"fields": columns}}])
+    run.once()
+    rows = [{"id": 1, "note": "a"}, {"id": 2, "note": "b"}]
+    if mode == "row":
+        rows.insert(1, {"id": None, "note": None})
+        for row, one in zip(rows, sent):
+            stamp = dt.datetime(1970, 1, 1, tzinfo=dt.timezone.utc) + dt.timedelta(milliseconds=one.timestamp_ms)
+            row["_kafka"] = {"topic": topic, "partition": 0, "offset": one.offset, "timestamp": stamp, "key": one.key, "headers": []}
+    readers.check(run.table(), rows)
+    if mode == "reject":
+        assert check_dead_letters(run.table(), topic, sent, [sent[1]]) == {None: "null_value"}
+    else:
+        assert not run.table().dead_letters.exists()

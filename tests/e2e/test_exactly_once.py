@@ -1,0 +1,141 @@
+"""Exactly once: workers are killed, aborted between any two steps and frozen; every record is there, once."""
+
+import random
+import signal
+import time
+
+import pytest
+
+import chaos
+import files
+import orders
+import readers
+from produce import Sent, create_topic, send
+from siltstone import wait
+
+# Passed only when the store leaves the outcome of a put open, which a folder never does.
+ELSEWHERE = {"commit.before_read_back"}
+POINTS = [point for point in chaos.crash_points() if point not in ELSEWHERE]
+KILLS = 50
+
+
+def aborted(code: int) -> bool:
+    return code in (-signal.SIGABRT, 128 + signal.SIGABRT)
+
+
+def test_there_are_crash_points():
+    assert len(POINTS) >= 10, POINTS
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_abort_at_every_step(engine, name, point):
+    """A run that aborts there, twice, at a first and at a later pass; then a run that ends well."""
+    topic = create_topic(partitions=2)
+    rejected = send(topic, [Sent(b"poison %d" % n, timestamp_ms=1, partition=n % 2) for n in range(4)])
+    # Several commits a run, so that there are later passes; a checkpoint needs very many.
+    many = point.startswith("checkpoint")
+    sent, rows_a_commit = (300, 1) if many else (60, 15)
+    send(topic, orders.records(0, sent, 2))
+    run = engine([orders.orders_table(name, topic, freshness={"max_age": "1m", "max_rows": rows_a_commit})])
+    first = run.once(code=None, env={"FAILPOINTS": f"{point}=1*return"})
+    assert aborted(first.code), f"{point} was not passed:\n{first.err[-2000:]}"
+    chaos.check_so_far(run.table())
+    second = run.once(code=None, env={"FAILPOINTS": f"{point}=1*off->1*return"})
+    assert aborted(second.code) or second.code == 0, second.err[-2000:]
+    chaos.check_so_far(run.table())
+    run.once()
+    chaos.check_in_the_end(run.table(), orders.rows(0, sent), topic, rejected)
+    files.check_same_files(run.table())
+
+
+def test_killed_fifty_times_under_load(engine, name):
+    """Two workers at once, killed at random moments or aborted at random steps, while records pour in."""
+    dice = random.Random(20260101)
+    topic = create_topic(partitions=4)
+    run = engine([orders.orders_table(name, topic, freshness={"max_age": "200ms", "max_rows": 200})])
+    load = chaos.Load(topic, 4, seed=5)
+
+    def begin():
+        env = {}
+        if dice.random() < 0.5:
+            env["FAILPOINTS"] = f"{dice.choice(POINTS)}={dice.randrange(6)}*off->1*return"
+        return run.worker(env, http=False)
+
+    workers, deaths, by_points, seen = [begin(), begin()], 0, 0, chaos.Seen(0, 0)
+    while deaths < KILLS:
+        # Long enough, now and then, to get past the rebalance and into the commits.
+        deadline = time.monotonic() + dice.choice([0.3, 0.8, 1.5, 3.0, 4.5]) * dice.random()
+        while time.monotonic() < deadline and all(worker.code is None for worker in workers):
+            time.sleep(0.05)
+        ended = [index for index, worker in enumerate(workers) if worker.code is not None]
+        for index in ended:
+            assert aborted(workers[index].code), workers[index].said()[-3000:]
+            by_points += 1
+        for index in ended or [dice.randrange(2)]:
+            workers[index].kill()
+            deaths += 1
+            workers[index] = begin()
+        if deaths % 10 == 0:
+            seen = chaos.check_so_far(run.table())
+    load.stop()
+    for worker in workers:
+        worker.kill()
+    assert seen.rows > 0, "nothing was committed while workers were being killed"
+    assert by_points > 0, "no worker passed a crash point"
+    run.once(timeout=240)
+    chaos.check_in_the_end(run.table(), load.expected(), topic, load.bad, readers.ALL)
+    files.check_same_files(run.table())
+
+
+def test_frozen_past_its_session(engine, name):
+    """A worker stops for longer than its session lasts; another commits in its stead; then it wakes up."""
+    topic = create_topic(partitions=4)
+    run = engine([orders.orders_table(name, topic, freshness={"max_age": "300ms"})])
+    load = chaos.Load(topic, 4, seed=9, pause=0.05)
+    frozen, other = run.worker(http=False), run.worker(http=False)
+    wait(lambda: chaos.check_so_far(run.table()).rows > 100, 60, "both to work")
+    for _ in range(4):
+        frozen.pause()
+        before = chaos.check_so_far(run.table()).rows
+        time.sleep(4)  # twice the session
+        wait(lambda: chaos.check_so_far(run.table()).rows > before + 100, 30, "the other to go on")
+        frozen.resume()
+        time.sleep(2)
+        chaos.check_so_far(run.table())
+        frozen, other = other, frozen
+    load.stop()
+    wait(lambda: chaos.check_so_far(run.table()).rows == len(load.rows), 60, "all rows")
+    assert [frozen.stop(), other.stop()] == [0, 0]
+    chaos.check_in_the_end(run.table(), load.expected(), topic, load.bad)
+
+
+def test_all_frozen_and_woken_together(engine, name):
+    """Nobody to take over: the one worker wakes, its session is gone, and it starts again from the ledger."""
+    topic = create_topic(partitions=2)
+    run = engine([orders.orders_table(name, topic, freshness={"max_age": "300ms"})])
+    load = chaos.Load(topic, 2, seed=10, pause=0.05)
+    worker = run.worker(http=False)
+    wait(lambda: chaos.check_so_far(run.table()).rows > 50, 60, "it to work")
+    for _ in range(2):
+        worker.pause()
+        time.sleep(5)
+        worker.resume()
+        before = chaos.check_so_far(run.table()).rows
+        wait(lambda: chaos.check_so_far(run.table()).rows > before + 50, 40, "it to go on")
+    load.stop()
+    wait(lambda: chaos.check_so_far(run.table()).rows == len(load.rows), 60, "all rows")
+    assert worker.stop() == 0
+    chaos.check_in_the_end(run.table(), load.expected(), topic, load.bad)
+
+
+def test_the_same_topic_again_and_again(engine, name):
+    """Bounded runs over a topic that grows; runs with nothing to do change nothing."""
+    topic = create_topic(partitions=3)
+    run = engine([orders.orders_table(name, topic)])
+    for round_ in range(4):
+        send(topic, orders.records(round_ * 50, 50, 3))
+        run.once()
+        version = run.json("status", name)[0]["version"]
+        run.once()
+        assert run.json("status", name)[0]["version"] == version
+    readers.check(run.table(), orders.rows(0, 200))

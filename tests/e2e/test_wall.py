@@ -1,0 +1,181 @@
+"""The wall: records full of tokens go through a whole worker; no token is in anything that may leave or be logged."""
+
+import json
+import secrets
+
+import orders
+import readers
+from produce import AvroWriter, Registry, Sent, create_topic, framed, send
+from siltstone import json_table, table, wait
+
+TRACE = {"RUST_LOG": "trace"}
+
+
+class Tokens:
+    """Words that occur nowhere else."""
+
+    def __init__(self):
+        self.made: list[str] = []
+
+    def __call__(self) -> str:
+        self.made.append(f"tkn{secrets.token_hex(8)}")
+        return self.made[-1]
+
+    def number(self) -> int:
+        """A number that is a token by its digits."""
+        value = 10**17 + secrets.randbelow(10**17)
+        self.made.append(str(value))
+        return value
+
+    def check(self, what: str, text: str) -> None:
+        found = [token for token in self.made if token in text]
+        if found:
+            at = text.index(found[0])
+            raise AssertionError(f"{len(found)} tokens in {what}, such as: ...{text[max(0, at - 200):at + 60]}...")
+
+
+def everything_told(run, worker=None) -> list[tuple[str, str]]:
+    """(what, text) of all that a person, a log or the control plane may get to see."""
+    told = []
+    for spec in run.tables:
+        for words in (["status"], ["files"], ["snapshots"], ["ledger"]):
+            for more in ([], ["--json"]):
+                told.append((" ".join(words), run.command(*words, spec["name"], *more, code=None).said))
+    for more in ([], ["--json"]):
+        told.append(("plan", run.command("plan", *more, code=None).said))
+    if worker is not None:
+        told.append(("/metrics", worker.metrics()))
+        told.append(("/readyz", worker.get("/readyz").text))
+        told.append(("the worker's log", worker.said()))
+    import pathlib
+
+    lake = pathlib.Path(run.store.path)
+    told.append(("file names", "\n".join(str(path) for path in lake.rglob("*"))))
+    for path in lake.rglob("_siltstone/**/*"):
+        if path.is_file():
+            told.append((f"the ledger, {path.name}", path.read_bytes().decode("latin-1")))
+    return told
+
+
+def test_json_records(engine, name):
+    tokens = Tokens()
+    topic = create_topic(partitions=2)
+    columns = [
+        {"name": "id", "type": "long"}, {"name": "region", "type": "string"}, {"name": "note", "type": "string"},
+        {"name": "amount", "type": "decimal(20, 2)"}, {"name": "inner", "type": {"struct": [{"name": "a", "type": "string"}]}},
+        {"name": "tags", "type": "map<string, string>"},
+    ]
+
+    def good(n: int) -> Sent:
+        value = {
+            "id": tokens.number(), "region": tokens(), "note": tokens(), "amount": tokens.number(),
+            "inner": {"a": tokens()}, "tags": {tokens(): tokens()}, tokens(): tokens(),
+        }
+        headers = ((tokens(), tokens().encode()),)
+        return Sent(json.dumps(value).encode(), tokens().encode(), headers, partition=n % 2)
+
+    def bad(n: int) -> Sent:
+        values = [
+            tokens().encode(), f'{{"id": "{tokens()}"}}'.encode(), f'{{"id": 1, "region": {{"{tokens()}": 1}}}}'.encode(),
+            f'{{"id": {tokens.number()}99999, "note": "{tokens()}"}}'.encode(), f'{{"note": "{tokens()}'.encode(),
+            f'{{"amount": "{tokens()}"}}'.encode(), f'["{tokens()}"]'.encode(), f'{{"note": "{tokens()}\\q"}}'.encode(),
+            b'{"note": "' + tokens().encode() + b'\xff"}', f'{{"{tokens()}": }}'.encode(),
+        ]
+        return Sent(values[n % len(values)], tokens().encode(), ((tokens(), tokens().encode()),), partition=n % 2)
+
+    send(topic, [one(n) for n in range(40) for one in (good, bad)])
+    run = engine([json_table(
+        name, topic, columns, kafka_metadata=True, partition_by=["truncate(24, region)"], sort_by=["note"],
+        files={"bloom_filters": ["note"]},
+    )], env=TRACE)
+    worker = run.worker()
+    wait(lambda: run.table().exists() and readers.count(run.table()) == 40, 60, "the rows")
+    wait(lambda: run.table().dead_letters.exists() and readers.count(run.table().dead_letters) == 40, 30, "the dead letters")
+    send(topic, [good(n) for n in range(10)])
+    wait(lambda: readers.count(run.table()) == 50, 30, "more rows")
+    told = everything_told(run, worker)
+    assert worker.stop() == 0
+    told.append(("the worker's log", worker.said()))
+    assert "TRACE" in worker.said(), "the log is not at trace"
+    for what, text in told:
+        tokens.check(what, text)
+    # The tokens did go through: the table holds them.
+    held = repr(readers.ICEBERG["PyIceberg"](run.table()).to_pylist())
+    assert sum(token in held for token in tokens.made) > 200
+
+
+def test_extra_members_that_are_rejected(engine, name):
+    tokens = Tokens()
+    topic = create_topic()
+    send(topic, [Sent(f'{{"id": 1, "{tokens()}": "{tokens()}"}}'.encode()) for _ in range(5)])
+    for mode in ("dead_letter", "skip", "stop"):
+        spec = json_table(f"{name}_{mode}", topic, [{"name": "id", "type": "long"}], extra_fields="reject", dlq_mode=mode)
+        run = engine([spec], env=TRACE)
+        ended = run.once(code=None)
+        assert ended.code == (1 if mode == "stop" else 0)
+        tokens.check(f"the output with dlq_mode {mode}", ended.said)
+
+
+def test_avro_schemas_and_records(engine, name):
+    """Docs, defaults, symbols and aliases of schemas are not metadata of ours; nor is what a refused schema says."""
+    tokens = Tokens()
+    registry = Registry()
+    topic = create_topic()
+
+    def schema(note_type, **more) -> dict:
+        return {
+            "type": "record", "name": "Row", "namespace": "e2e", "doc": tokens(), "owner": tokens(),
+            "fields": [
+                {"name": "id", "type": "long", "doc": tokens()},
+                {"name": "note", "type": note_type, "doc": tokens(), **more},
+                {"name": "kind", "type": {"type": "enum", "name": "Kind", "doc": tokens(), "symbols": [tokens(), tokens()]}},
+            ],
+        }
+
+    first = schema(["string", "null"], default=tokens())
+    writer = AvroWriter(first, registry.register(f"{topic}-value", first))
+    symbols = first["fields"][2]["type"]["symbols"]
+
+    def good() -> Sent:
+        row = {"id": tokens.number(), "note": tokens(), "kind": symbols[0]}
+        return Sent(writer(row), tokens().encode(), ((tokens(), tokens().encode()),))
+
+    other = schema({"type": "map", "values": "string"}, default={tokens(): tokens()})
+    incompatible = AvroWriter(other, registry.register(f"{topic}-value", other))
+    recursive = {"type": "record", "name": "Loop", "doc": tokens(), "fields": [
+        {"name": "id", "type": "long", "doc": tokens()}, {"name": "next", "type": ["null", "Loop"], "doc": tokens()}]}
+    looping = AvroWriter(recursive, registry.register(f"{topic}-loop", recursive))
+    records = [
+        good(), Sent(incompatible({"id": 1, "note": {tokens(): tokens()}, "kind": other["fields"][2]["type"]["symbols"][1]})),
+        Sent(looping({"id": 1, "next": {"id": 2, "next": None}})),
+        Sent(framed(writer.schema_id, b"\x02\x00\x40" + tokens().encode())), Sent(b"\0\0" + tokens().encode()), good(),
+    ]
+    send(topic, records)
+    run = engine([table(name, topic, dlq_mode="dead_letter")], env=TRACE)
+    worker = run.worker()
+    wait(lambda: run.table().exists() and readers.count(run.table()) == 2, 60, "the rows")
+    wait(lambda: run.table().dead_letters.exists() and readers.count(run.table().dead_letters) == 4, 30, "the dead letters")
+    told = everything_told(run, worker)
+    assert worker.stop() == 0
+    told.append(("the worker's log", worker.said()))
+    for what, text in told:
+        tokens.check(what, text)
+
+    stopping = engine([table(f"{name}_stop", topic, dlq_mode="stop")], env=TRACE)
+    tokens.check("the output of a stopped run", stopping.once(code=1).said)
+
+
+def test_secrets_of_the_spec(engine, name):
+    """Passwords are references; neither faults of the spec nor logs show what they stand for."""
+    tokens = Tokens()
+    password = tokens()
+    topic = orders.topic_of(1)
+    from siltstone import cluster
+
+    registry = {"url": "http://127.0.0.1:9", "username": "${E2E_USER}", "password": "${E2E_PASSWORD}"}
+    run = engine([orders.orders_table(name, topic)], [cluster(registry=registry)], env={**TRACE, "E2E_USER": tokens(), "E2E_PASSWORD": password})
+    tokens.check("a run", run.once().said)
+    tokens.check("the ledger", repr(run.table().ledger()))
+    written = run.spec.read_text().replace("${E2E_PASSWORD}", tokens())
+    run.spec.write_text(written)
+    tokens.check("the faults of the spec", run.command("spec", "check", code=2).said)
