@@ -1,1 +1,50 @@
-//! Siltstone: datafile.
+//! Siltstone: data files. Arrow batches in, sorted Parquet files out, and back.
+//!
+//! 1. [`arrow_schema`] says which Arrow types stand for a table's columns, everywhere.
+//! 2. [`write_sorted`] sorts one flush by (partition, sort order) and writes partition after partition
+//!    through one open file, streaming it to the object store.
+//! 3. [`FileDetails`] is what table formats want to know of a file; [`read_details`] finds the same in
+//!    the Parquet footer.
+//! 4. [`read_batches`] reads a file into the table's present schema, by field id.
+//! 5. [`MemoryBudget`] bounds what all tables of a process buffer together.
+//!
+//! Absent on purpose: the ledger, Iceberg manifests and the Delta log (crate `siltstone-lakehouse`).
+//! No error of this crate holds a value of a row.
+
+mod arrow_schema;
+mod bounds;
+mod budget;
+mod column;
+mod details;
+mod encode;
+mod error;
+mod footer;
+mod gather;
+mod layout;
+mod parquet_schema;
+mod partition;
+mod read;
+mod sort;
+mod transform;
+mod upload;
+mod write;
+
+pub use arrow_schema::{FIELD_ID_KEY, arrow_schema};
+pub use budget::{MemoryBudget, Reservation};
+pub use details::{ColumnStats, FileDetails};
+pub use error::DataFileError;
+pub use footer::read_details;
+pub use layout::{Layout, WrittenFile};
+pub use partition::iceberg_type;
+pub use read::{BatchStream, read_batches};
+pub use transform::{result_type, transform};
+pub use write::write_sorted;
+
+/// The stages of a flush one by one, for benchmarks and for compaction.
+pub mod stages {
+    pub use crate::{
+        encode::{Encoder, EncoderOptions},
+        gather::Gather,
+        sort::{Batches, SortedIndex, sort},
+    };
+}

@@ -1,0 +1,272 @@
+//! One Parquet file being encoded: columns in, bytes out.
+//!
+//! - Data pages are version 1, which every reader takes; version 2 pages save nothing here.
+//! - Row groups close at `row_group_bytes` of encoded data, or [`ROW_GROUP_ROWS_MAX`] rows.
+//! - Dictionary, delta or plain is decided per column from a sample of the sorted flush (`encodings`).
+//! - Page index and statistics for every column; bloom filters sized by the rows that can come, then folded
+//!   by the encoder to what did come.
+//! - The Arrow schema is not embedded: readers go by Parquet's own, and view types cannot appear.
+//!
+//! Memory: the encoded row group in flight (at most `row_group_bytes` and one slice), and one page per column.
+
+mod encodings;
+mod nans;
+
+use std::{collections::BTreeMap, io::Write, sync::Arc};
+
+use arrow::{array::ArrayRef, datatypes::SchemaRef};
+use parquet::{
+    arrow::arrow_writer::{ArrowColumnWriter, ArrowRowGroupWriterFactory, compute_leaves},
+    basic::{Compression as ParquetCompression, ZstdLevel},
+    file::{
+        metadata::{KeyValue, ParquetMetaData, SortingColumn},
+        properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder, WriterVersion},
+        writer::SerializedFileWriter,
+    },
+    schema::types::{ColumnPath, TypePtr},
+};
+use siltstone_protocol::{NullOrder, Schema, SortDirection, SortOrder, Transform};
+use siltstone_spec::{Compression, Files};
+
+use crate::{
+    arrow_schema,
+    error::{DataFileError, Result},
+    footer,
+    parquet_schema::parquet_schema,
+};
+
+/// Rows of a row group at most, whatever their size.
+pub(crate) const ROW_GROUP_ROWS_MAX: usize = 1 << 20;
+/// Bytes of a string kept in statistics and page index.
+const STATISTICS_LENGTH: usize = 64;
+const PAGE_BYTES: usize = 1 << 20;
+const PAGE_ROWS: usize = 20_000;
+const BATCH_ROWS: usize = 4096;
+const CREATED_BY: &str = concat!("siltstone version ", env!("CARGO_PKG_VERSION"));
+
+/// What all files of a flush have in common.
+#[derive(Debug, Clone)]
+pub struct EncoderOptions {
+    arrow: SchemaRef,
+    parquet: TypePtr,
+    properties: WriterPropertiesBuilder,
+    bloom_columns: Vec<ColumnPath>,
+    row_group_bytes: u64,
+    pairs: Vec<(&'static str, String)>,
+}
+
+impl EncoderOptions {
+    /// Decides encodings from sample columns (one array per column, in sorted order).
+    ///
+    /// # Errors
+    /// `UnsupportedType`, `Encode`: the schema cannot be written.
+    pub fn new(schema: &Schema, files: &Files, order: &SortOrder, sample: &[ArrayRef]) -> Result<Self> {
+        let arrow = arrow_schema(schema)?;
+        let mut properties = WriterProperties::builder()
+            .set_writer_version(WriterVersion::PARQUET_1_0)
+            .set_created_by(CREATED_BY.to_owned())
+            .set_compression(compression(files.compression)?)
+            .set_statistics_enabled(EnabledStatistics::Page)
+            .set_statistics_truncate_length(Some(STATISTICS_LENGTH))
+            .set_column_index_truncate_length(Some(STATISTICS_LENGTH))
+            .set_data_page_size_limit(PAGE_BYTES)
+            .set_data_page_row_count_limit(PAGE_ROWS)
+            .set_write_batch_size(BATCH_ROWS)
+            .set_sorting_columns(sorting_columns(schema, order));
+        properties = encodings::choose(properties, schema, sample);
+        let bloom_columns = files.bloom_filters.iter().map(|column| column_path(column)).collect();
+        let schema_json = serde_json::to_string(schema).map_err(|_| DataFileError::encode("schema"))?;
+        let pairs = vec![
+            (footer::SCHEMA_ID_KEY, schema.schema_id.to_string()),
+            (footer::SORT_ORDER_ID_KEY, order.order_id.to_string()),
+            (footer::ICEBERG_SCHEMA_KEY, schema_json),
+        ];
+        let parquet = parquet_schema(schema)?;
+        Ok(Self { arrow, parquet, properties, bloom_columns, row_group_bytes: files.row_group_bytes, pairs })
+    }
+
+    /// Properties of a file of at most this many rows.
+    fn file_properties(&self, rows: usize, partition: &str) -> WriterProperties {
+        let mut properties = self.properties.clone();
+        let distinct = rows.clamp(1, ROW_GROUP_ROWS_MAX) as u64;
+        for column in &self.bloom_columns {
+            properties = properties
+                .set_column_bloom_filter_enabled(column.clone(), true)
+                .set_column_bloom_filter_ndv(column.clone(), distinct);
+        }
+        let mut pairs: Vec<KeyValue> =
+            self.pairs.iter().map(|(key, value)| pair(key, value.clone())).collect();
+        pairs.push(pair(footer::PARTITION_KEY, partition.to_owned()));
+        properties.set_key_value_metadata(Some(pairs)).build()
+    }
+}
+
+fn pair(key: &str, value: String) -> KeyValue {
+    KeyValue { key: key.to_owned(), value: Some(value) }
+}
+
+pub(crate) fn column_path(dotted: &str) -> ColumnPath {
+    ColumnPath::new(dotted.split('.').map(str::to_owned).collect())
+}
+
+fn compression(compression: Compression) -> Result<ParquetCompression> {
+    Ok(match compression {
+        Compression::Zstd { level } => {
+            let level = ZstdLevel::try_new(level).map_err(|_| DataFileError::encode("zstd level"))?;
+            ParquetCompression::ZSTD(level)
+        }
+        Compression::Snappy => ParquetCompression::SNAPPY,
+        Compression::Lz4 => ParquetCompression::LZ4_RAW,
+        Compression::None => ParquetCompression::UNCOMPRESSED,
+    })
+}
+
+/// The leading sort keys that Parquet's own notion of order can say: plain columns.
+fn sorting_columns(schema: &Schema, order: &SortOrder) -> Option<Vec<SortingColumn>> {
+    let leaves = leaf_ids(schema);
+    let column = |field: &siltstone_protocol::SortField| {
+        let index = leaves.iter().position(|id| *id == field.source_id)?;
+        (field.transform == Transform::Identity).then_some(SortingColumn {
+            column_idx: i32::try_from(index).ok()?,
+            descending: field.direction == SortDirection::Desc,
+            nulls_first: field.null_order == NullOrder::NullsFirst,
+        })
+    };
+    let columns: Vec<SortingColumn> = order.fields.iter().map_while(column).collect();
+    (!columns.is_empty()).then_some(columns)
+}
+
+/// Field ids of the leaf columns, in Parquet's order.
+fn leaf_ids(schema: &Schema) -> Vec<i32> {
+    use siltstone_protocol::Type;
+    fn visit(id: i32, data_type: &Type, out: &mut Vec<i32>) {
+        match data_type {
+            Type::Primitive(_) => out.push(id),
+            Type::Struct(fields) => fields.iter().for_each(|field| visit(field.id, &field.data_type, out)),
+            Type::List { element_id, element, .. } => visit(*element_id, element, out),
+            Type::Map { key_id, key, value_id, value, .. } => {
+                visit(*key_id, key, out);
+                visit(*value_id, value, out);
+            }
+        }
+    }
+    let mut out = Vec::new();
+    schema.fields.iter().for_each(|field| visit(field.id, &field.data_type, &mut out));
+    out
+}
+
+/// An open file.
+pub struct Encoder<W: Write + Send> {
+    file: SerializedFileWriter<W>,
+    factory: ArrowRowGroupWriterFactory,
+    arrow: SchemaRef,
+    row_group_bytes: u64,
+    group: Option<Vec<ArrowColumnWriter>>,
+    group_rows: usize,
+    rows: u64,
+    nans: BTreeMap<i32, u64>,
+}
+
+impl<W: Write + Send> std::fmt::Debug for Encoder<W> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Encoder").field("rows", &self.rows).finish_non_exhaustive()
+    }
+}
+
+impl<W: Write + Send> Encoder<W> {
+    /// Begins a file of at most `rows` rows. `partition` is the JSON for the footer.
+    ///
+    /// # Errors
+    /// `Encode`.
+    pub fn new(sink: W, options: &EncoderOptions, rows: usize, partition: &str) -> Result<Self> {
+        let properties = Arc::new(options.file_properties(rows, partition));
+        let file = SerializedFileWriter::new(sink, Arc::clone(&options.parquet), properties)
+            .map_err(|_| DataFileError::encode("start"))?;
+        let factory = ArrowRowGroupWriterFactory::new(&file, Arc::clone(&options.arrow));
+        Ok(Self {
+            file,
+            factory,
+            arrow: Arc::clone(&options.arrow),
+            row_group_bytes: options.row_group_bytes,
+            group: None,
+            group_rows: 0,
+            rows: 0,
+            nans: nans::zeros(&options.arrow),
+        })
+    }
+
+    /// Encodes a slice of `rows` rows, asking for one column after the other, so that only one is held.
+    ///
+    /// # Errors
+    /// `Encode`, and those of `column`.
+    pub fn write(&mut self, rows: usize, mut column: impl FnMut(usize) -> Result<ArrayRef>) -> Result<()> {
+        let failed = |_| DataFileError::encode("a column");
+        let group = match &mut self.group {
+            Some(group) => group,
+            none => {
+                let group = self.file.flushed_row_groups().len();
+                none.insert(self.factory.create_column_writers(group).map_err(failed)?)
+            }
+        };
+        let mut writers = group.iter_mut();
+        for (index, field) in self.arrow.fields().iter().enumerate() {
+            let array = column(index)?;
+            nans::count(&mut self.nans, field, &array, None);
+            for leaf in compute_leaves(field, &array).map_err(failed)? {
+                let writer = writers.next().ok_or_else(|| DataFileError::encode("a column"))?;
+                writer.write(&leaf).map_err(failed)?;
+            }
+        }
+        self.group_rows += rows;
+        self.rows += rows as u64;
+        if self.group_rows >= ROW_GROUP_ROWS_MAX || self.group_bytes() >= self.row_group_bytes {
+            self.close_group()?;
+        }
+        Ok(())
+    }
+
+    /// Rows that still fit into the row group.
+    pub fn group_room(&self) -> usize {
+        ROW_GROUP_ROWS_MAX - self.group_rows
+    }
+
+    pub fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// Bytes of the file so far: written, and expected of the row group in flight.
+    pub fn bytes(&self) -> u64 {
+        self.file.bytes_written() as u64 + self.group_bytes()
+    }
+
+    fn group_bytes(&self) -> u64 {
+        let bytes = |writer: &ArrowColumnWriter| writer.get_estimated_total_bytes() as u64;
+        self.group.iter().flatten().map(bytes).sum()
+    }
+
+    fn close_group(&mut self) -> Result<()> {
+        let failed = |_| DataFileError::encode("a row group");
+        let Some(writers) = self.group.take() else { return Ok(()) };
+        self.group_rows = 0;
+        let mut group = self.file.next_row_group().map_err(failed)?;
+        for writer in writers {
+            writer.close().map_err(failed)?.append_to_row_group(&mut group).map_err(failed)?;
+        }
+        group.close().map_err(failed)?;
+        Ok(())
+    }
+
+    /// Writes what is left and the footer: metadata, size of the file, and the sink.
+    ///
+    /// # Errors
+    /// `Encode`.
+    pub fn finish(mut self) -> Result<(ParquetMetaData, u64, W)> {
+        self.close_group()?;
+        let failed = |_| DataFileError::encode("the footer");
+        let nans = serde_json::to_string(&self.nans).map_err(|_| DataFileError::encode("the footer"))?;
+        self.file.append_key_value_metadata(pair(footer::NAN_COUNTS_KEY, nans));
+        let metadata = self.file.finish().map_err(failed)?;
+        let bytes = self.file.bytes_written() as u64;
+        Ok((metadata, bytes, self.file.into_inner().map_err(failed)?))
+    }
+}

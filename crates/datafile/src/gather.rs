@@ -1,0 +1,259 @@
+//! Rows by their places: one column of one slice of the sorted flush at a time.
+//!
+//! Values are copied from the buffered batches straight into the slice's array, which is small enough to
+//! stay in cache until it is encoded. Nothing else is allocated: the extra memory is one column of one slice.
+
+use std::sync::Arc;
+
+use arrow::{
+    array::{
+        Array, ArrayRef, ArrowPrimitiveType, AsArray, BinaryArray, BooleanArray, FixedSizeBinaryArray,
+        PrimitiveArray, StringArray, StructArray,
+    },
+    buffer::{BooleanBuffer, Buffer, MutableBuffer, NullBuffer, OffsetBuffer, ScalarBuffer},
+    compute::interleave,
+    datatypes::{
+        DataType, Date32Type, Decimal128Type, Fields, Float32Type, Float64Type, Int32Type, Int64Type,
+        Time64MicrosecondType, TimestampMicrosecondType,
+    },
+};
+
+use crate::{
+    error::{DataFileError, Result},
+    sort::Batches,
+};
+
+/// Takes rows of one column from all batches of a flush.
+pub struct Gather {
+    column: Column,
+    row_bits: u32,
+}
+
+impl std::fmt::Debug for Gather {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Gather").finish_non_exhaustive()
+    }
+}
+
+type GatherFn = Box<dyn Fn(&[u32], u32) -> Result<ArrayRef> + Send>;
+
+enum Column {
+    Flat {
+        take: GatherFn,
+        nulls: Nulls,
+    },
+    Struct {
+        fields: Fields,
+        members: Vec<Column>,
+        nulls: Nulls,
+    },
+    /// Lists and maps: Arrow's own kernel.
+    Other(Vec<ArrayRef>),
+}
+
+impl Gather {
+    /// Prepares the column of this index.
+    ///
+    /// # Errors
+    /// `Compute`: the column is of a type that tables do not have.
+    pub fn new(batches: &Batches, column: usize) -> Result<Self> {
+        let arrays: Vec<ArrayRef> =
+            batches.batches().iter().map(|batch| Arc::clone(batch.column(column))).collect();
+        Self::of_arrays(arrays, batches.row_bits())
+    }
+
+    pub(crate) fn of_arrays(arrays: Vec<ArrayRef>, row_bits: u32) -> Result<Self> {
+        Ok(Self { column: prepare(arrays)?, row_bits })
+    }
+
+    /// The rows at these places, in their order.
+    ///
+    /// # Errors
+    /// `Compute`: the slice's strings exceed what one array can hold.
+    pub fn rows(&self, places: &[u32]) -> Result<ArrayRef> {
+        take(&self.column, places, self.row_bits)
+    }
+}
+
+#[inline]
+fn locate(place: u32, row_bits: u32) -> (usize, usize) {
+    crate::sort::locate(place, row_bits)
+}
+
+fn take(column: &Column, places: &[u32], row_bits: u32) -> Result<ArrayRef> {
+    match column {
+        Column::Flat { take, nulls } => {
+            let array = take(places, row_bits)?;
+            match nulls.take(places, row_bits) {
+                None => Ok(array),
+                Some(nulls) => {
+                    // Only the null mask is replaced; the values were built for this length.
+                    let data = array.to_data().into_builder().nulls(Some(nulls));
+                    let data = data.build().map_err(|_| DataFileError::compute("gathering nulls"))?;
+                    Ok(arrow::array::make_array(data))
+                }
+            }
+        }
+        Column::Struct { fields, members, nulls } => {
+            let members =
+                members.iter().map(|member| take(member, places, row_bits)).collect::<Result<Vec<_>>>()?;
+            let nulls = nulls.take(places, row_bits);
+            let array = StructArray::try_new_with_length(fields.clone(), members, nulls, places.len());
+            Ok(Arc::new(array.map_err(|_| DataFileError::compute("gathering a struct"))?))
+        }
+        Column::Other(arrays) => {
+            let arrays: Vec<&dyn Array> = arrays.iter().map(AsRef::as_ref).collect();
+            let indices: Vec<(usize, usize)> = places.iter().map(|place| locate(*place, row_bits)).collect();
+            interleave(&arrays, &indices).map_err(|_| DataFileError::compute("gathering a list"))
+        }
+    }
+}
+
+/// The null masks of a column; `None` per batch without nulls.
+struct Nulls(Vec<Option<NullBuffer>>);
+
+impl Nulls {
+    fn of(arrays: &[ArrayRef]) -> Self {
+        let nulls = |array: &ArrayRef| array.nulls().filter(|nulls| nulls.null_count() > 0).cloned();
+        let nulls: Vec<_> = arrays.iter().map(nulls).collect();
+        Self(if nulls.iter().all(Option::is_none) { Vec::new() } else { nulls })
+    }
+
+    fn take(&self, places: &[u32], row_bits: u32) -> Option<NullBuffer> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let valid = BooleanBuffer::collect_bool(places.len(), |index| {
+            let (batch, row) = locate(places[index], row_bits);
+            self.0[batch].as_ref().is_none_or(|nulls| nulls.is_valid(row))
+        });
+        Some(NullBuffer::new(valid)).filter(|nulls| nulls.null_count() > 0)
+    }
+}
+
+fn prepare(arrays: Vec<ArrayRef>) -> Result<Column> {
+    let Some(first) = arrays.first() else { return Ok(Column::Other(arrays)) };
+    let nulls = Nulls::of(&arrays);
+    let take: GatherFn = match first.data_type().clone() {
+        DataType::Boolean => boolean(&arrays),
+        DataType::Int32 => primitive::<Int32Type>(&arrays),
+        DataType::Int64 => primitive::<Int64Type>(&arrays),
+        DataType::Float32 => primitive::<Float32Type>(&arrays),
+        DataType::Float64 => primitive::<Float64Type>(&arrays),
+        DataType::Date32 => primitive::<Date32Type>(&arrays),
+        DataType::Time64(_) => primitive::<Time64MicrosecondType>(&arrays),
+        DataType::Timestamp(..) => primitive::<TimestampMicrosecondType>(&arrays),
+        DataType::Decimal128(..) => primitive::<Decimal128Type>(&arrays),
+        DataType::Utf8 => strings(&arrays),
+        DataType::Binary => binary(&arrays),
+        DataType::FixedSizeBinary(size) => fixed(&arrays, size),
+        DataType::Struct(fields) => {
+            let member = |index: usize| {
+                prepare(arrays.iter().map(|array| Arc::clone(array.as_struct().column(index))).collect())
+            };
+            let members = (0..fields.len()).map(member).collect::<Result<_>>()?;
+            return Ok(Column::Struct { fields, members, nulls });
+        }
+        DataType::List(_) | DataType::Map(..) => return Ok(Column::Other(arrays)),
+        _ => return Err(DataFileError::compute("gathering a column")),
+    };
+    Ok(Column::Flat { take, nulls })
+}
+
+fn primitive<T: ArrowPrimitiveType>(arrays: &[ArrayRef]) -> GatherFn {
+    let values: Vec<ScalarBuffer<T::Native>> =
+        arrays.iter().map(|array| array.as_primitive::<T>().values().clone()).collect();
+    let data_type = arrays.first().map_or(DataType::Null, |array| array.data_type().clone());
+    Box::new(move |places, row_bits| {
+        let slices: Vec<&[T::Native]> = values.iter().map(|values| values.as_ref()).collect();
+        let taken: Vec<T::Native> = places
+            .iter()
+            .map(|place| {
+                let (batch, row) = locate(*place, row_bits);
+                slices[batch][row]
+            })
+            .collect();
+        Ok(Arc::new(PrimitiveArray::<T>::new(taken.into(), None).with_data_type(data_type.clone())))
+    })
+}
+
+fn boolean(arrays: &[ArrayRef]) -> GatherFn {
+    let values: Vec<BooleanBuffer> = arrays.iter().map(|array| array.as_boolean().values().clone()).collect();
+    Box::new(move |places, row_bits| {
+        let taken = BooleanBuffer::collect_bool(places.len(), |index| {
+            let (batch, row) = locate(places[index], row_bits);
+            values[batch].value(row)
+        });
+        Ok(Arc::new(BooleanArray::new(taken, None)))
+    })
+}
+
+fn strings(arrays: &[ArrayRef]) -> GatherFn {
+    let parts = arrays.iter().map(|array| {
+        let array = array.as_string::<i32>();
+        (array.offsets().clone(), array.values().clone())
+    });
+    let parts: Vec<_> = parts.collect();
+    Box::new(move |places, row_bits| {
+        let (offsets, values) = take_bytes(&parts, places, row_bits)?;
+        let array = StringArray::try_new(offsets, values, None);
+        Ok(Arc::new(array.map_err(|_| DataFileError::compute("gathering strings"))?))
+    })
+}
+
+fn binary(arrays: &[ArrayRef]) -> GatherFn {
+    let parts = arrays.iter().map(|array| {
+        let array = array.as_binary::<i32>();
+        (array.offsets().clone(), array.values().clone())
+    });
+    let parts: Vec<_> = parts.collect();
+    Box::new(move |places, row_bits| {
+        let (offsets, values) = take_bytes(&parts, places, row_bits)?;
+        let array = BinaryArray::try_new(offsets, values, None);
+        Ok(Arc::new(array.map_err(|_| DataFileError::compute("gathering bytes"))?))
+    })
+}
+
+/// Two passes: the ranges first, so that their cache misses overlap, then the bytes.
+fn take_bytes(
+    parts: &[(OffsetBuffer<i32>, Buffer)],
+    places: &[u32],
+    row_bits: u32,
+) -> Result<(OffsetBuffer<i32>, Buffer)> {
+    let slices: Vec<(&[i32], &[u8])> =
+        parts.iter().map(|(offsets, values)| (offsets.as_ref(), values.as_slice())).collect();
+    let mut ranges: Vec<(u32, u32, u32)> = Vec::with_capacity(places.len());
+    let mut offsets: Vec<i32> = Vec::with_capacity(places.len() + 1);
+    offsets.push(0);
+    let mut total = 0_u64;
+    for place in places {
+        let (batch, row) = locate(*place, row_bits);
+        let offsets_in = slices[batch].0;
+        let (start, end) = (offsets_in[row] as u32, offsets_in[row + 1] as u32);
+        ranges.push((batch as u32, start, end));
+        total += u64::from(end - start);
+        offsets.push(total as i32);
+    }
+    if total > i32::MAX as u64 {
+        return Err(DataFileError::compute("gathering more than 2 GiB of one column at once"));
+    }
+    let mut values = MutableBuffer::with_capacity(total as usize);
+    for (batch, start, end) in ranges {
+        values.extend_from_slice(&slices[batch as usize].1[start as usize..end as usize]);
+    }
+    Ok((OffsetBuffer::new(offsets.into()), values.into()))
+}
+
+fn fixed(arrays: &[ArrayRef], size: i32) -> GatherFn {
+    let arrays: Vec<FixedSizeBinaryArray> =
+        arrays.iter().map(|array| array.as_fixed_size_binary().clone()).collect();
+    Box::new(move |places, row_bits| {
+        let mut values = MutableBuffer::with_capacity(places.len() * size.unsigned_abs() as usize);
+        for place in places {
+            let (batch, row) = locate(*place, row_bits);
+            values.extend_from_slice(arrays[batch].value(row));
+        }
+        let array = FixedSizeBinaryArray::try_new(size, values.into(), None);
+        Ok(Arc::new(array.map_err(|_| DataFileError::compute("gathering fixed bytes"))?))
+    })
+}

@@ -1,0 +1,176 @@
+//! A flush: batches in, durable files out.
+//!
+//! 1. Check the batches against the table's schema; sort once (`sort`).
+//! 2. On a blocking thread, for each partition in order: open a file, gather slice after slice of sorted rows,
+//!    column after column, and encode. One file is open at a time, so thousands of partitions cost no more
+//!    memory than one.
+//! 3. Parts stream to the store meanwhile (`upload`). Files roll at the target size.
+//!
+//! Memory beside the batches: the sort index (`sort`), one column of one slice (`gather`), the row group in
+//! flight (`encode`), and the parts under way (`upload`): all independent of the number of partitions.
+//!
+//! Dropping the future stops the encoder at its next part. On error nothing is deleted.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch};
+use object_store::{ObjectStore, path::Path};
+use siltstone_protocol::FileEntry;
+use tokio::sync::mpsc;
+
+use crate::{
+    arrow_schema,
+    column::conform,
+    encode::{Encoder, EncoderOptions},
+    error::{DataFileError, Result},
+    footer,
+    gather::Gather,
+    layout::{Layout, WrittenFile},
+    partition::{PartitionValues, value_bytes},
+    sort::{Batches, SortedIndex, sort},
+    upload::{Part, PartSink, upload},
+};
+
+/// Rows of a slice: few enough that a column of it stays in cache.
+const SLICE_ROWS: usize = 8192;
+/// Bytes of a slice, about.
+const SLICE_BYTES: usize = 8 << 20;
+/// The sample for choosing encodings: stretches of sorted rows.
+const SAMPLE_STRETCHES: usize = 8;
+const SAMPLE_STRETCH_ROWS: usize = 1024;
+
+/// Sorts by (partition, sort order) and writes data files; they are durable when this returns.
+///
+/// # Errors
+/// `Store`: the outcome may be unknown, nothing is deleted. `SchemaMismatch`, `NullInRequired`: the batches
+/// are not of the layout's schema. `UnknownField`, `Transform`: the layout contradicts itself.
+pub async fn write_sorted(
+    batches: Vec<RecordBatch>,
+    layout: &Layout,
+    store: &Arc<dyn ObjectStore>,
+    table_location: &Path,
+) -> Result<Vec<WrittenFile>> {
+    let (sender, receiver) = mpsc::channel(1);
+    let (owned, location) = (layout.clone(), table_location.clone());
+    let encoding = tokio::task::spawn_blocking(move || encode(batches, &owned, &location, &sender));
+    let uploaded = upload(store, receiver).await;
+    let encoded = encoding.await.map_err(|_| DataFileError::Stopped);
+    // When the store failed, the encoder only knows that nobody took its parts.
+    uploaded?;
+    encoded?
+}
+
+fn encode(
+    batches: Vec<RecordBatch>,
+    layout: &Layout,
+    table_location: &Path,
+    parts: &mpsc::Sender<Part>,
+) -> Result<Vec<WrittenFile>> {
+    let schema = arrow_schema(&layout.schema)?;
+    let schema_id = layout.schema.schema_id;
+    let batches =
+        batches.into_iter().map(|batch| conform(&batch, &schema, schema_id)).collect::<Result<Vec<_>>>()?;
+    let batches = Batches::new(batches, &schema)?;
+    if batches.rows() == 0 {
+        return Ok(Vec::new());
+    }
+    let index = sort(&batches, &layout.schema, &layout.partition_spec, &layout.sort_order)?;
+    let columns =
+        (0..schema.fields().len()).map(|column| Gather::new(&batches, column)).collect::<Result<Vec<_>>>()?;
+    let sample = sample_places(&index);
+    let sample = columns.iter().map(|column| column.rows(&sample)).collect::<Result<Vec<ArrayRef>>>()?;
+    let options = EncoderOptions::new(&layout.schema, &layout.files, &layout.sort_order, &sample)?;
+    drop(sample);
+    let bytes: usize = batches.batches().iter().map(RecordBatch::get_array_memory_size).sum();
+    let flush = Flush {
+        layout,
+        table_location,
+        parts,
+        columns,
+        options,
+        slice_rows: (SLICE_BYTES / (bytes / batches.rows()).max(1)).clamp(1, SLICE_ROWS),
+    };
+    let mut files = Vec::with_capacity(index.partitions.len());
+    for range in &index.partitions {
+        let rows = &index.rows[range.clone()];
+        let values = partition_values(&batches, &index, rows, layout.partition_spec.spec_id)?;
+        flush.write_partition(rows, &values, &mut files)?;
+    }
+    Ok(files)
+}
+
+fn sample_places(index: &SortedIndex) -> Vec<u32> {
+    let rows = index.rows.len();
+    if rows <= SAMPLE_STRETCHES * SAMPLE_STRETCH_ROWS {
+        return index.rows.clone();
+    }
+    let stretch = |number: usize| {
+        let start = (rows - SAMPLE_STRETCH_ROWS) / (SAMPLE_STRETCHES - 1) * number;
+        index.rows[start..start + SAMPLE_STRETCH_ROWS].iter().copied()
+    };
+    (0..SAMPLE_STRETCHES).flat_map(stretch).collect()
+}
+
+/// The partition of these rows: that of the first.
+fn partition_values(
+    batches: &Batches,
+    index: &SortedIndex,
+    rows: &[u32],
+    spec_id: i32,
+) -> Result<PartitionValues> {
+    let (batch, row) = rows.first().map_or((0, 0), |place| batches.locate(*place));
+    let values = index.partition_columns.iter().map(|column| value_bytes(column[batch].as_ref(), row));
+    Ok(PartitionValues::new(spec_id, &values.collect::<Result<Vec<_>>>()?))
+}
+
+struct Flush<'a> {
+    layout: &'a Layout,
+    table_location: &'a Path,
+    parts: &'a mpsc::Sender<Part>,
+    columns: Vec<Gather>,
+    options: EncoderOptions,
+    slice_rows: usize,
+}
+
+impl Flush<'_> {
+    fn write_partition(
+        &self,
+        mut rows: &[u32],
+        values: &PartitionValues,
+        files: &mut Vec<WrittenFile>,
+    ) -> Result<()> {
+        let (json, token) = (values.to_json()?, values.token(&self.layout.token_key)?);
+        while !rows.is_empty() {
+            let path = new_path();
+            let sink = PartSink::new(footer::location(self.table_location, &path), self.parts.clone());
+            let mut encoder = Encoder::new(sink, &self.options, rows.len(), &json)?;
+            while !rows.is_empty() && encoder.bytes() < self.layout.files.target_size {
+                let (slice, later) = rows.split_at(self.slice_rows.min(encoder.group_room()).min(rows.len()));
+                encoder.write(slice.len(), |column| self.columns[column].rows(slice))?;
+                rows = later;
+            }
+            let written = encoder.rows();
+            let (metadata, bytes, sink) = encoder.finish()?;
+            sink.close()?;
+            let entry = FileEntry {
+                path,
+                bytes,
+                rows: written,
+                schema_id: self.layout.schema.schema_id,
+                spec_id: self.layout.partition_spec.spec_id,
+                sort_order_id: self.layout.sort_order.order_id,
+                partition_token: token.clone(),
+            };
+            let details =
+                footer::details(&metadata, &entry, &self.layout.schema, &self.layout.partition_spec)?;
+            tracing::debug!(file = %entry.path, rows = entry.rows, bytes, "data file written");
+            files.push(WrittenFile { entry, details });
+        }
+        Ok(())
+    }
+}
+
+/// A name that says nothing but when it was made.
+fn new_path() -> String {
+    format!("data/{}.parquet", ulid::Ulid::new().to_string().to_lowercase())
+}
