@@ -23,8 +23,10 @@ const NAMES: [&str; 12] = [
     "binary",
 ];
 
-const KNOWN: &str = "known are boolean, int, long, float, double, decimal(p, s) with p from 1 to 38 and s up to p, date, \
-                     time, timestamp, timestamptz, string, uuid, fixed[n], binary, list<type>, map<primitive type, type>, \
+const KNOWN: &str = "known are boolean, int, long, float, double, decimal(p, s) with p from 1 to 38 and \
+ s up to p, date, \
+                     time, timestamp, timestamptz, string, uuid, fixed[n], binary, list<type>, \
+                     map<primitive type, type>, \
                      and a mapping with struct, list or map";
 
 /// A fault below a table's `fields`, with the way there: `[0].type.struct[1]`.

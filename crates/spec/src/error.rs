@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use siltstone_protocol::ErrorKind;
+use siltstone_protocol::{ErrorKind, Transform};
 
 use crate::limits;
 
@@ -77,7 +77,8 @@ pub enum SpecError {
     #[error("table {table}: {field} names the unknown column {column}{}", near(.nearest))]
     UnknownColumn { table: String, field: &'static str, column: String, nearest: Option<String> },
     #[error(
-        "table {table}: {field} names {column}, which lies inside a list or map; only columns and struct members can be named"
+        "table {table}: {field} names {column}, which lies inside a list or map; \
+         only columns and struct members can be named"
     )]
     InsideCollection { table: String, field: &'static str, column: String },
     #[error(
@@ -87,18 +88,20 @@ pub enum SpecError {
         table: String,
         field: &'static str,
         column: String,
-        transform: String,
+        transform: Transform,
         data_type: String,
         allowed: &'static str,
     },
     #[error(
-        "table {table}: partition field name {name} is taken by a column or another partition field; add `as <name>`"
+        "table {table}: partition field name {name} is taken by a column or another partition field; \
+         add `as <name>`"
     )]
     NameTaken { table: String, name: String },
     #[error(
-        "table {table}: partition_by uses {column} twice with {transform}, which splits nothing further; remove one"
+        "table {table}: partition_by uses {column} twice with {transform}, which splits nothing further; \
+         remove one"
     )]
-    Redundant { table: String, column: String, transform: String },
+    Redundant { table: String, column: String, transform: Transform },
 }
 
 fn near(nearest: &Option<String>) -> String {

@@ -64,5 +64,5 @@ pub(crate) fn parse_from(text: &str, file: &str, sources: &Sources<'_>) -> Resul
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::expect_used)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests;

@@ -32,7 +32,7 @@ pub fn parse_size(text: &str) -> Option<u64> {
 
 /// The shortest exact text: `256MiB`, `64KB`, `1001B`.
 pub fn format_size(bytes: u64) -> String {
-    let exact = SIZE_UNITS.iter().filter(|(_, factor)| bytes >= *factor && bytes % factor == 0);
+    let exact = SIZE_UNITS.iter().filter(|(_, factor)| bytes >= *factor && bytes.is_multiple_of(*factor));
     let shortest = exact.min_by_key(|(_, factor)| bytes / factor);
     shortest.map_or_else(|| format!("{bytes}B"), |(name, factor)| format!("{}{name}", bytes / factor))
 }

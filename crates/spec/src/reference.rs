@@ -9,8 +9,16 @@ use crate::{
     grammar::{alternatives, has_type, words, working},
 };
 
-const OPENING: &str = "# Table spec\n\nWritten from the grammar; do not edit by hand. `table-specs/schema.json` is the \
-                       same for editors: begin a spec with\n\n```yaml\n# yaml-language-server: $schema=schema.json\n```\n";
+const OPENING: &str = "\
+# Table spec
+
+Written from the grammar; do not edit by hand. `table-specs/schema.json` is the same for editors:
+begin a spec with
+
+```yaml
+# yaml-language-server: $schema=schema.json
+```
+";
 
 /// The reference of the grammar, as Markdown.
 pub fn reference_markdown() -> String {
@@ -26,8 +34,12 @@ pub fn reference_markdown() -> String {
 }
 
 fn section(out: &mut String, title: &str, schema: &'static Value) {
-    let Some(properties) = schema.get("properties").and_then(Value::as_object) else { return };
-    let _ = write!(out, "\n## {title}\n\n{}\n\n", description(schema));
+    let _ = write!(out, "\n## {title}\n\n{}\n", description(schema));
+    let Some(properties) = schema.get("properties").and_then(Value::as_object) else {
+        let _ = writeln!(out, "\nEither {}.", kind(schema));
+        return;
+    };
+    out.push('\n');
     out.push_str("| Field | Type | Default | Meaning |\n| --- | --- | --- | --- |\n");
     let required = schema.get("required").and_then(Value::as_array);
     let is_required = |name: &str| required.is_some_and(|names| names.iter().any(|known| known == name));

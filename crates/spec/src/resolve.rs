@@ -33,7 +33,7 @@ pub fn partition_spec(table: &TableSpec, schema: &Schema) -> Result<PartitionSpe
             return Err(SpecError::Redundant {
                 table: table.name.clone(),
                 column: by.column.clone(),
-                transform: by.transform.to_string(),
+                transform: by.transform,
             });
         }
         let name = by.name.clone();
@@ -160,7 +160,7 @@ fn check_type(
         table: table.name.clone(),
         field,
         column: column.to_owned(),
-        transform: transform.to_string(),
+        transform,
         data_type: kind_of(data_type),
         allowed,
     })

@@ -6,13 +6,12 @@ use siltstone_protocol::{Format, Transform};
 
 use super::{Lower, Place};
 use crate::{
-    columns::{self, Step},
-    forms::{self, Column, SortText},
+    forms::{Column, SortText},
     limits,
     model::{
         Clustering, CompactionPolicy, Compression, Disclose, DlqMode, ExtraFields, Files, Freshness,
         InputSchema, OnLostRange, PartitionBy, Retention, SchemaMode, SortBy, SourceCluster, SourceFormat,
-        Start, TableSpec, Tombstones, WireFormat,
+        Start, TableSpec, Tombstones,
     },
     raw::*,
     resolve, write_by,
@@ -181,8 +180,10 @@ impl Lower<'_> {
             self.fault(place, "stands for one field of partition_by; write only one of both");
         }
         if !raw.kafka_metadata {
-            let message = "partitions by the records' Kafka timestamp, which rows have only with kafka_metadata: \
-                           true; set it, or partition by a column of the record, such as partition_by: [day(ts)]";
+            let message = "partitions by the records' Kafka timestamp, which rows have only with \
+             kafka_metadata: \
+                           true; set it, or partition by a column of the record, such as partition_by: \
+                           [day(ts)]";
             self.fault(place, message);
         }
         let transform = match scheme {
@@ -338,173 +339,5 @@ fn retention(raw: &RawRetention) -> Retention {
         snapshots: Duration::from_millis(raw.snapshots.0),
         snapshots_max: raw.snapshots_max,
         orphans: Duration::from_millis(raw.orphans.0),
-    }
-}
-
-/// How records are framed and where their schema is.
-struct Source {
-    format: SourceFormat,
-    wire: WireFormat,
-    mode: SchemaMode,
-}
-
-impl Lower<'_> {
-    fn source(&mut self, raw: &RawTable, cluster: Option<&SourceCluster>, place: &Place<'_>) -> Source {
-        let mode = raw.schema_mode.unwrap_or(match (raw.source_format, &raw.input_schema) {
-            (RawSourceFormat::Raw, _) => RawSchemaMode::None,
-            (_, Some(_)) => RawSchemaMode::Inline,
-            (_, None) => RawSchemaMode::Registry,
-        });
-        let wire = raw.wire_format.unwrap_or(match mode {
-            RawSchemaMode::Registry => RawWireFormat::Confluent,
-            _ => RawWireFormat::Raw,
-        });
-        let format = match raw.source_format {
-            RawSourceFormat::Avro => SourceFormat::Avro,
-            RawSourceFormat::Json => SourceFormat::Json,
-            RawSourceFormat::Raw => SourceFormat::Raw,
-        };
-        self.source_fits(raw, mode, wire, cluster, place);
-        let wire = match wire {
-            RawWireFormat::Confluent => WireFormat::Confluent,
-            RawWireFormat::Raw => WireFormat::Raw,
-        };
-        let subject = raw.subject.as_ref().map(|subject| subject.0.clone());
-        let mode = match mode {
-            RawSchemaMode::Registry => SchemaMode::Registry,
-            RawSchemaMode::RegistryLatest => SchemaMode::RegistryLatest {
-                subject: subject.unwrap_or_else(|| format!("{}-value", raw.source_topic.0)),
-            },
-            RawSchemaMode::Inline => {
-                let at = place.key("input_schema");
-                let schema = raw.input_schema.as_ref();
-                schema
-                    .and_then(|schema| self.input_schema(schema, format, &at))
-                    .map_or(SchemaMode::None, SchemaMode::Inline)
-            }
-            RawSchemaMode::None => SchemaMode::None,
-        };
-        Source { format, wire, mode }
-    }
-
-    fn source_fits(
-        &mut self,
-        raw: &RawTable,
-        mode: RawSchemaMode,
-        wire: RawWireFormat,
-        cluster: Option<&SourceCluster>,
-        place: &Place<'_>,
-    ) {
-        let at = place.key("schema_mode");
-        let is_raw = raw.source_format == RawSourceFormat::Raw;
-        if is_raw != (mode == RawSchemaMode::None) {
-            let message = if is_raw {
-                "source_format: raw has no schema: leave schema_mode out, or write none"
-            } else {
-                "none is for source_format: raw; use registry, registry_latest or inline"
-            };
-            return self.fault(&at, message);
-        }
-        if is_raw && wire == RawWireFormat::Confluent {
-            self.fault(&place.key("wire_format"), "source_format: raw keeps the value as it is: write raw");
-        }
-        if mode == RawSchemaMode::Registry && wire == RawWireFormat::Raw {
-            let message = "schema_mode: registry reads the schema's id from each record, which only wire_format: \
-                           confluent has; for bare values use schema_mode registry_latest or inline";
-            self.fault(&place.key("wire_format"), message);
-        }
-        let needs_registry = matches!(mode, RawSchemaMode::Registry | RawSchemaMode::RegistryLatest);
-        if needs_registry && cluster.is_some_and(|cluster| cluster.schema_registry.is_none()) {
-            let message = "needs schema_registry at the table's source cluster, or input_schema here";
-            self.fault(&at, message);
-        }
-        if mode == RawSchemaMode::Inline && raw.input_schema.is_none() {
-            self.fault(&at, "inline needs input_schema beside it");
-        }
-        if mode != RawSchemaMode::Inline && raw.input_schema.is_some() {
-            self.fault(&place.key("input_schema"), "is for schema_mode: inline; remove one of both");
-        }
-        if mode != RawSchemaMode::RegistryLatest && raw.subject.is_some() {
-            self.fault(&place.key("subject"), "is for schema_mode: registry_latest");
-        }
-    }
-
-    fn input_schema(
-        &mut self,
-        raw: &RawInputSchema,
-        format: SourceFormat,
-        place: &Place<'_>,
-    ) -> Option<InputSchema> {
-        let parts = match raw {
-            RawInputSchema::Text(text) if format == SourceFormat::Avro => {
-                return Some(InputSchema::Avro(text.0.clone()));
-            }
-            RawInputSchema::Text(text) => return Some(InputSchema::JsonSchema(text.0.clone())),
-            RawInputSchema::Parts(parts) => parts,
-        };
-        let avro = parts.avro.as_ref().map(|text| InputSchema::Avro(text.0.clone()));
-        let json = parts.json_schema.as_ref().map(|text| InputSchema::JsonSchema(text.0.clone()));
-        let avro_file = parts.avro_file.as_ref().map(|file| ("avro_file", &file.0));
-        let json_file = parts.json_schema_file.as_ref().map(|file| ("json_schema_file", &file.0));
-        let given = [
-            avro.is_some(),
-            json.is_some(),
-            avro_file.is_some(),
-            json_file.is_some(),
-            parts.fields.is_some(),
-        ];
-        if given.iter().filter(|given| **given).count() != 1 {
-            self.fault(
-                place,
-                "must have exactly one of avro, avro_file, json_schema, json_schema_file, fields",
-            );
-            return None;
-        }
-        let is_avro = avro.is_some() || avro_file.is_some();
-        if is_avro != (format == SourceFormat::Avro) {
-            let message = match format {
-                SourceFormat::Avro => {
-                    "source_format: avro needs avro or avro_file: the schema that wrote the records"
-                }
-                _ => "source_format: json needs json_schema, json_schema_file or fields",
-            };
-            self.fault(place, message);
-            return None;
-        }
-        if let Some((key, file)) = avro_file.or(json_file) {
-            let text = self.schema_file(file, &place.key(key))?;
-            let schema = if is_avro { InputSchema::Avro(text) } else { InputSchema::JsonSchema(text) };
-            return Some(schema);
-        }
-        match &parts.fields {
-            Some(fields) => self.fields(fields, &place.key("fields")).map(InputSchema::Fields),
-            None => avro.or(json),
-        }
-    }
-
-    fn schema_file(&mut self, file: &str, place: &Place<'_>) -> Option<String> {
-        let read = (self.sources.read)(&self.sources.path(file), limits::SCHEMA_FILE_BYTES_MAX);
-        let checked = read
-            .map_err(|error| format!("the file cannot be read: {}", error.kind()))
-            .and_then(|text| forms::json_text(&text).map(|()| text));
-        checked.map_err(|message| self.fault(place, message)).ok()
-    }
-
-    fn fields(&mut self, fields: &[RawField], place: &Place<'_>) -> Option<siltstone_protocol::Schema> {
-        let faults = match columns::schema(fields) {
-            Ok(schema) => return Some(schema),
-            Err(faults) => faults,
-        };
-        for fault in faults {
-            let mut at = Place { node: place.node, position: place.position, path: place.path.clone() };
-            for step in fault.path {
-                at = match step {
-                    Step::Item(index) => at.item(index),
-                    Step::Key(key) => at.key(key),
-                };
-            }
-            self.fault(&at, fault.message);
-        }
-        None
     }
 }

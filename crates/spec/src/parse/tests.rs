@@ -98,9 +98,8 @@ fn defaults_depend_on_the_source() {
         SchemaMode::RegistryLatest { subject: "logistics.Shipment".to_owned() }
     );
     assert_eq!(spec.tables[3].start, Start::Offsets([(0, 1000), (1, 2500)].into()));
-    assert!(
-        matches!(&spec.tables[4].schema_mode, SchemaMode::Inline(InputSchema::Avro(text)) if text.contains("Stock"))
-    );
+    assert!(matches!(&spec.tables[4].schema_mode, SchemaMode::Inline(InputSchema::Avro(text))
+            if text.contains("Stock")));
     assert!(matches!(&spec.tables[5].schema_mode, SchemaMode::Inline(InputSchema::JsonSchema(text))
         if text.contains(r#""required":["id"]"#)));
     let SchemaMode::Inline(InputSchema::Fields(schema)) =
@@ -112,7 +111,10 @@ fn defaults_depend_on_the_source() {
         serde_json::to_value(&schema.fields[6]).unwrap(),
         serde_json::json!({
             "id": 8, "name": "labels", "required": false,
-            "type": {"type": "map", "key-id": 9, "key": "string", "value-id": 10, "value-required": false, "value": "string"},
+            "type": {
+                "type": "map", "key-id": 9, "key": "string",
+                "value-id": 10, "value-required": false, "value": "string",
+            },
         })
     );
     assert_eq!(schema.last_field_id(), 18);
@@ -209,19 +211,23 @@ const CHANGES: &[(&str, &str)] = &[
     ("{url: https://r}", "{url: https://r, tls: {key_password: '${SR_PASSWORD}'}}"),
     (
         "  - name: shop.orders",
-        "  - {name: shop, source_cluster_name: prod, source_topic: a, source_format: avro}\n  - name: shop.orders",
+        "  - {name: shop, source_cluster_name: prod, source_topic: a, source_format: avro}\n  - name: \
+         shop.orders",
     ),
     (
         "  - name: shop.orders",
-        "  - {name: Shop.Orders, source_cluster_name: prod, source_topic: a, source_format: avro}\n  - name: shop.orders",
+        "  - {name: Shop.Orders, source_cluster_name: prod, source_topic: a, source_format: avro}\n  - \
+         name: shop.orders",
     ),
     (
         "  - name: shop.orders",
-        "  - {name: shop.orders__dead_letters, source_cluster_name: prod, source_topic: a, source_format: avro}\n  - name: shop.orders",
+        "  - {name: shop.orders__dead_letters, source_cluster_name: prod, source_topic: a, \
+         source_format: avro}\n  - name: shop.orders",
     ),
     (
         "  - name: shop.orders",
-        "  - {name: a, group: siltstone-shop.orders, source_cluster_name: prod, source_topic: a, source_format: avro}\n  - name: shop.orders",
+        "  - {name: a, group: siltstone-shop.orders, source_cluster_name: prod, source_topic: a, \
+         source_format: avro}\n  - name: shop.orders",
     ),
     ("name: shop.orders", "name: shop._siltstone"),
     ("tables:\n", "tables: *none\n"),
@@ -274,7 +280,7 @@ const FIELDS: &[&str] = &[
     "group: ' x'",
     "subject: x",
     "disclose: {bounds: [a, a]}",
-    "input_schema: {fields: [{name: a, type: integer}, {name: a, type: int}, {name: b.c, type: int}]}\n    source_format2: 1",
+    "source_format2: 1\n    input_schema: {fields: [{name: a, type: integer}, {name: b.c, type: int}]}",
     "compression: zstd",
     "iceberg: true",
     "files: {bloom_filters: [a b]}",
@@ -356,21 +362,23 @@ fn no_fault_repeats_a_value() {
 fn brackets_hold_commas_together() {
     let text = VALID.replace(
         "avro",
-        "json\n    partition_by: [bucket(16, id), truncate(4, s), id]\n    input_schema: {fields: [{name: id, type: \
-         decimal(9, 2)}, {name: s, type: string}, {name: m, type: map<string, decimal(9, 2)>, required: true}]}",
+        "json\n    partition_by: [bucket(16, id), truncate(4, s), id]\n    input_schema: {fields: \
+         [{name: id, type: \
+         decimal(9, 2)}, {name: s, type: string}, {name: m, type: map<string, decimal(9, 2)>, required: \
+         true}]}",
     );
     let table = &read(&text, "s.yaml").unwrap().tables[0];
     let names: Vec<&str> = table.partition_by.iter().map(|by| by.name.as_str()).collect();
     assert_eq!(names, ["id_bucket", "s_trunc", "id"]);
-    assert!(
-        matches!(&table.schema_mode, SchemaMode::Inline(InputSchema::Fields(schema)) if schema.fields[2].required)
-    );
+    assert!(matches!(&table.schema_mode, SchemaMode::Inline(InputSchema::Fields(schema))
+            if schema.fields[2].required));
 }
 
 #[test]
 fn aliases_are_followed_but_not_without_end() {
     let text = VALID.replace("source_format: avro", "source_format: avro\n    sort_by: &keys [a, b]")
-        + "  - {name: other, source_cluster_name: prod, source_topic: t, source_format: avro, sort_by: *keys}\n";
+        + "  - {name: other, source_cluster_name: prod, source_topic: t, source_format: avro, sort_by: \
+         *keys}\n";
     assert_eq!(read(&text, "s.yaml").unwrap().tables[1].sort_by.len(), 2);
     let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
     for level in 1..10 {
@@ -432,7 +440,8 @@ proptest! {
 
     #[test]
     fn any_mutation_is_survived(
-        text in any_stored(), at in any::<proptest::sample::Index>(), cut in 0usize..40, put in r"[a-z0-9 \n:,\[\]{}$-]{0,6}"
+        text in any_stored(), at in any::<proptest::sample::Index>(), cut in 0usize..40,
+        put in r"[a-z0-9 \n:,\[\]{}$-]{0,6}"
     ) {
         let mut chars: Vec<char> = text.chars().collect();
         let at = at.index(chars.len());

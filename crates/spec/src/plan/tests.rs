@@ -9,7 +9,8 @@ fn table(input: &str, layout: &str) -> TableSpec {
     let text = format!(
         "source_clusters: [{{name: c, bootstrap_brokers: ['b:9092'], schema_registry: {{url: http://r}}}}]\n\
          destination_bucket_url: file:///lake\n\
-         tables:\n  - {{name: t, source_cluster_name: c, source_topic: t, source_format: json{input}{layout}}}\n"
+         tables:\n  - {{name: t, source_cluster_name: c, source_topic: t, source_format: \
+         json{input}{layout}}}\n"
     );
     match crate::parse(&text, "spec.yaml", &|_| None) {
         Ok(mut spec) => spec.tables.remove(0),
@@ -56,7 +57,8 @@ fn a_new_table_is_created() {
     let made = plan(&table, None, Some(&wanted));
     assert_eq!(
         made.to_string(),
-        "t: create, in iceberg and delta\n  + id long required\n  + ts date\n  partitioned by ts_day\n  sorted by 1 column(s)"
+        "t: create, in iceberg and delta\n  + id long required\n  + ts date\n  partitioned by ts_day\n  \
+         sorted by 1 column(s)"
     );
     let unknown = plan(&table, None, None);
     assert_eq!(
@@ -129,15 +131,18 @@ fn what_would_lose_rows_is_refused() {
         "t: refused\n  \
          ! column id becomes required: rows already written may be null there\n    \
          way out: write required: false\n  \
-         ! column name is left out (perhaps renamed to title): columns are neither dropped nor renamed, since rows \
+         ! column name is left out (perhaps renamed to title): columns are neither dropped nor renamed, \
+         since rows \
          hold values there\n    \
          way out: keep name with required: false; it is null in new rows. Or make a new table\n  \
-         ! column n of type string becomes int: files already written hold the old type, and only int to long, float \
+         ! column n of type string becomes int: files already written hold the old type, and only int \
+         to long, float \
          to double and more digits of a decimal can be read as the new one\n    \
          way out: keep string, add the new type as another column, or make a new table\n  \
          ! the new column more is required: rows already written have no value there\n    \
          way out: write required: false\n  \
-         ! formats no longer has iceberg: readers of the iceberg table would go on seeing it, without new rows\n    \
+         ! formats no longer has iceberg: readers of the iceberg table would go on seeing it, without \
+         new rows\n    \
          way out: keep iceberg in formats, or make a new table without it"
     );
     assert_eq!(serde_json::to_value(&made).unwrap()["reasons"].as_array().map(Vec::len), Some(5));

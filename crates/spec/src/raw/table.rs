@@ -274,6 +274,7 @@ pub(crate) struct RawField {
     pub(crate) required: bool,
 }
 
+/// A column's type: a name such as `long`, `decimal(10, 2)`, `list<string>`, or a mapping.
 #[derive(Deserialize, JsonSchema)]
 #[serde(untagged)]
 #[schemars(rename = "Type")]
@@ -345,7 +346,8 @@ pub(crate) struct RawFiles {
     #[schemars(extend("default" = "zstd"))]
     pub(crate) compression: RawCompression,
     /// Columns with a bloom filter, for look-ups by values that sorting does not bring together.
-    #[schemars(length(max = limits::BLOOM_FILTERS_MAX), extend("default" = json!([])), example = json!(["order_id"]))]
+    #[schemars(length(max = limits::BLOOM_FILTERS_MAX), extend("default" = json!([])),
+        example = json!(["order_id"]))]
     pub(crate) bloom_filters: Vec<Column>,
 }
 
@@ -381,7 +383,8 @@ pub(crate) struct RawRetention {
     #[schemars(extend("default" = limits::SNAPSHOTS_DEFAULT))]
     pub(crate) snapshots: Age<{ limits::SNAPSHOTS_MIN }, { limits::SNAPSHOTS_MAX }>,
     /// Snapshots kept at most, whatever their age.
-    #[schemars(range(min = 1, max = limits::SNAPSHOTS_KEPT_MAX), extend("default" = limits::SNAPSHOTS_KEPT_DEFAULT))]
+    #[schemars(range(min = 1, max = limits::SNAPSHOTS_KEPT_MAX),
+        extend("default" = limits::SNAPSHOTS_KEPT_DEFAULT))]
     pub(crate) snapshots_max: u32,
     /// Age at which files that nothing names are deleted.
     #[schemars(extend("default" = limits::ORPHANS_DEFAULT))]
@@ -394,7 +397,8 @@ pub(crate) struct RawRetention {
 #[schemars(rename = "Disclose")]
 pub(crate) struct RawDisclose {
     /// Columns whose smallest and largest value per file may cross.
-    #[schemars(length(max = limits::DISCLOSED_COLUMNS_MAX), extend("default" = json!([])), example = json!(["ordered_at"]))]
+    #[schemars(length(max = limits::DISCLOSED_COLUMNS_MAX), extend("default" = json!([])),
+        example = json!(["ordered_at"]))]
     pub(crate) bounds: Vec<Column>,
     /// True: partition values may cross.
     #[schemars(extend("default" = false))]

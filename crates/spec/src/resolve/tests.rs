@@ -4,7 +4,8 @@ use super::*;
 use crate::write_by;
 
 fn table(partition_by: &[&str], sort_by: &[&str]) -> TableSpec {
-    let text = "source_clusters: [{name: c, bootstrap_brokers: ['b:9092']}]\ndestination_bucket_url: file:///lake\n\
+    let text = "source_clusters: [{name: c, bootstrap_brokers: ['b:9092']}]\ndestination_bucket_url: \
+     file:///lake\n\
                 tables: [{name: t, source_cluster_name: c, source_topic: t, source_format: raw}]\n";
     let mut table = crate::parse(text, "spec.yaml", &|_| None).unwrap().tables.remove(0);
     table.partition_by = partition_by.iter().map(|text| write_by::partition(text).unwrap()).collect();
@@ -139,7 +140,8 @@ fn what_does_not_fit_is_refused() {
     );
     assert_eq!(
         of(&["items.element.x"], &[]),
-        "table t: partition_by names items.element.x, which lies inside a list or map; only columns and struct members \
+        "table t: partition_by names items.element.x, which lies inside a list or map; only columns and \
+         struct members \
          can be named"
     );
     assert_eq!(
@@ -148,7 +150,8 @@ fn what_does_not_fit_is_refused() {
     );
     assert_eq!(
         of(&["day(date) as string"], &[]),
-        "table t: partition field name string is taken by a column or another partition field; add `as <name>`"
+        "table t: partition field name string is taken by a column or another partition field; add `as \
+         <name>`"
     );
     assert_eq!(
         of(&["day(date)", "year(date)"], &[]),
