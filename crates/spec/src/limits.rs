@@ -13,6 +13,8 @@ pub const DEPTH_MAX: usize = 64;
 pub const NODES_MAX: usize = 1_000_000;
 /// Faults are listed up to this many.
 pub const FAULTS_MAX: usize = 200;
+/// Faults are noted up to this many.
+pub const FAULTS_NOTED_MAX: usize = 10_000;
 
 pub const CLUSTERS_MAX: usize = 100;
 pub const BROKERS_MAX: usize = 100;

@@ -14,6 +14,7 @@ use crate::{
     error::Fault,
     forms::{self, FORM},
     grammar::{alternatives, has_type, words},
+    limits,
     nearest::nearest,
     raw::{PRIVATE, REFUSED, SLOT},
     yaml::{Data, Key, Node, Position, Scalar},
@@ -27,7 +28,9 @@ pub(crate) struct Walker<'a> {
 impl Walker<'_> {
     pub(crate) fn fault(&mut self, position: Position, path: &str, message: impl Into<String>) {
         let (line, column) = (position.line, position.column);
-        self.faults.push(Fault { line, column, path: path.to_owned(), message: message.into() });
+        if self.faults.len() < limits::FAULTS_NOTED_MAX {
+            self.faults.push(Fault { line, column, path: path.to_owned(), message: message.into() });
+        }
     }
 
     /// The node's value by the schema; `None` when a fault was noted.

@@ -202,7 +202,7 @@ impl Builder {
         match &mut frame.content {
             Content::Sequence(items) => {
                 let piece = plain_text(&node);
-                match items.last_mut().and_then(|last| continued(last, piece?)) {
+                match items.last_mut().and_then(|last| continued(last, piece?, position)) {
                     Some(whole) => drop(items.pop().map(|_| items.push(whole))),
                     None => items.push(node),
                 }
@@ -211,7 +211,9 @@ impl Builder {
                 Some(key) => {
                     let is_bare = plain_text(&node) == Some("");
                     let last = entries.last_mut().filter(|_| is_bare);
-                    match last.and_then(|(_, value)| Some((continued(value, &key.text)?, value))) {
+                    match last
+                        .and_then(|(_, value)| Some((continued(value, &key.text, key.position)?, value)))
+                    {
                         Some((whole, value)) => {
                             *value = whole;
                             seen.remove(&key.text);
@@ -241,9 +243,10 @@ fn plain_text(node: &Node) -> Option<&str> {
     }
 }
 
-/// The scalar with its next piece, when its brackets are still open.
-fn continued(node: &Node, piece: &str) -> Option<Arc<Node>> {
-    let text = plain_text(node)?;
+/// The scalar with its next piece, when its brackets are still open. Both stand on one line: what
+/// stands on the next is another entry, not a piece.
+fn continued(node: &Node, piece: &str, at: Position) -> Option<Arc<Node>> {
+    let text = plain_text(node).filter(|_| node.position.line == at.line)?;
     let count = |brackets: [char; 2]| text.matches(brackets).count();
     let is_open = count(['(', '<']) > count([')', '>']);
     is_open.then(|| Arc::new(Node::scalar(node.position, format!("{text}, {piece}"), true)))

@@ -375,6 +375,23 @@ fn brackets_hold_commas_together() {
 }
 
 #[test]
+fn an_open_bracket_does_not_swallow_the_next_line() {
+    let text = VALID.replace("source_format", "group: a(b\n    subject:\n    source_format");
+    assert_eq!(read(&text, "s.yaml").unwrap().tables[0].group, "a(b");
+}
+
+#[test]
+fn as_many_tables_as_allowed_are_read() {
+    let table = |n: usize| {
+        format!("  - {{name: t{n}, source_cluster_name: prod, source_topic: t, source_format: avro}}\n")
+    };
+    let head = VALID.split("tables:").next().unwrap();
+    let spec = |tables: usize| format!("{head}tables:\n{}", (0..tables).map(table).collect::<String>());
+    assert_eq!(read(&spec(limits::TABLES_MAX), "s.yaml").unwrap().tables.len(), limits::TABLES_MAX);
+    assert!(faults(&spec(limits::TABLES_MAX + 1)).contains("tables: must have at most 10000 items"));
+}
+
+#[test]
 fn aliases_are_followed_but_not_without_end() {
     let text = VALID.replace("source_format: avro", "source_format: avro\n    sort_by: &keys [a, b]")
         + "  - {name: other, source_cluster_name: prod, source_topic: t, source_format: avro, sort_by: \
