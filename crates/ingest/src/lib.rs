@@ -4,7 +4,10 @@
 //! the decoders turn each record into a row of Arrow columns or into a closed reject reason.
 //! Absent on purpose: files, the ledger, and any wish to keep a record after its row is built.
 
+pub mod avro;
 pub mod columns;
+pub mod dead_letter;
+pub mod decoder;
 pub mod error;
 pub mod json;
 pub mod kafka;
@@ -16,5 +19,5 @@ pub mod source;
 pub use error::IngestError;
 pub use kafka::{KafkaOptions, KafkaSource};
 pub use record::{Headers, Record};
-pub use registry::{RegisteredSchema, RegistryFormat, SchemaReference, SchemaRegistry};
+pub use registry::{HttpRegistry, RegisteredSchema, RegistryFormat, SchemaReference, SchemaRegistry};
 pub use source::{RecordSource, SourceEvent, Visit, Watermarks};

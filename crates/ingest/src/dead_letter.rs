@@ -1,0 +1,163 @@
+//! The rows of a dead-letter table: rejected records as they came, and why.
+//!
+//! Absent on purpose: the decoder's view of the record, and free text. The reason is a closed code; what the record
+//! holds is in `key`, `value` and `headers`, in the user's own table.
+
+use std::fmt;
+
+use arrow::array::RecordBatch;
+use siltstone_protocol::{Field, PrimitiveType, RejectReason, Schema};
+
+use crate::{
+    IngestError, Record,
+    columns::{Column, Columns},
+    decoder::{assign_ids, headers_type, push_headers},
+};
+
+/// A batch that holds this much takes no more records until it is finished.
+const BATCH_BYTES_MAX: usize = 64 << 20;
+
+/// The schema of every dead-letter table.
+pub fn schema() -> Schema {
+    let mut fields = vec![
+        Field::required(0, "cluster", PrimitiveType::String.into()),
+        Field::required(0, "topic", PrimitiveType::String.into()),
+        Field::required(0, "partition", PrimitiveType::Int.into()),
+        Field::required(0, "offset", PrimitiveType::Long.into()),
+        Field::optional(0, "timestamp", PrimitiveType::Timestamptz.into()),
+        Field::optional(0, "key", PrimitiveType::Binary.into()),
+        Field::optional(0, "value", PrimitiveType::Binary.into()),
+        Field::optional(0, "headers", headers_type()),
+        Field::optional(0, "schema_id", PrimitiveType::Long.into()),
+        Field::required(0, "reason", PrimitiveType::String.into()),
+        Field::required(0, "rejected_at", PrimitiveType::Timestamptz.into()),
+    ];
+    assign_ids(&mut fields, &mut 0);
+    Schema::new(0, fields)
+}
+
+/// Collects rejected records of one topic.
+pub struct DeadLetters {
+    cluster: String,
+    topic: String,
+    columns: Columns,
+    bytes: usize,
+}
+
+impl fmt::Debug for DeadLetters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (rows, bytes) = (self.rows(), self.bytes);
+        f.debug_struct("DeadLetters").field("rows", &rows).field("bytes", &bytes).finish_non_exhaustive()
+    }
+}
+
+impl DeadLetters {
+    pub fn new(cluster: &str, topic: &str) -> Result<Self, IngestError> {
+        let columns = Columns::new(&schema())?;
+        Ok(Self { cluster: cluster.to_owned(), topic: topic.to_owned(), columns, bytes: 0 })
+    }
+
+    /// Takes a rejected record; `now_ms` is the caller's clock. False when the batch is full: nothing was taken,
+    /// [`DeadLetters::finish`] it and push again. An empty batch takes any record.
+    #[must_use = "a record that was not taken must be pushed again"]
+    pub fn push(
+        &mut self,
+        record: &Record<'_>,
+        reason: RejectReason,
+        schema_id: Option<u32>,
+        now_ms: i64,
+    ) -> bool {
+        let size = record.size();
+        if self.rows() > 0 && self.bytes.saturating_add(size) > BATCH_BYTES_MAX {
+            return false;
+        }
+        let mut written = self.write(record, reason, schema_id, now_ms);
+        if written.is_err() && self.rows() == 0 {
+            // Larger than a column can be: its coordinates must do.
+            let bare = Record { key: None, value: None, headers: crate::Headers::empty(), ..*record };
+            written = self.write(&bare, reason, schema_id, now_ms);
+        }
+        self.bytes = if self.rows() % 64 == 0 { self.columns.bytes() } else { self.bytes + size + 128 };
+        written.is_ok()
+    }
+
+    fn write(
+        &mut self,
+        record: &Record<'_>,
+        reason: RejectReason,
+        schema_id: Option<u32>,
+        now_ms: i64,
+    ) -> Result<(), RejectReason> {
+        let written = self.cells(record, reason, schema_id, now_ms);
+        match written {
+            Ok(()) => self.columns.end_row(),
+            Err(_) => self.columns.rollback(self.columns.mark()),
+        }
+        written
+    }
+
+    fn cells(
+        &mut self,
+        record: &Record<'_>,
+        reason: RejectReason,
+        schema_id: Option<u32>,
+        now_ms: i64,
+    ) -> Result<(), RejectReason> {
+        let [
+            Column::Utf8(cluster),
+            Column::Utf8(topic),
+            Column::Int32(partition),
+            Column::Int64(offset),
+            Column::Int64(timestamp),
+            Column::Binary(key),
+            Column::Binary(value),
+            Column::List(headers),
+            Column::Int64(id),
+            Column::Utf8(code),
+            Column::Int64(rejected_at),
+        ] = self.columns.columns()
+        else {
+            return Err(RejectReason::IncompatibleSchema);
+        };
+        cluster.push_str(&self.cluster)?;
+        topic.push_str(&self.topic)?;
+        partition.push(record.partition);
+        offset.push(record.offset);
+        match record.timestamp_ms.and_then(|ms| ms.checked_mul(1000)) {
+            Some(micros) => timestamp.push(micros),
+            None => timestamp.push_null(),
+        }
+        for (column, bytes) in [(key, record.key), (value, record.value)] {
+            match bytes {
+                Some(bytes) => column.push(bytes)?,
+                None => column.push_null(),
+            }
+        }
+        push_headers(headers, record)?;
+        match schema_id {
+            Some(number) => id.push(i64::from(number)),
+            None => id.push_null(),
+        }
+        code.push_str(reason.as_str())?;
+        rejected_at.push(now_ms.saturating_mul(1000));
+        Ok(())
+    }
+
+    pub fn rows(&self) -> usize {
+        self.columns.rows()
+    }
+
+    /// Memory that the batch holds, nearly.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The records so far, in push order; `None` when there are none. The next batch begins.
+    pub fn finish(&mut self) -> Result<Option<RecordBatch>, IngestError> {
+        if self.rows() == 0 {
+            return Ok(None);
+        }
+        self.bytes = 0;
+        self.columns.finish().map(Some)
+    }
+}

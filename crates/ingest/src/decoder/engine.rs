@@ -1,0 +1,264 @@
+//! The decoder: one record after another into the current batch.
+
+use std::{fmt, sync::Arc};
+
+use arrow::{
+    array::{ArrayRef, RecordBatch},
+    datatypes::SchemaRef,
+};
+use siltstone_protocol::{RejectReason, Schema};
+use siltstone_spec::model::{SchemaMode, SourceFormat, TableSpec, Tombstones, WireFormat};
+
+use super::{
+    kafka::{KAFKA_COLUMN, Metadata},
+    programs::{Programs, Slot},
+    wire,
+};
+use crate::{
+    IngestError, Record,
+    columns::{Columns, arrow_schema},
+};
+
+/// Key and value of one record, bytes.
+const RECORD_BYTES_MAX: usize = 64 << 20;
+/// A batch holds less than this in memory, so that no column comes near the end of its 32-bit offsets.
+const BATCH_BYTES_MAX: usize = 1 << 30;
+/// The batch is measured anew when it may have grown by this much.
+const MEASURE_BYTES: usize = 256 << 10;
+/// What a row may take in each column beside its payload, bytes.
+const COLUMN_BYTES: usize = 16;
+
+/// What became of a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pushed {
+    /// It is a row of the batch.
+    Row,
+    /// It is passed over, as the spec says (tombstones).
+    Skipped(RejectReason),
+    /// It cannot be a row. The batch is as before.
+    Rejected { reason: RejectReason, schema_id: Option<u32> },
+    /// Call [`Decoder::learn`], then push the record again.
+    NeedsSchema(SchemaNeed),
+    /// The batch is as large as one may be: [`Decoder::finish`] it, then push the record again.
+    Full,
+}
+
+/// A schema that the decoder does not know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SchemaNeed {
+    /// The one with this id in the registry.
+    Id(u32),
+    /// The table's own: from the spec, or the latest of its subject.
+    Latest,
+}
+
+/// Turns the records of one topic into batches of one table.
+pub struct Decoder {
+    pub(super) table: TableSpec,
+    /// None before the table exists.
+    pub(super) batch: Option<Batch>,
+    pub(super) programs: Programs,
+}
+
+impl fmt::Debug for Decoder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { table, batch, .. } = self;
+        f.debug_struct("Decoder").field("table", &table.name).field("batch", batch).finish_non_exhaustive()
+    }
+}
+
+impl Decoder {
+    /// A decoder for this table. `table_schema` is the ledger's; `None` before the table exists.
+    pub fn new(table: &TableSpec, table_schema: Option<Schema>) -> Result<Self, IngestError> {
+        let mut decoder = Self { table: table.clone(), batch: None, programs: Programs::default() };
+        if let Some(schema) = table_schema {
+            decoder.set_table_schema(schema)?;
+        }
+        Ok(decoder)
+    }
+
+    /// True when each record carries the id of its schema.
+    pub(super) fn is_by_id(&self) -> bool {
+        self.table.source_format != SourceFormat::Raw
+            && self.table.wire_format == WireFormat::Confluent
+            && self.table.schema_mode == SchemaMode::Registry
+    }
+
+    /// Decodes one record into the current batch. Never partial: on anything but `Row` the batch is as before.
+    pub fn push(&mut self, record: &Record<'_>) -> Pushed {
+        if self.bytes() >= BATCH_BYTES_MAX {
+            return Pushed::Full;
+        }
+        if record.size() > RECORD_BYTES_MAX {
+            return Pushed::Rejected { reason: RejectReason::TooLarge, schema_id: None };
+        }
+        let Some(value) = record.value else { return self.tombstone(record) };
+        let (schema_id, body) = match self.unframed(value) {
+            Ok(framed) => framed,
+            Err(reason) => return Pushed::Rejected { reason, schema_id: None },
+        };
+        let need = schema_id.map_or(SchemaNeed::Latest, SchemaNeed::Id);
+        let rejected = |reason| Pushed::Rejected { reason, schema_id };
+        match (self.programs.find(schema_id), &mut self.batch) {
+            (Some(Slot::Ready(program)), Some(batch)) => {
+                let mark = batch.columns.mark();
+                let written =
+                    program.decode(&mut batch.columns, body).and_then(|()| batch.add_metadata(record));
+                match written {
+                    Ok(()) => {
+                        batch.grown(value.len());
+                        Pushed::Row
+                    }
+                    Err(reason) => {
+                        batch.columns.rollback(mark);
+                        rejected(reason)
+                    }
+                }
+            }
+            (Some(Slot::Refused { reason, seen, retry_after }), _) => {
+                *seen = seen.saturating_add(1);
+                // A registry may lag behind its producers.
+                if *seen > *retry_after { Pushed::NeedsSchema(need) } else { rejected(*reason) }
+            }
+            _ => Pushed::NeedsSchema(need),
+        }
+    }
+
+    /// The schema id that decides how to decode, and the body.
+    #[inline]
+    fn unframed<'v>(&self, value: &'v [u8]) -> Result<(Option<u32>, &'v [u8]), RejectReason> {
+        if self.table.source_format == SourceFormat::Raw || self.table.wire_format == WireFormat::Raw {
+            return Ok((None, value));
+        }
+        let (id, body) = wire::confluent(value)?;
+        Ok((self.is_by_id().then_some(id), body))
+    }
+
+    fn tombstone(&mut self, record: &Record<'_>) -> Pushed {
+        let rejected = Pushed::Rejected { reason: RejectReason::NullValue, schema_id: None };
+        match (self.table.tombstones, &mut self.batch) {
+            (Tombstones::Skip, _) => Pushed::Skipped(RejectReason::NullValue),
+            (Tombstones::Reject, _) => rejected,
+            (Tombstones::Row, None) => Pushed::NeedsSchema(SchemaNeed::Latest),
+            (Tombstones::Row, Some(batch)) if batch.has_required => rejected,
+            (Tombstones::Row, Some(batch)) => {
+                let mark = batch.columns.mark();
+                batch.columns.columns().iter_mut().for_each(|column| column.append_null());
+                batch.columns.end_row();
+                if let Err(reason) = batch.add_metadata(record) {
+                    batch.columns.rollback(mark);
+                    return Pushed::Rejected { reason, schema_id: None };
+                }
+                batch.grown(0);
+                Pushed::Row
+            }
+        }
+    }
+
+    /// The ledger's schema changed, by this worker or another. Only with an empty batch, after [`Decoder::finish`].
+    pub fn set_table_schema(&mut self, schema: Schema) -> Result<(), IngestError> {
+        if self.rows() > 0 {
+            return Err(IngestError::internal("a table's schema was set while a batch has rows"));
+        }
+        let metadata = self.table.kafka_metadata.then_some(self.table.topic.as_str());
+        self.batch = Some(Batch::new(schema, metadata)?);
+        self.programs.clear();
+        Ok(())
+    }
+
+    /// The table's schema that batches have; `None` before the table exists.
+    pub fn table_schema(&self) -> Option<&Schema> {
+        self.batch.as_ref().map(|batch| &batch.schema)
+    }
+
+    /// Rows of the current batch.
+    pub fn rows(&self) -> usize {
+        self.batch.as_ref().map_or(0, |batch| batch.columns.rows())
+    }
+
+    /// Memory that the current batch holds. Cheap: measured now and then, estimated upwards in between.
+    #[inline]
+    pub fn bytes(&self) -> usize {
+        self.batch.as_ref().map_or(0, |batch| batch.measured + batch.unmeasured)
+    }
+
+    /// The rows so far, in push order; `None` when there are none. The next batch begins.
+    pub fn finish(&mut self) -> Result<Option<RecordBatch>, IngestError> {
+        match &mut self.batch {
+            Some(batch) if batch.columns.rows() > 0 => batch.finish().map(Some),
+            _ => Ok(None),
+        }
+    }
+}
+
+/// The columns being filled.
+pub(super) struct Batch {
+    pub(super) schema: Schema,
+    /// The schema without the engine's own column.
+    pub(super) body: Schema,
+    columns: Columns,
+    /// The engine's own column, and its position among the table's.
+    metadata: Option<(usize, Metadata)>,
+    arrow: SchemaRef,
+    has_required: bool,
+    measured: usize,
+    unmeasured: usize,
+}
+
+impl fmt::Debug for Batch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Batch").field("rows", &self.columns.rows()).finish_non_exhaustive()
+    }
+}
+
+impl Batch {
+    /// `topic`: when the table wants record coordinates.
+    fn new(schema: Schema, topic: Option<&str>) -> Result<Self, IngestError> {
+        let position = schema.fields.iter().position(|field| field.name == KAFKA_COLUMN);
+        let mut body = schema.clone();
+        let metadata = match (topic, position) {
+            (Some(topic), Some(position)) => {
+                Some((position, Metadata::new(&body.fields.remove(position), topic)?))
+            }
+            _ => None,
+        };
+        Ok(Self {
+            columns: Columns::new(&body)?,
+            arrow: arrow_schema(&schema)?,
+            has_required: body.fields.iter().any(|field| field.required),
+            schema,
+            body,
+            metadata,
+            measured: 0,
+            unmeasured: 0,
+        })
+    }
+
+    #[inline]
+    fn add_metadata(&mut self, record: &Record<'_>) -> Result<(), RejectReason> {
+        match &mut self.metadata {
+            Some((_, metadata)) => metadata.push(record),
+            None => Ok(()),
+        }
+    }
+
+    #[inline]
+    fn grown(&mut self, payload: usize) {
+        self.unmeasured += payload + COLUMN_BYTES * self.arrow.fields().len();
+        if self.unmeasured >= MEASURE_BYTES {
+            self.measured = self.columns.bytes() + self.metadata.as_ref().map_or(0, |(_, own)| own.bytes());
+            self.unmeasured = 0;
+        }
+    }
+
+    fn finish(&mut self) -> Result<RecordBatch, IngestError> {
+        (self.measured, self.unmeasured) = (0, 0);
+        let own = self.metadata.as_mut().map(|(position, own)| own.finish().map(|array| (*position, array)));
+        let body = self.columns.finish()?;
+        let Some((position, array)) = own.transpose()? else { return Ok(body) };
+        let mut arrays: Vec<ArrayRef> = body.columns().to_vec();
+        arrays.insert(position.min(arrays.len()), array);
+        RecordBatch::try_new(Arc::clone(&self.arrow), arrays)
+            .map_err(|_| IngestError::internal("the metadata column does not fit the batch"))
+    }
+}

@@ -1,0 +1,203 @@
+//! Getting to know a schema: fetch it, compare it with the table, compile it.
+
+use siltstone_protocol::{RejectReason, Schema};
+use siltstone_spec::model::{SchemaMode, SourceFormat, TableSpec};
+
+use super::{
+    engine::{Decoder, SchemaNeed},
+    evolve::{Merge, merge},
+    incoming::Incoming,
+    kafka::{KAFKA_COLUMN, kafka_field},
+};
+use crate::{
+    IngestError,
+    registry::{RegisteredSchema, SchemaRegistry},
+};
+
+/// What [`Decoder::learn`] found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Learned {
+    /// Push the record again.
+    Ready,
+    /// The table must first become this: additions, widenings, or the first schema of all. Finish the batch, change
+    /// the ledger, call [`Decoder::set_table_schema`], push the record again.
+    Evolves(Schema),
+    /// Records of this schema are rejected with this reason; push the record again to have it so.
+    Refused(RejectReason),
+}
+
+/// A schema that was found, or why there never will be one.
+enum Found {
+    Incoming(Box<Incoming>),
+    Refused(RejectReason),
+}
+
+impl Decoder {
+    /// Answers `NeedsSchema`.
+    ///
+    /// # Errors
+    /// Kind `Unavailable`: nobody knows yet; pause, keep the record and call again. Else the spec is wrong.
+    pub async fn learn(
+        &mut self,
+        need: SchemaNeed,
+        registry: Option<&dyn SchemaRegistry>,
+    ) -> Result<Learned, IngestError> {
+        let key = match need {
+            SchemaNeed::Id(id) => Some(id),
+            SchemaNeed::Latest => None,
+        };
+        let incoming = match self.find(need, registry).await? {
+            Found::Incoming(incoming) => incoming,
+            Found::Refused(reason) => return Ok(self.refuse(key, reason)),
+        };
+        let wanted =
+            match with_kafka(&incoming.schema, self.batch.as_ref().map(|batch| &batch.schema), &self.table) {
+                Ok(wanted) => wanted,
+                Err(error) => return self.unusable(key, error),
+            };
+        let Some(batch) = &self.batch else { return Ok(Learned::Evolves(wanted)) };
+        match merge(&batch.schema, &wanted) {
+            Merge::Same => match incoming.program(&batch.body, self.table.extra_fields) {
+                Ok(program) => {
+                    self.programs.insert(key, program);
+                    Ok(Learned::Ready)
+                }
+                Err(error) => self.unusable(key, error),
+            },
+            Merge::Evolves(schema) => Ok(Learned::Evolves(schema)),
+            Merge::Refused { field, why } => {
+                let error = IngestError::schema_refused(format!("at {field}"), why);
+                self.unusable(key, error)
+            }
+        }
+    }
+
+    async fn find(
+        &self,
+        need: SchemaNeed,
+        registry: Option<&dyn SchemaRegistry>,
+    ) -> Result<Found, IngestError> {
+        let found = match (need, own(&self.table)) {
+            (SchemaNeed::Latest, Own::Fixed(incoming)) => return Ok(Found::Incoming(Box::new(incoming?))),
+            (SchemaNeed::Latest, Own::Subject(subject)) => {
+                known(&self.table, registry)?.latest(&subject).await.map_err(|error| match error {
+                    // Without any schema nothing can be said of a record: it waits for the first one.
+                    IngestError::NotFound { what, .. } => {
+                        IngestError::unavailable(what, "the subject has no schema yet")
+                    }
+                    other => other,
+                })?
+            }
+            (SchemaNeed::Id(id), _) => match known(&self.table, registry)?.schema_by_id(id).await {
+                Ok(schema) => schema,
+                Err(IngestError::NotFound { .. }) => {
+                    return Ok(Found::Refused(RejectReason::UnknownSchemaId));
+                }
+                Err(error) => return Err(error),
+            },
+        };
+        Ok(match Incoming::registered(self.table.source_format, &found) {
+            Ok(Some(incoming)) => Found::Incoming(Box::new(incoming)),
+            Ok(None) => Found::Refused(RejectReason::WrongSchemaFormat),
+            Err(error) => {
+                self.warn(Some(found.id), &error);
+                Found::Refused(RejectReason::IncompatibleSchema)
+            }
+        })
+    }
+
+    fn refuse(&mut self, key: Option<u32>, reason: RejectReason) -> Learned {
+        self.programs.refuse(key, reason);
+        Learned::Refused(reason)
+    }
+
+    /// A schema from the registry is the producers' matter: its records are rejected. One from the spec is an error
+    /// that somebody must correct.
+    fn unusable(&mut self, key: Option<u32>, error: IngestError) -> Result<Learned, IngestError> {
+        if matches!(own(&self.table), Own::Fixed(_)) {
+            return Err(error);
+        }
+        self.warn(key, &error);
+        Ok(self.refuse(key, RejectReason::IncompatibleSchema))
+    }
+
+    fn warn(&self, schema_id: Option<u32>, error: &IngestError) {
+        // Names of columns and types only: see the error type.
+        tracing::warn!(
+            table = %self.table.name,
+            topic = %self.table.topic,
+            schema_id,
+            %error,
+            "records of this schema are rejected"
+        );
+    }
+}
+
+/// The schema of a table's first version, as its source has it now; `None` when the subject does not exist yet.
+pub async fn initial_schema(
+    table: &TableSpec,
+    registry: Option<&dyn SchemaRegistry>,
+) -> Result<Option<Schema>, IngestError> {
+    let incoming = match own(table) {
+        Own::Fixed(incoming) => incoming?,
+        Own::Subject(subject) => match known(table, registry)?.latest(&subject).await {
+            Ok(schema) => registered(table, &subject, &schema)?,
+            Err(IngestError::NotFound { .. }) => return Ok(None),
+            Err(error) => return Err(error),
+        },
+    };
+    with_kafka(&incoming.schema, None, table).map(Some)
+}
+
+fn registered(table: &TableSpec, subject: &str, schema: &RegisteredSchema) -> Result<Incoming, IngestError> {
+    Incoming::registered(table.source_format, schema)?.ok_or_else(|| {
+        let format = schema.format.as_str();
+        IngestError::schema_refused(
+            format!("of subject {subject}"),
+            format!("its format is {format}, not the table's"),
+        )
+    })
+}
+
+/// Where a table's own schema is, apart from the ids of records.
+enum Own {
+    Fixed(Result<Incoming, IngestError>),
+    Subject(String),
+}
+
+fn own(table: &TableSpec) -> Own {
+    match &table.schema_mode {
+        _ if table.source_format == SourceFormat::Raw => Own::Fixed(Ok(Incoming::raw())),
+        SchemaMode::Inline(input) => Own::Fixed(Incoming::inline(table.source_format, input)),
+        SchemaMode::RegistryLatest { subject } => Own::Subject(subject.clone()),
+        SchemaMode::Registry => Own::Subject(format!("{}-value", table.topic)),
+        SchemaMode::None => {
+            let why = "source_format avro and json need a schema_mode";
+            Own::Fixed(Err(IngestError::invalid(format!("table {}", table.name), why)))
+        }
+    }
+}
+
+fn known<'r>(
+    table: &TableSpec,
+    registry: Option<&'r dyn SchemaRegistry>,
+) -> Result<&'r dyn SchemaRegistry, IngestError> {
+    registry.ok_or_else(|| {
+        let why = "its schema_mode needs a schema_registry, and its cluster has none";
+        IngestError::invalid(format!("table {}", table.name), why)
+    })
+}
+
+/// The schema with the engine's own column, as the table has it or is to get it.
+fn with_kafka(incoming: &Schema, table: Option<&Schema>, spec: &TableSpec) -> Result<Schema, IngestError> {
+    let mut wanted = incoming.clone();
+    if spec.kafka_metadata {
+        if wanted.column(KAFKA_COLUMN).is_some() {
+            let why = "records have a field of this name; rename it or turn kafka_metadata off";
+            return Err(IngestError::schema_refused(format!("at {KAFKA_COLUMN}"), why));
+        }
+        let existing = table.and_then(|table| table.column(KAFKA_COLUMN)).cloned();
+        wanted.fields.push(existing.unwrap_or_else(|| kafka_field(incoming.last_field_id())));
+    }
+    Ok(wanted)
+}

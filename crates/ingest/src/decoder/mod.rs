@@ -1,0 +1,25 @@
+//! What a worker drives, one per table: records in, a batch of the table's columns out.
+//!
+//! 1. `wire` takes the framing off and finds the schema id.
+//! 2. `programs` finds the compiled program of that id; if there is none, [`Decoder::push`] asks for it.
+//! 3. `learn` answers: it gets the schema, and says with `evolve` whether the table must grow first.
+//! 4. The program writes a row; `kafka` adds the record's coordinates when the spec asks for them.
+//!
+//! Absent on purpose: waiting, retrying, clocks, and any decision on where a rejected record goes.
+
+mod engine;
+pub mod evolve;
+mod incoming;
+mod kafka;
+mod learn;
+mod programs;
+pub mod wire;
+
+#[cfg(test)]
+mod tests;
+
+pub use engine::{Decoder, Pushed, SchemaNeed};
+pub(crate) use evolve::assign_ids;
+pub use kafka::KAFKA_COLUMN;
+pub(crate) use kafka::{headers_type, push_headers};
+pub use learn::{Learned, initial_schema};

@@ -1,0 +1,130 @@
+//! Compiled programs by schema id.
+
+use std::collections::HashMap;
+
+use siltstone_protocol::RejectReason;
+
+use crate::{avro::AvroProgram, columns::Columns, json::JsonProgram};
+
+/// Ids that are kept; a topic has a few. Past it everything is learned again.
+const IDS_MAX: usize = 1024;
+/// Ids found without hashing.
+const RECENT: usize = 4;
+/// An id that the registry did not know is asked for again after this many records, then ever more rarely.
+const RETRY_FIRST: u32 = 100;
+const RETRY_MAX: u32 = 10_000;
+
+/// How one record's body becomes a row.
+#[derive(Debug)]
+pub(super) enum Program {
+    Avro(AvroProgram),
+    Json(JsonProgram),
+    /// The body is the single column.
+    Raw,
+}
+
+impl Program {
+    /// One row, or the columns as they were.
+    #[inline]
+    pub(super) fn decode(&self, columns: &mut Columns, body: &[u8]) -> Result<(), RejectReason> {
+        match self {
+            Self::Avro(program) => program.decode(columns, body),
+            Self::Json(program) => program.decode(columns, body),
+            Self::Raw => raw(columns, body),
+        }
+    }
+}
+
+fn raw(columns: &mut Columns, body: &[u8]) -> Result<(), RejectReason> {
+    let mut written = Err(RejectReason::IncompatibleSchema);
+    for (index, column) in columns.columns().iter_mut().enumerate() {
+        match column {
+            crate::columns::Column::Binary(value) if index == 0 => written = value.push(body),
+            column => column.append_null(),
+        }
+    }
+    match written {
+        Ok(()) => columns.end_row(),
+        Err(_) => columns.rollback(columns.mark()),
+    }
+    written
+}
+
+/// What is known of one schema id.
+#[derive(Debug)]
+pub(super) enum Slot {
+    Ready(Program),
+    Refused { reason: RejectReason, seen: u32, retry_after: u32 },
+}
+
+impl Slot {
+    pub(super) fn refused(reason: RejectReason, before: Option<&Slot>) -> Self {
+        let retry_after = match (reason, before) {
+            (RejectReason::UnknownSchemaId, Some(Slot::Refused { retry_after, .. })) => {
+                retry_after.saturating_mul(2).clamp(RETRY_FIRST, RETRY_MAX)
+            }
+            (RejectReason::UnknownSchemaId, _) => RETRY_FIRST,
+            _ => u32::MAX,
+        };
+        Slot::Refused { reason, seen: 0, retry_after }
+    }
+}
+
+/// The programs of a table. The key is a schema id, or none for records without one.
+#[derive(Debug, Default)]
+pub(super) struct Programs {
+    slots: Vec<Slot>,
+    by_key: HashMap<Option<u32>, usize>,
+    recent: [Option<(Option<u32>, usize)>; RECENT],
+    turn: usize,
+}
+
+impl Programs {
+    /// What is known of this key; `None` when it should be learned (again).
+    #[inline]
+    pub(super) fn find(&mut self, key: Option<u32>) -> Option<&mut Slot> {
+        let recent = self.recent.iter().flatten().find(|(of, _)| *of == key).map(|(_, index)| *index);
+        let index = match recent {
+            Some(index) => index,
+            None => self.look_up(key)?,
+        };
+        self.slots.get_mut(index)
+    }
+
+    #[cold]
+    fn look_up(&mut self, key: Option<u32>) -> Option<usize> {
+        let index = *self.by_key.get(&key)?;
+        self.turn = (self.turn + 1) % RECENT;
+        if let Some(place) = self.recent.get_mut(self.turn) {
+            *place = Some((key, index));
+        }
+        Some(index)
+    }
+
+    pub(super) fn insert(&mut self, key: Option<u32>, program: Program) {
+        self.put(key, Slot::Ready(program));
+    }
+
+    pub(super) fn refuse(&mut self, key: Option<u32>, reason: RejectReason) {
+        let before = self.by_key.get(&key).and_then(|index| self.slots.get(*index));
+        let slot = Slot::refused(reason, before);
+        self.put(key, slot);
+    }
+
+    fn put(&mut self, key: Option<u32>, slot: Slot) {
+        if let Some(known) = self.by_key.get(&key).and_then(|index| self.slots.get_mut(*index)) {
+            *known = slot;
+            return;
+        }
+        if self.slots.len() >= IDS_MAX {
+            self.clear();
+        }
+        self.by_key.insert(key, self.slots.len());
+        self.slots.push(slot);
+    }
+
+    /// Forgets everything: the table has changed.
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+}
