@@ -1,0 +1,352 @@
+//! The next version of the table's metadata, built step by step on the present one.
+//!
+//! A step that adds or removes files becomes a snapshot:
+//! 1. Manifests that list removed files are read; those files become DELETED, the others EXISTING
+//!    with the sequence numbers they had.
+//! 2. Added files join them as ADDED. Small manifests of the same partition spec join too when
+//!    [`super::tiers`] says so.
+//! 3. The new manifests are put, then a manifest list of them and of every manifest kept.
+//!
+//! Nothing of this is visible until the metadata names it; what a failed attempt leaves is never
+//! named and is the janitor's.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
+
+use iceberg::spec::{ManifestContentType, ManifestFile};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use siltstone_datafile::FileDetails;
+use siltstone_protocol::FileEntry;
+
+use crate::error::LakeError;
+
+use super::{
+    bucket::Bucket,
+    data_file::{DataFile, ManifestEntry, Status},
+    encode::{ManifestLayout, encode_manifest},
+    fault,
+    manifests::{Manifests, encode_list},
+    metadata::{COMMIT_ID, Metadata, OFFSETS, Snapshot, VERSION},
+    offsets::Offsets,
+    steps::{Step, Work},
+    summary::{FileTotals, summary},
+    tiers::{Run, TARGET_BYTES, plan_merge},
+};
+
+/// Added files with what manifests say of them.
+pub(crate) type AddedFiles = Vec<(FileEntry, Arc<FileDetails>)>;
+
+#[derive(Debug, Clone)]
+pub(crate) struct Draft {
+    pub(crate) metadata: Metadata,
+    /// Of the current snapshot.
+    pub(crate) manifests: Vec<ManifestFile>,
+}
+
+/// What a snapshot under construction has to know everywhere.
+struct Making<'a> {
+    table: &'a str,
+    snapshot_id: i64,
+    sequence_number: i64,
+    operation: &'static str,
+    step: &'a Step,
+}
+
+/// Entries to be written anew, by partition spec, and the manifests they replace.
+#[derive(Default)]
+struct Pool {
+    entries: BTreeMap<i32, Vec<ManifestEntry>>,
+    replaced: HashSet<String>,
+    /// URLs of removed files that were found.
+    found: HashSet<String>,
+}
+
+impl Draft {
+    /// Shows one step. `added` are the step's files with their details; `offsets` go to the summary.
+    pub(crate) async fn apply(
+        &mut self,
+        table: &str,
+        manifests: &mut Manifests,
+        bucket: &Bucket,
+        step: &Step,
+        added: AddedFiles,
+        offsets: Option<Offsets>,
+    ) -> Result<(), LakeError> {
+        let making = |operation, draft: &Self| Making {
+            table,
+            snapshot_id: new_snapshot_id(&draft.metadata),
+            sequence_number: draft.metadata.last_sequence_number + 1,
+            operation,
+            step,
+        };
+        match &step.work {
+            Work::Positions => {}
+            Work::SetSchema(schema) => self.metadata.set_schema(schema)?,
+            Work::SetPartitionSpec(spec) => self.metadata.set_partition_spec(spec)?,
+            Work::SetSortOrder(order) => self.metadata.set_sort_order(order)?,
+            Work::Append(_) => {
+                let making = making("append", self);
+                self.snapshot(&making, manifests, bucket, &[], added, offsets).await?;
+            }
+            Work::Replace { removed, .. } => {
+                let making = making("replace", self);
+                self.snapshot(&making, manifests, bucket, removed, added, offsets).await?;
+            }
+            Work::Delete(removed) => {
+                let making = making("delete", self);
+                self.snapshot(&making, manifests, bucket, removed, Vec::new(), offsets).await?;
+            }
+        }
+        self.metadata.set_version(step.version, step.committed_ms);
+        Ok(())
+    }
+
+    async fn snapshot(
+        &mut self,
+        making: &Making<'_>,
+        manifests: &mut Manifests,
+        bucket: &Bucket,
+        removed: &[String],
+        added: AddedFiles,
+        offsets: Option<Offsets>,
+    ) -> Result<(), LakeError> {
+        let mut pool = self.take_out(making, manifests, bucket, removed).await?;
+        if !removed.is_empty() && !self.may_remove(making, removed, &pool)? {
+            return Ok(());
+        }
+        let mut totals = FileTotals::default();
+        pool.entries.values().flatten().filter(|entry| !entry.is_live()).for_each(|e| totals.remove(e));
+        for (entry, details) in &added {
+            let file = Arc::new(DataFile::new(bucket.url_of(&entry.path), entry, details)?);
+            let new = ManifestEntry {
+                status: Status::Added,
+                snapshot_id: making.snapshot_id,
+                sequence_number: making.sequence_number,
+                file_sequence_number: making.sequence_number,
+                file,
+            };
+            totals.add(entry.spec_id, &new);
+            pool.entries.entry(entry.spec_id).or_default().push(new);
+        }
+        self.merge_small(manifests, &mut pool).await?;
+        let mut lines = self.write_manifests(making, manifests, bucket, &mut pool).await?;
+        totals.manifests_created = lines.len();
+        totals.manifests_replaced = pool.replaced.len();
+        crate::crash_point!("iceberg.after_manifests");
+        let kept = self.manifests.iter().filter(|line| {
+            // A manifest without live files told its snapshot what was deleted; later ones do without it.
+            let live = line.has_added_files() || line.has_existing_files();
+            live && !pool.replaced.contains(&line.manifest_path)
+        });
+        lines.extend(kept.cloned());
+        self.write_list(making, bucket, lines, &totals, offsets).await
+    }
+
+    /// Reads the manifests that hold removed files and marks those files.
+    async fn take_out(
+        &self,
+        making: &Making<'_>,
+        manifests: &mut Manifests,
+        bucket: &Bucket,
+        removed: &[String],
+    ) -> Result<Pool, LakeError> {
+        let mut pool = Pool::default();
+        if removed.is_empty() {
+            return Ok(pool);
+        }
+        let urls: HashSet<String> = removed.iter().map(|path| bucket.url_of(path)).collect();
+        let data: Vec<ManifestFile> = self.data_manifests().cloned().collect();
+        let holding = manifests.holding(&data, &urls).await?;
+        let lines: Vec<&ManifestFile> = holding.iter().map(|&index| &data[index]).collect();
+        let loaded = manifests.load(&lines).await?;
+        for (line, manifest) in lines.iter().zip(loaded) {
+            let is_removed = |entry: &&ManifestEntry| entry.is_live() && urls.contains(&entry.file.path);
+            if !manifest.entries.iter().any(|entry| is_removed(&entry)) {
+                continue;
+            }
+            pool.replaced.insert(line.manifest_path.clone());
+            let entries = pool.entries.entry(line.partition_spec_id).or_default();
+            for entry in manifest.entries.iter().filter(|entry| entry.is_live()) {
+                if is_removed(&entry) {
+                    pool.found.insert(entry.file.path.clone());
+                    let snapshot_id = making.snapshot_id;
+                    entries.push(ManifestEntry { status: Status::Deleted, snapshot_id, ..entry.clone() });
+                } else {
+                    entries.push(ManifestEntry { status: Status::Existing, ..entry.clone() });
+                }
+            }
+        }
+        Ok(pool)
+    }
+
+    /// Whether a removal can be shown. False: another program took the files away before.
+    fn may_remove(&self, making: &Making<'_>, removed: &[String], pool: &Pool) -> Result<bool, LakeError> {
+        let Making { table, step, .. } = making;
+        let missing = removed.len().saturating_sub(pool.found.len());
+        let replaces = matches!(step.work, Work::Replace { .. });
+        if missing > 0 {
+            tracing::warn!(
+                table,
+                version = step.version,
+                missing,
+                operation = making.operation,
+                "files to remove are not in the Iceberg table: another program removed them"
+            );
+            // New files hold the rows of every input. With an input gone its rows would come back, so the
+            // inputs that are left stay as they are.
+            if replaces || pool.found.is_empty() {
+                return Ok(false);
+            }
+        }
+        let deletes = self.manifests.iter().any(|line| {
+            line.content == ManifestContentType::Deletes
+                && (line.has_added_files() || line.has_existing_files())
+        });
+        if replaces && deletes {
+            return Err(LakeError::Foreign {
+                table: (*table).to_owned(),
+                format: "iceberg",
+                version: step.version,
+                problem: "deletes rows by delete files, which a compaction of ours would bring back; \
+                          rewrite the table's data files with that program, without delete files"
+                    .to_owned(),
+            });
+        }
+        Ok(true)
+    }
+
+    /// Adds the entries of small manifests to the pool, as the tiers demand.
+    async fn merge_small(&self, manifests: &mut Manifests, pool: &mut Pool) -> Result<(), LakeError> {
+        for (spec_id, entries) in &mut pool.entries {
+            let candidates: Vec<&ManifestFile> = self
+                .data_manifests()
+                .filter(|line| {
+                    line.partition_spec_id == *spec_id && !pool.replaced.contains(&line.manifest_path)
+                })
+                .filter(|line| line.has_added_files() || line.has_existing_files())
+                .collect();
+            let runs: Vec<Run> = candidates.iter().map(|line| run_of(line)).collect();
+            let live = entries.iter().filter(|entry| entry.is_live()).count() as u64;
+            let bytes: usize = entries.iter().map(|entry| entry.file.encoded_bytes_estimate()).sum();
+            let merged = plan_merge(&runs, Run { files: live, bytes: bytes as u64 });
+            let lines: Vec<&ManifestFile> = merged.into_iter().map(|index| candidates[index]).collect();
+            for (line, manifest) in lines.iter().zip(manifests.load(&lines).await?) {
+                pool.replaced.insert(line.manifest_path.clone());
+                let live = manifest.entries.iter().filter(|entry| entry.is_live());
+                entries.extend(live.map(|entry| ManifestEntry { status: Status::Existing, ..entry.clone() }));
+            }
+        }
+        Ok(())
+    }
+
+    async fn write_manifests(
+        &self,
+        making: &Making<'_>,
+        manifests: &mut Manifests,
+        bucket: &Bucket,
+        pool: &mut Pool,
+    ) -> Result<Vec<ManifestFile>, LakeError> {
+        let schema_id = self.metadata.current_schema_id;
+        let schema: iceberg::spec::Schema = layout(self.metadata.schema_json(schema_id), schema_id)?;
+        let commit = ulid::Ulid::new();
+        let mut lines = Vec::new();
+        for (spec_id, entries) in std::mem::take(&mut pool.entries) {
+            let spec: iceberg::spec::PartitionSpec = layout(self.metadata.spec_json(spec_id), spec_id)?;
+            let layout = ManifestLayout { schema: &schema, spec: &spec };
+            for chunk in chunks(entries) {
+                let below = format!("metadata/{commit}-m{}.avro", lines.len());
+                let encoded = encode_manifest(
+                    bucket.url_of(&below),
+                    &layout,
+                    &chunk,
+                    making.snapshot_id,
+                    making.sequence_number,
+                )?;
+                lines.push(manifests.put(&below, encoded, chunk).await?);
+                crate::crash_point!("iceberg.after_manifest");
+            }
+        }
+        Ok(lines)
+    }
+
+    async fn write_list(
+        &mut self,
+        making: &Making<'_>,
+        bucket: &Bucket,
+        lines: Vec<ManifestFile>,
+        totals: &FileTotals,
+        offsets: Option<Offsets>,
+    ) -> Result<(), LakeError> {
+        let parent = self.metadata.current_snapshot();
+        let parent_snapshot_id = parent.map(|parent| parent.snapshot_id);
+        let id = making.snapshot_id;
+        let bytes = encode_list(&lines, id, parent_snapshot_id, making.sequence_number).await?;
+        let below = format!("metadata/snap-{id}-{}.avro", ulid::Ulid::new());
+        bucket.put_new(&below, bytes).await?;
+        crate::crash_point!("iceberg.after_list");
+        let mut summary = summary(making.operation, totals, &lines, parent);
+        summary.insert(VERSION.to_owned(), making.step.version.to_string());
+        summary.insert(COMMIT_ID.to_owned(), making.step.commit_id.clone());
+        if let Some(offsets) = offsets.and_then(|offsets| offsets.to_summary()) {
+            summary.insert(OFFSETS.to_owned(), offsets);
+        }
+        let snapshot = Snapshot {
+            snapshot_id: id,
+            parent_snapshot_id,
+            sequence_number: making.sequence_number,
+            timestamp_ms: self.metadata.next_timestamp_ms(making.step.committed_ms),
+            manifest_list: bucket.url_of(&below),
+            summary,
+            schema_id: Some(self.metadata.current_schema_id),
+            other: serde_json::Map::new(),
+        };
+        self.metadata.add_snapshot(snapshot);
+        self.manifests = lines;
+        Ok(())
+    }
+
+    fn data_manifests(&self) -> impl Iterator<Item = &ManifestFile> {
+        self.manifests.iter().filter(|line| line.content == ManifestContentType::Data)
+    }
+}
+
+fn run_of(line: &ManifestFile) -> Run {
+    let files = line.added_files_count.unwrap_or(0) + line.existing_files_count.unwrap_or(0);
+    Run { files: u64::from(files), bytes: u64::try_from(line.manifest_length).unwrap_or(0) }
+}
+
+/// Cuts entries at the target size of a manifest.
+fn chunks(entries: Vec<ManifestEntry>) -> Vec<Vec<ManifestEntry>> {
+    let mut chunks = vec![Vec::new()];
+    let mut bytes = 0;
+    for entry in entries {
+        let size = entry.file.encoded_bytes_estimate() as u64;
+        if bytes + size > TARGET_BYTES && bytes > 0 {
+            chunks.push(Vec::new());
+            bytes = 0;
+        }
+        bytes += size;
+        if let Some(chunk) = chunks.last_mut() {
+            chunk.push(entry);
+        }
+    }
+    chunks.retain(|chunk| !chunk.is_empty());
+    chunks
+}
+
+fn layout<T: DeserializeOwned>(json: Option<&Value>, id: i32) -> Result<T, LakeError> {
+    json.and_then(|json| serde_json::from_value(json.clone()).ok()).ok_or_else(|| fault::bad_spec(id))
+}
+
+/// A random positive id that the table does not have.
+fn new_snapshot_id(metadata: &Metadata) -> i64 {
+    loop {
+        let id = rand::random_range(1..=i64::MAX);
+        if !metadata.has_snapshot(id) {
+            return id;
+        }
+    }
+}

@@ -1,0 +1,465 @@
+//! The Iceberg table of one ledger.
+//!
+//! `catch_up` repeats until everything is shown: take the head, read the entries after its version,
+//! build a [`Draft`], put it as the next metadata version. A conflict means that somebody else moved the
+//! table: the head is read again and the rest is planned anew, so nothing is shown twice.
+//!
+//! Entries without files (positions only) get no snapshot and no metadata of their own: they count as
+//! shown in memory, and `siltstone.version` passes them with the next change, or after
+//! `POSITIONS_ONLY_MAX` of them. A restart finds them again and has as little to do.
+
+use std::{collections::VecDeque, fmt, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use futures::{StreamExt, TryStreamExt};
+use iceberg::spec::ManifestFile;
+use object_store::{ObjectStore, path::Path};
+use siltstone_protocol::{Change, Entry, FileEntry, Format};
+use tokio::time::Instant;
+
+use crate::{
+    details::DetailsCache,
+    error::LakeError,
+    format::{ProjectionOptions, TableFormat},
+    ledger::{Ledger, LedgerState},
+};
+
+use super::{
+    bucket::{Bucket, PutOutcome, backoff},
+    draft::{AddedFiles, Draft},
+    manifests::{Manifests, read_list},
+    metadata::{Metadata, MetadataLogEntry, NewTable},
+    offsets::Offsets,
+    reachable::{Reachable, reachable},
+    steps::{FILES_PER_SNAPSHOT_MAX, Step, Work, steps},
+};
+
+/// Lost races in a row before the caller hears of it.
+const CONFLICTS_MAX: u32 = 20;
+/// Ledger entries read for one metadata version.
+const ENTRIES_MAX: u64 = 512;
+/// Snapshots in one metadata version: bounds what a lost race throws away.
+const STEPS_MAX: usize = 16;
+const READS_AT_ONCE: usize = 16;
+/// Entries without files after which the version is written down without any other change.
+const POSITIONS_ONLY_MAX: u64 = 64;
+/// A head kept in memory is looked up again after this long, ...
+const HEAD_TRUSTED: Duration = Duration::from_secs(300);
+/// ... well before old metadata files are deleted: put-if-absent would not notice a version that was there
+/// and is gone.
+const METADATA_KEPT_MS: i64 = 3_600_000;
+const DELETIONS_MAX: usize = 10_000;
+
+/// Shows a ledger as an Iceberg table in a bucket catalog.
+pub struct IcebergTable {
+    bucket: Bucket,
+    options: ProjectionOptions,
+    manifests: Manifests,
+    head: Option<Head>,
+    /// Metadata version, and the ledger version up to which entries after it change nothing.
+    idle: Option<(u64, u64)>,
+    /// Metadata files out of the log, too young to delete. Lost on a restart: the janitor finds them.
+    deletions: VecDeque<MetadataLogEntry>,
+    expired: Vec<String>,
+}
+
+/// The newest metadata known.
+struct Head {
+    /// The N of `v<N>.metadata.json`.
+    number: u64,
+    metadata: Metadata,
+    /// Of the current snapshot; read when first needed.
+    manifests: Option<Vec<ManifestFile>>,
+    validated: Instant,
+}
+
+enum Attempt {
+    /// Shown up to here.
+    Shown(u64),
+    Conflict,
+}
+
+impl fmt::Debug for IcebergTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IcebergTable")
+            .field("url", &self.bucket.url())
+            .field("number", &self.head.as_ref().map(|head| head.number))
+            .finish_non_exhaustive()
+    }
+}
+
+impl IcebergTable {
+    /// The table at `table_location` in `store`. `table_url` is the same place as readers name it.
+    pub fn new(
+        store: Arc<dyn ObjectStore>,
+        table_location: Path,
+        table_url: String,
+        options: ProjectionOptions,
+    ) -> Self {
+        let bucket = Bucket::new(store, table_location, &table_url);
+        Self {
+            manifests: Manifests::new(bucket.clone()),
+            bucket,
+            options,
+            head: None,
+            idle: None,
+            deletions: VecDeque::new(),
+            expired: Vec::new(),
+        }
+    }
+
+    /// URLs of manifest lists whose snapshots this process expired since the last call. They and what only
+    /// they name may be deleted once no reader uses them; [`Self::reachable`] says what is still named.
+    pub fn take_expired_manifest_lists(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.expired)
+    }
+
+    /// Everything that the table's newest metadata leads to: what a clean-up must not delete.
+    ///
+    /// # Errors
+    /// `Unavailable`: the store did not answer. `Data`: metadata cannot be read; then nothing may be deleted.
+    pub async fn reachable(&mut self) -> Result<Reachable, LakeError> {
+        self.head = None;
+        self.load().await?;
+        match &self.head {
+            Some(head) => reachable(&self.bucket, &mut self.manifests, &head.metadata, head.number).await,
+            None => Ok(Reachable::default()),
+        }
+    }
+
+    /// The URL of the newest metadata file known, for readers.
+    pub fn metadata_url(&self) -> Option<String> {
+        let head = self.head.as_ref()?;
+        Some(self.bucket.url_of(&Bucket::metadata_name(head.number)))
+    }
+
+    /// Reads the head from the store, unless one in memory is fresh enough to build on.
+    async fn load(&mut self) -> Result<(), LakeError> {
+        if self.head.as_ref().is_some_and(|head| head.validated.elapsed() < HEAD_TRUSTED) {
+            return Ok(());
+        }
+        self.head = None;
+        let Some(stored) = self.bucket.head().await? else { return Ok(()) };
+        let name = Bucket::metadata_name(stored.version);
+        let metadata = Metadata::parse(&self.bucket.path(&name).to_string(), &stored.bytes)?;
+        let head = Head { number: stored.version, metadata, manifests: None, validated: Instant::now() };
+        if stored.hint != Some(stored.version) {
+            // Left behind by a worker that ended between the two puts.
+            self.point_hint(stored.version).await;
+        }
+        self.head = Some(head);
+        Ok(())
+    }
+
+    async fn point_hint(&self, number: u64) {
+        if let Err(error) = self.bucket.put_hint(number).await {
+            tracing::warn!(%error, "version hint not written; the next commit writes it");
+        }
+    }
+
+    /// Refuses a head that is not this ledger's table, or that another program moved back.
+    fn check(&self, state: &LedgerState) -> Result<(), LakeError> {
+        let Some(head) = &self.head else { return Ok(()) };
+        let foreign = |problem: &str| {
+            Err(LakeError::Foreign {
+                table: state.name.clone(),
+                format: "iceberg",
+                version: head.number,
+                problem: problem.to_owned(),
+            })
+        };
+        if !head.metadata.belongs_to(&state.table_uuid) || head.metadata.version().is_none() {
+            return foreign("is another table; give this one another location, or remove that one");
+        }
+        if head.metadata.was_rolled_back() {
+            return foreign(
+                "does not descend from the last snapshot of ours (a roll-back, or a replaced table); \
+                 set the current snapshot to a descendant of it again",
+            );
+        }
+        Ok(())
+    }
+
+    async fn attempt(
+        &mut self,
+        ledger: &Ledger,
+        state: &LedgerState,
+        details: &DetailsCache,
+    ) -> Result<Attempt, LakeError> {
+        self.load().await?;
+        self.check(state)?;
+        let Some(head) = &self.head else { return self.create(ledger, state, details).await };
+        let shown = head.metadata.version().unwrap_or(0);
+        let idle = self.idle.filter(|(number, _)| *number == head.number).map(|(_, version)| version);
+        let known = idle.unwrap_or(shown).max(shown);
+        if known >= state.version {
+            return Ok(Attempt::Shown(known));
+        }
+        let entries = self.entries(ledger, state, shown + 1, state.version.min(shown + ENTRIES_MAX)).await?;
+        let steps = steps(&entries);
+        let last = entries.last().map_or(shown, |entry| entry.version);
+        let silent = steps.iter().all(|step| step.work == Work::Positions);
+        if silent && last == state.version && last - shown < POSITIONS_ONLY_MAX {
+            self.idle = Some((head.number, last));
+            return Ok(Attempt::Shown(last));
+        }
+        self.show(state, details, &steps).await
+    }
+
+    async fn entries(
+        &self,
+        ledger: &Ledger,
+        state: &LedgerState,
+        first: u64,
+        last: u64,
+    ) -> Result<Vec<Arc<Entry>>, LakeError> {
+        let reads = (first..=last).map(|version| async move {
+            ledger.entry(version).await?.ok_or_else(|| {
+                let problem = format!("is gone before Iceberg showed it; table {} cannot go on", state.name);
+                LakeError::data(format_args!("ledger entry {version}"), problem)
+            })
+        });
+        futures::stream::iter(reads).buffered(READS_AT_ONCE).try_collect().await
+    }
+
+    /// Makes version 1 of the metadata. From the ledger's first entry: without a snapshot. When that entry
+    /// is no longer kept (Iceberg came late): with one of everything that is live.
+    async fn create(
+        &mut self,
+        ledger: &Ledger,
+        state: &LedgerState,
+        details: &DetailsCache,
+    ) -> Result<Attempt, LakeError> {
+        let first = ledger.entry(0).await?;
+        let Some(first) = first else { return self.create_late(state, details).await };
+        let Change::Create { schema, partition_spec, sort_order, .. } = &first.change else {
+            return Err(LakeError::data("ledger entry 0", "does not create the table"));
+        };
+        let mut metadata = Metadata::create(&NewTable {
+            table_uuid: &state.table_uuid,
+            location: self.bucket.url(),
+            schema,
+            partition_spec,
+            sort_order,
+            created_ms: first.committed_ms,
+        })?;
+        metadata.set_version(0, first.committed_ms);
+        self.publish(state, Draft { metadata, manifests: Vec::new() }, 0, &first.commit_id).await
+    }
+
+    async fn create_late(
+        &mut self,
+        state: &LedgerState,
+        details: &DetailsCache,
+    ) -> Result<Attempt, LakeError> {
+        let mut metadata = Metadata::create(&NewTable {
+            table_uuid: &state.table_uuid,
+            location: self.bucket.url(),
+            schema: &state.schema,
+            partition_spec: &state.partition_spec,
+            sort_order: &state.sort_order,
+            created_ms: state.committed_ms,
+        })?;
+        // Files name older layouts; the current ones are set last.
+        for schema in state.schemas.values().chain([&state.schema]) {
+            metadata.set_schema(schema)?;
+        }
+        for spec in state.partition_specs.values().chain([&state.partition_spec]) {
+            metadata.set_partition_spec(spec)?;
+        }
+        for order in state.sort_orders.values().chain([&state.sort_order]) {
+            metadata.set_sort_order(order)?;
+        }
+        let mut draft = Draft { metadata, manifests: Vec::new() };
+        let files: Vec<FileEntry> = state.live_files.values().cloned().collect();
+        let commit_id = ulid::Ulid::new().to_string();
+        let step = Step {
+            work: if files.is_empty() { Work::Positions } else { Work::Append(files) },
+            version: state.version,
+            commit_id: commit_id.clone(),
+            committed_ms: state.committed_ms,
+            moves: Vec::new(),
+        };
+        self.apply(&mut draft, state, details, &step).await?;
+        self.publish(state, draft, 0, &commit_id).await
+    }
+
+    /// Shows the first steps, as many as fit one metadata version.
+    async fn show(
+        &mut self,
+        state: &LedgerState,
+        details: &DetailsCache,
+        steps: &[Step],
+    ) -> Result<Attempt, LakeError> {
+        let manifests = self.head_manifests().await?;
+        let Some(head) = &self.head else { return Ok(Attempt::Conflict) };
+        if head.metadata.is_foreign_head() {
+            tracing::info!(
+                table = state.name,
+                "another program wrote the current snapshot; going on from it"
+            );
+        }
+        let number = head.number;
+        let mut draft = Draft { metadata: head.metadata.clone(), manifests };
+        let (mut files, mut commit_id) = (0, "");
+        for step in steps.iter().take(STEPS_MAX) {
+            files += added_files(step).len();
+            if files > FILES_PER_SNAPSHOT_MAX && !commit_id.is_empty() {
+                break;
+            }
+            self.apply(&mut draft, state, details, step).await?;
+            commit_id = &step.commit_id;
+        }
+        self.publish(state, draft, number, commit_id).await
+    }
+
+    async fn head_manifests(&mut self) -> Result<Vec<ManifestFile>, LakeError> {
+        let Some(head) = &mut self.head else { return Ok(Vec::new()) };
+        if head.manifests.is_none() {
+            head.manifests = Some(match head.metadata.current_snapshot() {
+                Some(snapshot) => read_list(&self.bucket, &snapshot.manifest_list).await?,
+                None => Vec::new(),
+            });
+        }
+        Ok(head.manifests.clone().unwrap_or_default())
+    }
+
+    async fn apply(
+        &mut self,
+        draft: &mut Draft,
+        state: &LedgerState,
+        details: &DetailsCache,
+        step: &Step,
+    ) -> Result<(), LakeError> {
+        let bucket = &self.bucket;
+        let reads = added_files(step).to_vec().into_iter().map(|file| async move {
+            let found = details.get_or_read(&bucket.store, &bucket.location, &file, state).await?;
+            Ok::<_, LakeError>((file, found))
+        });
+        let added: AddedFiles = futures::stream::iter(reads).buffered(READS_AT_ONCE).try_collect().await?;
+        let offsets = if step.version == state.version {
+            Some(Offsets::of(state))
+        } else {
+            let mut offsets = Offsets::after(draft.metadata.current_snapshot());
+            if let Some(offsets) = &mut offsets {
+                offsets.apply(&step.moves);
+            }
+            offsets
+        };
+        draft.apply(&state.name, &mut self.manifests, &self.bucket, step, added, offsets).await
+    }
+
+    /// Puts the draft as the metadata version after `number`.
+    async fn publish(
+        &mut self,
+        state: &LedgerState,
+        mut draft: Draft,
+        number: u64,
+        commit_id: &str,
+    ) -> Result<Attempt, LakeError> {
+        let expired = draft.metadata.expire_snapshots(self.options.snapshots_max, self.options.snapshots_age);
+        let mut dropped = Vec::new();
+        if let Some(head) = &self.head {
+            dropped = draft.metadata.log_previous(MetadataLogEntry {
+                timestamp_ms: head.metadata.last_updated_ms,
+                metadata_file: self.bucket.url_of(&Bucket::metadata_name(number)),
+            });
+        }
+        let next = number + 1;
+        let bytes = draft.metadata.to_bytes(&Bucket::metadata_name(next))?;
+        match self.bucket.put_metadata(next, &bytes).await? {
+            PutOutcome::Committed => {}
+            PutOutcome::Conflict => {
+                self.head = None;
+                return Ok(Attempt::Conflict);
+            }
+            PutOutcome::Unknown(fault) => {
+                self.head = None;
+                let (table, commit_id) = (state.name.clone(), commit_id.to_owned());
+                return Err(LakeError::Unknown { table, version: state.version, commit_id, fault });
+            }
+        }
+        crate::crash_point!("iceberg.after_metadata");
+        self.point_hint(next).await;
+        crate::crash_point!("iceberg.after_hint");
+        let shown = draft.metadata.version().unwrap_or(0);
+        self.expired.extend(expired.into_iter().map(|snapshot| snapshot.manifest_list));
+        self.expired.truncate(DELETIONS_MAX);
+        self.manifests.retain(&draft.manifests);
+        self.delete_old_metadata(dropped, draft.metadata.last_updated_ms);
+        let validated = Instant::now();
+        let manifests = Some(draft.manifests);
+        self.head = Some(Head { number: next, metadata: draft.metadata, manifests, validated });
+        Ok(Attempt::Shown(shown))
+    }
+
+    /// Deletes, in the background, metadata files that have been out of the log for long enough.
+    fn delete_old_metadata(&mut self, dropped: Vec<MetadataLogEntry>, now_ms: i64) {
+        self.deletions.extend(dropped);
+        let mut urls = Vec::new();
+        while let Some(oldest) = self.deletions.front()
+            && (self.deletions.len() > DELETIONS_MAX || oldest.timestamp_ms < now_ms - METADATA_KEPT_MS)
+        {
+            let old = oldest.timestamp_ms < now_ms - METADATA_KEPT_MS;
+            if let Some(entry) = self.deletions.pop_front()
+                && old
+            {
+                urls.push(entry.metadata_file);
+            }
+        }
+        if !urls.is_empty() {
+            let bucket = self.bucket.clone();
+            tokio::spawn(async move { bucket.delete_metadata(urls).await });
+        }
+    }
+}
+
+fn added_files(step: &Step) -> &[FileEntry] {
+    match &step.work {
+        Work::Append(files) | Work::Replace { added: files, .. } => files,
+        _ => &[],
+    }
+}
+
+#[async_trait]
+impl TableFormat for IcebergTable {
+    fn format(&self) -> Format {
+        Format::Iceberg
+    }
+
+    async fn shown_version(&mut self) -> Result<Option<u64>, LakeError> {
+        let idle = self.idle;
+        self.head = None;
+        self.load().await?;
+        let Some(head) = &self.head else { return Ok(None) };
+        let shown = head.metadata.version();
+        let idle = idle.filter(|(number, _)| *number == head.number).map(|(_, version)| version);
+        Ok(shown.max(idle.filter(|_| shown.is_some())))
+    }
+
+    async fn catch_up(
+        &mut self,
+        ledger: &Ledger,
+        state: &LedgerState,
+        details: &DetailsCache,
+    ) -> Result<u64, LakeError> {
+        let mut conflicts = 0;
+        loop {
+            match self.attempt(ledger, state, details).await? {
+                Attempt::Shown(version) if version >= state.version => return Ok(version),
+                Attempt::Shown(_) => conflicts = 0,
+                Attempt::Conflict if conflicts < CONFLICTS_MAX => {
+                    backoff(conflicts.min(5)).await;
+                    conflicts += 1;
+                }
+                Attempt::Conflict => {
+                    return Err(LakeError::Contended {
+                        table: state.name.clone(),
+                        version: state.version,
+                        attempts: conflicts,
+                    });
+                }
+            }
+        }
+    }
+}

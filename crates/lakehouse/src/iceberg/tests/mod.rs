@@ -1,0 +1,11 @@
+//! What the projection promises, read back through the `iceberg` crate's own readers.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod codec;
+mod cost;
+mod failures;
+mod foreign;
+mod model;
+mod rig;
+mod show;
