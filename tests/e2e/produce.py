@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+import functools
 import io
 import json
 import random
@@ -44,7 +45,9 @@ def brokers() -> str:
     return lab.address("KAFKA")
 
 
+@functools.cache
 def admin() -> AdminClient:
+    """One for the whole run: its futures end with it."""
     return AdminClient({"bootstrap.servers": brokers()})
 
 

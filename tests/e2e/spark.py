@@ -27,7 +27,10 @@ def start() -> None:
         if _process is not None:
             return
         java = pathlib.Path((lab.HOME / "run" / "spark-java").read_text().strip())
-        environment = {**os.environ, "JAVA_HOME": str(java.parent.parent), "PYSPARK_SUBMIT_ARGS": "--driver-memory 1g pyspark-shell"}
+        # Tables are small and the session is short: compiling them well costs more than it brings.
+        options = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
+        submit = f'--driver-memory 1g --driver-java-options "{options}" pyspark-shell'
+        environment = {**os.environ, "JAVA_HOME": str(java.parent.parent), "PYSPARK_SUBMIT_ARGS": submit}
         log = open(lab.HOME / "log" / "spark.log", "w")
         _process = subprocess.Popen(
             [lab.HOME / "venv-spark" / "bin" / "python", pathlib.Path(__file__).with_name("spark_server.py")],
@@ -118,6 +121,8 @@ def _settings() -> dict:
         "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
         "spark.databricks.delta.snapshotPartitions": "1",
         "spark.sql.catalogImplementation": "in-memory",
+        "spark.sql.codegen.wholeStage": "false",
+        "spark.sql.codegen.factoryMode": "NO_CODEGEN",
         # A catalog of folders, in which tests make tables of their own to try the readers on.
         "spark.sql.catalog.folders": "org.apache.iceberg.spark.SparkCatalog",
         "spark.sql.catalog.folders.type": "hadoop",

@@ -160,7 +160,7 @@ def test_a_stopping_worker_commits_and_leaves(engine, name, number):
     run = engine([orders.orders_table(name, topic, freshness={"max_age": "1h"})])
     worker = run.worker().ready()
     send(topic, orders.records(0, 100, 2))
-    wait(lambda: worker.metric("siltstone_records_total", table=name) >= 100, 30, "the worker to have read all")
+    wait(lambda: worker.metric("siltstone_records_consumed_total", table=name) >= 100, 30, "the worker to have read all")
     assert not run.table().exists() or readers.count(run.table()) == 0
     worker.signal(number)
     assert worker.process.wait(30) == 0

@@ -125,7 +125,9 @@ def test_restart_without_registry_waits(engine, name, registry_proxy):
 
 
 def test_schema_evolves_in_the_midst_of_a_topic(engine, name):
-    """Added columns, widened numbers, a dropped column, ids interleaved: old and new records in one table."""
+    """Added columns, widened numbers, a dropped column, ids interleaved: old and new records in one table.
+
+    Iceberg's alone, for Delta cannot widen."""
     topic = create_topic(partitions=2)
     registry = Registry()
     versions = [
@@ -141,7 +143,7 @@ def test_schema_evolves_in_the_midst_of_a_topic(engine, name):
          lambda n: {"id": n, "count": -n, "ratio": 1e300, "added": "x", "inner": {"a": 2**50, "b": "b"}}),
     ]
     writers = [(AvroWriter(schema, registry.register(f"{topic}-value", schema)), make) for schema, make in versions]
-    run = engine([table(name, topic)])
+    run = engine([table(name, topic, formats=["iceberg"])])
     rows, number = [], 0
 
     def produce(order) -> None:
@@ -171,8 +173,55 @@ def test_schema_evolves_in_the_midst_of_a_topic(engine, name):
         if full["inner"] is not None:
             full["inner"] = {"a": None, "b": None, **full["inner"]}
         expected.append(full)
-    readers.check(run.table(), expected)
+    readers.check(run.table(), expected, {**readers.ICEBERG, "Spark Iceberg": readers.SPARK["Spark Iceberg"]})
     assert not run.table().dead_letters.exists()
+
+
+def test_columns_are_added_in_both_formats(engine, name):
+    """Also inside structs, lists and maps."""
+    topic = create_topic()
+    registry = Registry()
+    small = record("Inner", a="int")
+    large = record("Inner", a="int", b=optional("string"))
+
+    def schema(inner, **more):
+        return record("Row", id="long", one=inner, many={"type": "array", "items": "e2e.Inner"},
+                      named={"type": "map", "values": "e2e.Inner"}, **more)
+
+    first, second = schema(small), schema(large, added=optional("double"))
+    old = AvroWriter(first, registry.register(f"{topic}-value", first))
+    new = AvroWriter(second, registry.register(f"{topic}-value", second))
+    before, after = {"a": 1}, {"a": 2, "b": "x"}
+    send(topic, [Sent(old({"id": 0, "one": before, "many": [before], "named": {"k": before}}))])
+    run = engine([table(name, topic)])
+    run.once()
+    send(topic, [
+        Sent(new({"id": 1, "one": after, "many": [after, after], "named": {"k": after}, "added": 0.5})),
+        Sent(old({"id": 2, "one": before, "many": [], "named": {}})),
+    ])
+    run.once()
+    full = {"a": 1, "b": None}
+    readers.check(run.table(), [
+        {"id": 0, "one": full, "many": [full], "named": {"k": full}, "added": None},
+        {"id": 1, "one": after, "many": [after, after], "named": {"k": after}, "added": 0.5},
+        {"id": 2, "one": full, "many": [], "named": {}, "added": None},
+    ], readers.ALL)
+    assert not run.table().dead_letters.exists()
+
+
+def test_widening_that_delta_cannot_follow(engine, name):
+    """With both formats a wider type is incompatible: those records are kept aside, the table goes on."""
+    topic = create_topic()
+    registry = Registry()
+    narrow, wide = record("Row", id="int"), record("Row", id="long")
+    first = AvroWriter(narrow, registry.register(f"{topic}-value", narrow))
+    second = AvroWriter(wide, registry.register(f"{topic}-value", wide))
+    send(topic, [Sent(first({"id": 1})), Sent(second({"id": 2**40})), Sent(first({"id": 3}))])
+    run = engine([table(name, topic)])
+    run.once()
+    readers.check(run.table(), [{"id": 1}, {"id": 3}])
+    rejected = readers.ICEBERG["PyIceberg"](run.table().dead_letters).to_pylist()
+    assert [(one["offset"], one["reason"]) for one in rejected] == [(1, "incompatible_schema")]
 
 
 def test_incompatible_schema_goes_to_the_dead_letters(engine, name):
