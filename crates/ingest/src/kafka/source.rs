@@ -7,7 +7,7 @@
 //! Pausing is ours alone: messages are left in the queue, whose size is bounded, so nothing is fetched twice.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -15,11 +15,11 @@ use std::{
 use rdkafka::{
     Message, Offset, TopicPartitionList,
     config::FromClientConfigAndContext,
-    consumer::{BaseConsumer, CommitMode, Consumer, RebalanceProtocol},
+    consumer::{BaseConsumer, Consumer, RebalanceProtocol},
     error::KafkaError,
     types::RDKafkaRespErr as Code,
 };
-use siltstone_spec::{SourceCluster, Start, TableSpec};
+use siltstone_spec::{SourceCluster, TableSpec};
 
 use super::{
     batch::{BatchQueue, Item},
@@ -30,13 +30,13 @@ use super::{
 use crate::{
     error::IngestError,
     record::Record,
-    source::{RecordSource, SourceEvent, Visit, Watermarks},
+    source::{RecordSource, SourceEvent, Visit},
 };
 
 /// Requests that block the caller (metadata, watermarks, seeks) take at most this long.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest wait for messages before the consumer's queue is looked at again.
-const WAIT_SLICE: Duration = Duration::from_millis(50);
+pub(super) const WAIT_SLICE: Duration = Duration::from_millis(50);
 /// Events served in one poll, at most.
 const SERVED_MAX: usize = 1000;
 /// Librdkafka may undo the redirection of a partition that was released shortly before: it is repeated, often after an
@@ -62,30 +62,35 @@ impl Default for KafkaOptions {
 
 /// Records of a table's topic through its consumer group.
 pub struct KafkaSource {
-    cluster: String,
-    topic: String,
-    group: String,
+    pub(super) cluster: String,
+    pub(super) topic: String,
+    pub(super) group: String,
     /// None once closed.
-    open: Option<Open>,
-    partitions: Positions,
+    pub(super) open: Option<Open>,
+    pub(super) partitions: Positions,
     /// The partitions of an unanswered assignment, and the answers so far.
-    offered: BTreeSet<i32>,
-    answers: Vec<(i32, i64)>,
+    pub(super) offered: BTreeSet<i32>,
+    pub(super) answers: Vec<(i32, i64)>,
     /// All partitions of an unanswered revocation, and those not yet released.
-    revoked: Vec<i32>,
-    unreleased: BTreeSet<i32>,
-    events: Vec<SourceEvent>,
-    paused: bool,
+    pub(super) revoked: Vec<i32>,
+    pub(super) unreleased: BTreeSet<i32>,
+    /// Partitions whose position the broker did not have: their fetcher stands still.
+    pub(super) stopped: BTreeSet<i32>,
+    /// Those of them not yet looked into, and the offsets at which partitions were begun anew.
+    pub(super) suspects: Vec<i32>,
+    pub(super) healed: BTreeMap<i32, i64>,
+    pub(super) events: Vec<SourceEvent>,
+    pub(super) paused: bool,
     /// Brokers answered at least once.
-    reached: bool,
-    settled_at: Instant,
-    forward_at: Instant,
+    pub(super) reached: bool,
+    pub(super) settled_at: Instant,
+    pub(super) forward_at: Instant,
 }
 
-struct Open {
+pub(super) struct Open {
     /// First: freed before the consumer.
-    queue: BatchQueue<Context>,
-    consumer: Arc<BaseConsumer<Context>>,
+    pub(super) queue: BatchQueue<Context>,
+    pub(super) consumer: Arc<BaseConsumer<Context>>,
 }
 
 impl std::fmt::Debug for KafkaSource {
@@ -101,13 +106,13 @@ impl std::fmt::Debug for KafkaSource {
 
 /// Assigned partitions and the next offset of each, ascending; runs of one partition are found at once.
 #[derive(Default)]
-struct Positions {
+pub(super) struct Positions {
     entries: Vec<(i32, i64)>,
     last: usize,
 }
 
 impl Positions {
-    fn find(&mut self, partition: i32) -> Option<&mut i64> {
+    pub(super) fn find(&mut self, partition: i32) -> Option<&mut i64> {
         if self.entries.get(self.last).is_none_or(|(id, _)| *id != partition) {
             self.last = self.entries.binary_search_by_key(&partition, |(id, _)| *id).ok()?;
         }
@@ -163,6 +168,9 @@ impl KafkaSource {
             answers: Vec::new(),
             revoked: Vec::new(),
             unreleased: BTreeSet::new(),
+            stopped: BTreeSet::new(),
+            suspects: Vec::new(),
+            healed: BTreeMap::new(),
             events: Vec::new(),
             paused: false,
             reached: false,
@@ -171,18 +179,18 @@ impl KafkaSource {
         })
     }
 
-    fn place(&self) -> Place<'_> {
+    pub(super) fn place(&self) -> Place<'_> {
         Place { cluster: &self.cluster, topic: &self.topic, group: &self.group }
     }
 
-    fn consumer(&self) -> Result<Arc<BaseConsumer<Context>>, IngestError> {
+    pub(super) fn consumer(&self) -> Result<Arc<BaseConsumer<Context>>, IngestError> {
         let open =
             self.open.as_ref().ok_or_else(|| IngestError::internal("a closed Kafka source was used"))?;
         Ok(Arc::clone(&open.consumer))
     }
 
     /// The answer of a call that changes the assignment.
-    fn changed(&self, result: Result<(), KafkaError>, call: &str) -> Result<(), IngestError> {
+    pub(super) fn changed(&self, result: Result<(), KafkaError>, call: &str) -> Result<(), IngestError> {
         result.map_err(|_| IngestError::ClientFatal {
             cluster: self.cluster.clone(),
             topic: self.topic.clone(),
@@ -190,7 +198,7 @@ impl KafkaSource {
         })
     }
 
-    fn list(
+    pub(super) fn list(
         &self,
         positions: impl IntoIterator<Item = (i32, i64)>,
     ) -> Result<TopicPartitionList, IngestError> {
@@ -202,7 +210,7 @@ impl KafkaSource {
         Ok(list)
     }
 
-    fn names(&self, partitions: &[i32]) -> TopicPartitionList {
+    pub(super) fn names(&self, partitions: &[i32]) -> TopicPartitionList {
         let mut list = TopicPartitionList::new();
         for partition in partitions {
             list.add_partition(&self.topic, *partition);
@@ -211,7 +219,7 @@ impl KafkaSource {
     }
 
     /// Drains the consumer's queue without waiting.
-    fn serve(&mut self) -> Result<(), IngestError> {
+    pub(super) fn serve(&mut self) -> Result<(), IngestError> {
         let consumer = self.consumer()?;
         let mut strays = BTreeSet::new();
         let mut failure = None;
@@ -243,7 +251,7 @@ impl KafkaSource {
 
     /// Messages that came by the consumer's queue, because their partition was redirected too late, are fetched again
     /// by the right way: taking them would mix up the order.
-    fn bring_back(&mut self, strays: &BTreeSet<i32>) -> Result<(), IngestError> {
+    pub(super) fn bring_back(&mut self, strays: &BTreeSet<i32>) -> Result<(), IngestError> {
         let positions: Vec<(i32, i64)> =
             self.partitions.entries.iter().copied().filter(|(id, _)| strays.contains(id)).collect();
         if positions.is_empty() {
@@ -258,7 +266,7 @@ impl KafkaSource {
         self.seek(&positions)
     }
 
-    fn rebalanced(&mut self, rebalance: Rebalance) -> Result<(), IngestError> {
+    pub(super) fn rebalanced(&mut self, rebalance: Rebalance) -> Result<(), IngestError> {
         self.reached = true;
         match rebalance {
             Rebalance::Assign(partitions) => {
@@ -291,11 +299,12 @@ impl KafkaSource {
         Ok(())
     }
 
-    fn answer_assign(&mut self) -> Result<(), IngestError> {
+    pub(super) fn answer_assign(&mut self) -> Result<(), IngestError> {
         let consumer = self.consumer()?;
         let answers = std::mem::take(&mut self.answers);
         for (partition, next) in &answers {
             self.partitions.insert(*partition, *next);
+            self.stopped.remove(partition);
         }
         let list = self.list(answers.iter().copied())?;
         if let Some(open) = &mut self.open {
@@ -313,7 +322,7 @@ impl KafkaSource {
         self.changed(result, "the assignment")
     }
 
-    fn answer_release(&mut self) -> Result<(), IngestError> {
+    pub(super) fn answer_release(&mut self) -> Result<(), IngestError> {
         let consumer = self.consumer()?;
         let revoked = std::mem::take(&mut self.revoked);
         // What was offered and lost before it was assigned is not in the client's assignment.
@@ -328,7 +337,57 @@ impl KafkaSource {
         self.changed(result, "the release")
     }
 
-    fn forward_again(&mut self) {
+    /// Begins partitions anew at these positions: a fetcher that stands still cannot be moved by a seek.
+    pub(super) fn restart(&mut self, positions: &[(i32, i64)]) -> Result<(), IngestError> {
+        let consumer = self.consumer()?;
+        let result = match consumer.rebalance_protocol() {
+            RebalanceProtocol::Cooperative => {
+                let partitions: Vec<i32> = positions.iter().map(|(partition, _)| *partition).collect();
+                let list = self.list(positions.iter().copied())?;
+                consumer
+                    .incremental_unassign(&self.names(&partitions))
+                    .and_then(|()| consumer.incremental_assign(&list))
+            }
+            _ => {
+                let all = self.list(self.partitions.entries.iter().copied())?;
+                if let Some(open) = &mut self.open {
+                    open.queue.discard(|_| true);
+                }
+                consumer.assign(&all)
+            }
+        };
+        let now = Instant::now();
+        (self.settled_at, self.forward_at) = (now + SETTLING, now);
+        self.changed(result, "new positions")?;
+        for (partition, _) in positions {
+            self.stopped.remove(partition);
+        }
+        Ok(())
+    }
+
+    /// Tells a position that is gone from one that the client only took for gone (after a change of leaders, say):
+    /// the latter is begun anew, once.
+    pub(super) fn examine(&mut self) -> Result<(), IngestError> {
+        for partition in std::mem::take(&mut self.suspects) {
+            let Some(next) = self.partitions.find(partition).map(|next| *next) else { continue };
+            match self.watermarks(partition) {
+                Ok(range) => {
+                    let there = (range.low..=range.high).contains(&next);
+                    if there && self.healed.insert(partition, next) != Some(next) {
+                        tracing::warn!(topic = self.topic, partition, offset = next, "fetching begins anew");
+                        self.restart(&[(partition, next)])?;
+                    } else {
+                        self.events.push(SourceEvent::OffsetOutOfRange { partition });
+                    }
+                }
+                Err(error) if error.kind().is_retryable() => self.suspects.push(partition),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn forward_again(&mut self) {
         let now = Instant::now();
         if now < self.forward_at {
             return;
@@ -342,13 +401,16 @@ impl KafkaSource {
     }
 
     /// Visits what is in hand and in the queue. `wait` is for the first message only.
-    fn deliver(
+    pub(super) fn deliver(
         &mut self,
         wait: Duration,
         max: usize,
         visit: &mut dyn FnMut(&Record<'_>) -> Visit,
     ) -> Result<usize, IngestError> {
-        let Self { open: Some(Open { queue, .. }), partitions, unreleased, events, .. } = self else {
+        let Self {
+            open: Some(Open { queue, .. }), partitions, unreleased, stopped, suspects, events, ..
+        } = self
+        else {
             return Ok(0);
         };
         let mut delivered = 0;
@@ -387,7 +449,8 @@ impl KafkaSource {
                         } else if fault::is(code, Code::RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET)
                             || fault::is(code, Code::RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE)
                         {
-                            events.push(SourceEvent::OffsetOutOfRange { partition });
+                            stopped.insert(partition);
+                            suspects.push(partition);
                         } else {
                             failure = Some(code);
                         }
@@ -403,222 +466,8 @@ impl KafkaSource {
     }
 
     /// A failed request, or the client's own error that explains it.
-    fn explain(&mut self, error: &KafkaError, request: &str) -> IngestError {
+    pub(super) fn explain(&mut self, error: &KafkaError, request: &str) -> IngestError {
         let explained = self.serve().err();
         explained.unwrap_or_else(|| fault::request_error(error, &self.place(), self.reached, request))
-    }
-}
-
-impl RecordSource for KafkaSource {
-    fn poll(
-        &mut self,
-        timeout: Duration,
-        max: usize,
-        visit: &mut dyn FnMut(&Record<'_>) -> Visit,
-    ) -> Result<Vec<SourceEvent>, IngestError> {
-        if self.open.is_none() {
-            return Ok(Vec::new());
-        }
-        let deadline = Instant::now() + timeout;
-        loop {
-            self.serve()?;
-            if !self.events.is_empty() {
-                return Ok(std::mem::take(&mut self.events));
-            }
-            self.forward_again();
-            let wait = deadline.saturating_duration_since(Instant::now()).min(WAIT_SLICE);
-            if self.paused {
-                std::thread::sleep(wait);
-            } else {
-                let (mut blocked, mut observed) = (false, |record: &Record<'_>| visit(record));
-                let mut watch = |record: &Record<'_>| {
-                    let answer = observed(record);
-                    blocked = answer == Visit::Blocked;
-                    answer
-                };
-                let delivered = self.deliver(wait, max, &mut watch)?;
-                if delivered > 0 || blocked || !self.events.is_empty() {
-                    self.reached = true;
-                    return Ok(std::mem::take(&mut self.events));
-                }
-            }
-            if Instant::now() >= deadline {
-                self.serve()?;
-                return Ok(std::mem::take(&mut self.events));
-            }
-        }
-    }
-
-    fn assign(&mut self, positions: &[(i32, i64)]) -> Result<(), IngestError> {
-        for (partition, next) in positions {
-            if *next < 0 {
-                return Err(IngestError::internal(format!(
-                    "partition {partition} assigned at offset {next}"
-                )));
-            }
-            if !self.offered.remove(partition) {
-                return Err(IngestError::internal(format!(
-                    "partition {partition} assigned without an offer"
-                )));
-            }
-            self.answers.push((*partition, *next));
-        }
-        if self.offered.is_empty() && !self.answers.is_empty() { self.answer_assign() } else { Ok(()) }
-    }
-
-    fn release(&mut self, partitions: &[i32]) -> Result<(), IngestError> {
-        let waited = !self.unreleased.is_empty();
-        for partition in partitions {
-            if !self.unreleased.remove(partition) {
-                return Err(IngestError::internal(format!(
-                    "partition {partition} released without a request"
-                )));
-            }
-        }
-        if waited && self.unreleased.is_empty() { self.answer_release() } else { Ok(()) }
-    }
-
-    fn seek(&mut self, positions: &[(i32, i64)]) -> Result<(), IngestError> {
-        let consumer = self.consumer()?;
-        for (partition, next) in positions {
-            let Some(held) = self.partitions.find(*partition) else {
-                return Err(IngestError::internal(format!(
-                    "seek in partition {partition}, which is not assigned"
-                )));
-            };
-            *held = *next;
-        }
-        if let Some(open) = &mut self.open {
-            open.queue.discard(|partition| positions.iter().any(|(id, _)| *id == partition));
-        }
-        let deadline = Instant::now() + REQUEST_TIMEOUT;
-        let mut left: Vec<(i32, i64)> = positions.to_vec();
-        loop {
-            let answer = consumer
-                .seek_partitions(self.list(left.iter().copied())?, REQUEST_TIMEOUT)
-                .map_err(|error| self.explain(&error, "seek"))?;
-            // A partition that is still starting refuses a seek for some milliseconds.
-            let refused: BTreeSet<i32> = answer
-                .elements()
-                .iter()
-                .filter(|element| element.error().is_err())
-                .map(|element| element.partition())
-                .collect();
-            left.retain(|(id, _)| refused.contains(id));
-            if left.is_empty() {
-                return Ok(());
-            }
-            if Instant::now() >= deadline {
-                return Err(IngestError::unavailable(
-                    format!("cluster {}, topic {}, partitions {refused:?}", self.cluster, self.topic),
-                    "the position could not be moved",
-                ));
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-    }
-
-    fn pause(&mut self) -> Result<(), IngestError> {
-        self.paused = true;
-        Ok(())
-    }
-
-    fn resume(&mut self) -> Result<(), IngestError> {
-        self.paused = false;
-        Ok(())
-    }
-
-    fn publish_positions(&mut self, positions: &[(i32, i64)]) {
-        let sent = self.consumer().and_then(|consumer| {
-            let list = self.list(positions.iter().copied())?;
-            consumer
-                .commit(&list, CommitMode::Async)
-                .map_err(|error| fault::request_error(&error, &self.place(), self.reached, "offset commit"))
-        });
-        if let Err(error) = sent {
-            tracing::warn!(%error, "group positions were not published; only lag tools see them");
-        }
-    }
-
-    fn partitions(&mut self) -> Result<Vec<i32>, IngestError> {
-        let consumer = self.consumer()?;
-        let metadata = consumer
-            .fetch_metadata(Some(&self.topic), REQUEST_TIMEOUT)
-            .map_err(|error| self.explain(&error, "metadata"))?;
-        self.reached = true;
-        let topic = metadata.topics().iter().find(|topic| topic.name() == self.topic);
-        let code = topic.and_then(|topic| topic.error()).map_or(0, |code| code as i32);
-        if let Some(error) = fault::error(code, &self.place(), true) {
-            return Err(error);
-        }
-        let mut partitions: Vec<i32> = topic.map_or_else(Vec::new, |topic| {
-            topic.partitions().iter().map(|partition| partition.id()).collect()
-        });
-        partitions.sort_unstable();
-        if partitions.is_empty() {
-            return Err(IngestError::unavailable(
-                format!("cluster {}, topic {}", self.cluster, self.topic),
-                "the brokers do not name any partition yet",
-            ));
-        }
-        Ok(partitions)
-    }
-
-    fn watermarks(&mut self, partition: i32) -> Result<Watermarks, IngestError> {
-        let (low, high) = self
-            .consumer()?
-            .fetch_watermarks(&self.topic, partition, REQUEST_TIMEOUT)
-            .map_err(|error| self.explain(&error, "watermarks"))?;
-        self.reached = true;
-        Ok(Watermarks { low, high })
-    }
-
-    fn start_offset(&mut self, partition: i32, start: &Start) -> Result<i64, IngestError> {
-        match start {
-            Start::Earliest => Ok(self.watermarks(partition)?.low),
-            Start::Latest => Ok(self.watermarks(partition)?.high),
-            Start::Offsets(offsets) => match offsets.get(&partition) {
-                Some(offset) => Ok(*offset),
-                None => Ok(self.watermarks(partition)?.low),
-            },
-            Start::Timestamp(millis) => {
-                let list = self.list([(partition, *millis)])?;
-                let found = self
-                    .consumer()?
-                    .offsets_for_times(list, REQUEST_TIMEOUT)
-                    .map_err(|error| self.explain(&error, "offsets for times"))?;
-                match found.find_partition(&self.topic, partition).map(|element| element.offset()) {
-                    Some(Offset::Offset(offset)) => Ok(offset),
-                    // No record is that young.
-                    _ => Ok(self.watermarks(partition)?.high),
-                }
-            }
-        }
-    }
-
-    fn close(&mut self) {
-        if let Some(open) = self.open.take() {
-            open.consumer.context().begin_closing();
-            if !self.offered.is_empty() || !self.unreleased.is_empty() {
-                // The group waits for an answer, and would not let go without one.
-                if let Err(error) = open.consumer.unassign() {
-                    tracing::debug!(topic = self.topic, %error, "unassign while closing");
-                }
-            }
-            // Leaves the group and joins the client's threads.
-            drop(open);
-        }
-        self.partitions = Positions::default();
-        self.offered.clear();
-        self.answers.clear();
-        self.revoked.clear();
-        self.unreleased.clear();
-        self.events.clear();
-    }
-}
-
-impl Drop for KafkaSource {
-    fn drop(&mut self) {
-        self.close();
     }
 }
