@@ -10,7 +10,9 @@ import readers
 from produce import CODECS, Transactions, admin, create_topic, delete_records, order, send
 from siltstone import CLUSTER, cluster, wait
 
-CREDENTIALS = {"E2E_KAFKA_USER": "engine", "E2E_KAFKA_PASSWORD": "engine-secret"}
+
+def credentials(**changes: str) -> dict:
+    return {"E2E_KAFKA_USER": lab.address("KAFKA_USER"), "E2E_KAFKA_PASSWORD": lab.address("KAFKA_PASSWORD"), **changes}
 
 
 def sasl(mechanism: str) -> dict:
@@ -28,7 +30,7 @@ def test_sasl(engine, name, listener, mechanism):
     source = cluster(registry=False, bootstrap_brokers=[lab.address(f"KAFKA_{listener}")], sasl=sasl(mechanism))
     if listener == "SASL_SSL":
         source["tls"] = tls()
-    run = engine([orders.orders_table(name, topic)], [source], env=CREDENTIALS)
+    run = engine([orders.orders_table(name, topic)], [source], env=credentials())
     run.once()
     readers.check(run.table(), orders.rows(0, 20), readers.ICEBERG)
 
@@ -47,7 +49,7 @@ def test_client_certificate(engine, name):
 
 def test_wrong_password_fails_and_is_not_told(engine, name):
     topic = orders.topic_of(1)
-    wrong = {**CREDENTIALS, "E2E_KAFKA_PASSWORD": "guess-5309"}
+    wrong = credentials(E2E_KAFKA_PASSWORD="guess-5309")
     source = cluster(registry=False, bootstrap_brokers=[lab.address("KAFKA_SASL_PLAINTEXT")], sasl=sasl("SCRAM-SHA-512"))
     run = engine([orders.orders_table(name, topic)], [source], env=wrong)
     ended = run.once(code=1)
@@ -57,7 +59,7 @@ def test_wrong_password_fails_and_is_not_told(engine, name):
 def test_broker_with_unknown_authority_is_refused(engine, name):
     topic = orders.topic_of(1)
     source = cluster(registry=False, bootstrap_brokers=[lab.address("KAFKA_SASL_SSL")], sasl=sasl("PLAIN"), tls={})
-    run = engine([orders.orders_table(name, topic)], [source], env=CREDENTIALS)
+    run = engine([orders.orders_table(name, topic)], [source], env=credentials())
     run.once(code=1)
 
 

@@ -16,7 +16,7 @@ REGISTRY_AUTH_PORT="${SILTSTONE_REGISTRY_AUTH_PORT:-24083}"  # likewise
 S3_PORT="${SILTSTONE_S3_PORT:-24300}"                    # and the seven above it
 
 # Credentials of throw-away services on the loopback interface.
-KAFKA_USER=engine KAFKA_PASSWORD=engine-secret
+KAFKA_USER=alice KAFKA_PASSWORD=alice-secret
 REGISTRY_USER=reader REGISTRY_PASSWORD=reader-secret
 S3_ACCESS_KEY=siltstone S3_SECRET_KEY=siltstone-secret S3_BUCKET=lake
 

@@ -105,7 +105,7 @@ up() {
   options=(-Xms64m -Xmx"${SILTSTONE_KAFKA_HEAP:-512m}" -XX:+UseSerialGC -XX:TieredStopAtLevel=1
     -XX:+AutoCreateSharedArchive -Dlog4j2.configurationFile="$JARS/log4j2.yaml" -Dkafka.logs.dir="$SILTSTONE_LAB/log" -cp "$JARS/*")
   # Formatting takes a second JVM; its result is the same each time, so it is kept.
-  template="$JARS/.formatted"
+  template="$JARS/.formatted-$KAFKA_USER"
   if [ ! -d "$template" ]; then
     "$java" -XX:SharedArchiveFile="$JARS/format.jsa" "${options[@]}" kafka.tools.StorageTool format \
       -t MkU3OEVBNTcwNTJENDM2Qg -c "$DATA/server.properties" \
