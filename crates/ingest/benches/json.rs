@@ -1,7 +1,7 @@
 //! How fast JSON records become columns, on one core.
 //!
-//! The record is an order of seven members. `serde_json` reading it into a borrowed struct, without columns, is the
-//! bound of a decoder built on it, and here for scale.
+//! The record is an order of seven members. `serde_json` reading it into a borrowed struct, without columns,
+//! is the bound of a decoder built on it, and here for scale.
 
 #![allow(clippy::unwrap_used, missing_docs)]
 

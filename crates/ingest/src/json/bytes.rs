@@ -53,8 +53,8 @@ const fn digits() -> [u8; 256] {
     table
 }
 
-/// Appends the bytes of base64 text: either alphabet, with or without padding. `Malformed` for anything else, also for
-/// bits that belong to no byte.
+/// Appends the bytes of base64 text: either alphabet, with or without padding. `Malformed` for anything else,
+/// also for bits that belong to no byte.
 pub(super) fn base64(text: &str, out: &mut Vec<u8>) -> Result<(), RejectReason> {
     let bytes = text.as_bytes();
     let padding = bytes.iter().rev().take(2).take_while(|byte| **byte == b'=').count();
@@ -134,12 +134,12 @@ mod tests {
 
     #[rstest]
     #[case("", Some(&b""[..]))]
-    #[case("Zg==", Some(b"f"))]
-    #[case("Zg", Some(b"f"))]
-    #[case("Zm8=", Some(b"fo"))]
-    #[case("Zm9v", Some(b"foo"))]
-    #[case("-_-_", Some(b"\xfb\xff\xbf"))]
-    #[case("+/+/", Some(b"\xfb\xff\xbf"))]
+    #[case("Zg==", Some(&b"f"[..]))]
+    #[case("Zg", Some(&b"f"[..]))]
+    #[case("Zm8=", Some(&b"fo"[..]))]
+    #[case("Zm9v", Some(&b"foo"[..]))]
+    #[case("-_-_", Some(&b"\xfb\xff\xbf"[..]))]
+    #[case("+/+/", Some(&b"\xfb\xff\xbf"[..]))]
     #[case("Zh==", None)]
     #[case("Zg=", None)]
     #[case("Z", None)]

@@ -20,8 +20,7 @@ const MILLIS_PER_DAY: i64 = 86_400_000;
 const MICROS_PER_MILLI: i64 = 1000;
 
 impl JsonProgram {
-    /// Appends the record as one row. On a reject the columns are as they were. A column that already has its value of
-    /// this row (the engine's own) is left alone.
+    /// Appends the record as one row. On a reject the columns are as they were.
     pub fn decode(&self, columns: &mut Columns, body: &[u8]) -> Result<(), RejectReason> {
         let mark = columns.mark();
         let row = self.row(columns, body);

@@ -1,12 +1,13 @@
 //! JSON records: from bytes to columns with nothing in between, and JSON Schema to table schema.
 //!
-//! 1. `schema` maps a JSON Schema (and its `resolve`d references) to a table schema and hints for the decoder.
+//! 1. `schema` maps a JSON Schema, its references `resolve`d, to a table schema and hints for the decoder.
 //! 2. `program` compiles a table schema into a [`JsonProgram`], once.
-//! 3. `decode` walks each record with a cursor (`scan`) and writes its values to the column builders; `number`, `time`
-//!    and `bytes` read the texts of values. The head of `program` has the table of what each column takes.
+//! 3. `decode` walks each record with a cursor (`scan`) and writes its values to the column builders; `number`,
+//!    `time` and `bytes` read the texts of values. The head of `program` has the table of what each column takes.
 //!
-//! Absent on purpose: a value tree, serde on the path of a record (its errors quote input, and it hides the text of
-//! numbers), defaults of a schema (a missing member is null), and coercion: a string column takes strings.
+//! Absent on purpose: a value tree, serde on the path of a record (its errors quote input, and it hides the
+//! text of numbers), defaults of a schema (a missing member is null), and coercion: a string column takes
+//! strings.
 
 mod bytes;
 mod conjunction;

@@ -29,8 +29,8 @@ impl Names {
     }
 }
 
-/// Multiply and fold, eight bytes at a time. Only names of the table's schema are stored, so that no record can make
-/// a bucket long, and a keyed hash would buy nothing.
+/// Multiply and fold, eight bytes at a time. Only names of the table's schema are stored, so that no record
+/// can make a bucket long, and a keyed hash would buy nothing.
 #[derive(Default)]
 struct NameHasher(u64);
 

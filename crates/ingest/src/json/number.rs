@@ -45,7 +45,8 @@ impl<'a> Number<'a> {
         })
     }
 
-    /// The value times ten to the power of `scale`, exactly; `OutOfRange` when it is no whole number or too large.
+    /// The value times ten to the power of `scale`, exactly; `OutOfRange` when it is no whole number or too
+    /// large.
     pub(super) fn unscaled(&self, scale: u8) -> Result<i128, RejectReason> {
         let shift = self.exponent - self.fraction.len() as i64 + i64::from(scale);
         let digits = || self.integer.bytes().chain(self.fraction.bytes()).map(|byte| i128::from(byte - b'0'));
@@ -86,8 +87,8 @@ impl<'a> Number<'a> {
         }
     }
 
-    /// Up to 15 digits and a small power of ten are both exact doubles, so that one rounded division is the nearest
-    /// double (Clinger's fast path).
+    /// Up to 15 digits and a small power of ten are both exact doubles, so that one rounded division is the
+    /// nearest double (Clinger's fast path).
     #[inline]
     fn short_double(&self) -> Option<f64> {
         const POWERS: [f64; 23] = [

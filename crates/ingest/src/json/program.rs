@@ -4,8 +4,8 @@
 //! | --- | --- |
 //! | boolean | `true`, `false` |
 //! | int, long | whole numbers that fit, also as `1.0` or `1e3`; else `out_of_range` |
-//! | float, double | numbers, the nearest value; `"NaN"`, `"Infinity"`, `"-Infinity"`; too large is `out_of_range` |
-//! | decimal | numbers and strings of a number, by their digits and so exactly; more digits than the scale has are `out_of_range` unless zeros |
+//! | float, double | numbers, the nearest value (else `out_of_range`); `"NaN"`, `"Infinity"`, `"-Infinity"` |
+//! | decimal | numbers, also as strings, exactly; digits past the scale must be zeros, else `out_of_range` |
 //! | decimal, by hint | numbers; strings as base64 of the unscaled number, big-endian |
 //! | date | `"YYYY-MM-DD"`; whole numbers as days since 1970 |
 //! | time | `"HH:MM:SS[.f]"`, UTC's offset allowed; whole numbers as milliseconds since midnight |
@@ -19,11 +19,12 @@
 //! | list | an array |
 //! | map of string | an object |
 //!
-//! A member that is missing or `null` is null, and `missing_field` where the column is required. A value of another
-//! JSON type is `wrong_type`, a string that is no date or time is `bad_timestamp`. A member, or a key of a map, that comes twice
-//! makes the record ambiguous: `malformed`. An unknown member is passed over or `unknown_field`, as the table says.
-//! A record is one JSON object, or, where the table has the single column `value`, any other value for that column;
-//! what follows it is `trailing_bytes`. Values nest at most 64 deep. The whole record must be UTF-8.
+//! A member that is missing or `null` is null, and `missing_field` where the column is required. A value of
+//! another JSON type is `wrong_type`, a string that is no date or time is `bad_timestamp`. A member, or a key
+//! of a map, that comes twice makes the record ambiguous: `malformed`. An unknown member is passed over or
+//! `unknown_field`, as the table says. A record is one JSON object, or, where the table has the single column
+//! `value`, any other value for that column; what follows it is `trailing_bytes`. Values nest at most 64
+//! deep. The whole record must be UTF-8.
 
 use std::sync::atomic::AtomicU32;
 
@@ -35,9 +36,6 @@ use super::{
     schema::{BARE_COLUMN, DEPTH_MAX, ELEMENT, Encoding, Hints, MAP_VALUE},
 };
 use crate::error::IngestError;
-
-/// The column that the engine fills. A record's member of this name is an unknown field.
-pub(super) const KAFKA_COLUMN: &str = "_kafka";
 
 /// How to read the records of one table. Compiled once, shared freely.
 #[derive(Debug)]
@@ -55,14 +53,15 @@ pub struct JsonProgram {
 pub(super) struct Members {
     pub(super) members: Box<[Member]>,
     pub(super) names: Names,
-    /// By the member just read plus one (0 at the start): the member that followed it when last seen. A guess, so that
-    /// producers which always write the same order never cost a look-up.
+    /// By the member just read plus one (0 at the start): the member that followed it when last seen. A
+    /// guess, so that producers which always write the same order never cost a look-up.
     pub(super) follows: Box<[AtomicU32]>,
 }
 
 #[derive(Debug)]
 pub(super) struct Member {
-    /// The name as JSON writes it, quotes included.
+    /// The name as JSON writes it, quotes included; of the engine's own column a byte that no token begins
+    /// with.
     pub(super) quoted: Box<[u8]>,
     pub(super) item: Item,
 }
@@ -103,16 +102,15 @@ impl JsonProgram {
         Self::compile_with_hints(table, extra, &Hints::default())
     }
 
-    /// A program for records of a JSON Schema: with the hints that came with its table schema. Hints for columns which
-    /// the table no longer has, or has as another type, are passed over.
+    /// A program for records of a JSON Schema: with the hints that came with its table schema. Hints for
+    /// columns which the table no longer has, or has as another type, are passed over.
     pub fn compile_with_hints(
         table: &Schema,
         extra: ExtraFields,
         hints: &Hints,
     ) -> Result<Self, IngestError> {
         let members = Compiler { hints, path: Vec::new() }.members(&table.fields)?;
-        let own = || table.fields.iter().filter(|field| field.name != KAFKA_COLUMN);
-        let single = own().count() == 1 && own().all(|field| field.name == BARE_COLUMN);
+        let single = table.fields.len() == 1;
         let bare = table.fields.iter().position(|field| field.name == BARE_COLUMN);
         Ok(Self { members, extra, bare: bare.filter(|_| single || hints.bare), bare_objects: hints.bare })
     }
@@ -129,7 +127,6 @@ impl Compiler<'_> {
     }
 
     fn members(&mut self, fields: &[Field]) -> Result<Members, IngestError> {
-        let top = self.path.is_empty();
         let mut members = Vec::with_capacity(fields.len());
         for field in fields {
             let quoted =
@@ -137,9 +134,7 @@ impl Compiler<'_> {
             let item = self.item(&field.name, field.required, &field.data_type)?;
             members.push(Member { quoted: quoted.into(), item });
         }
-        let readable = |field: &Field| !(top && field.name == KAFKA_COLUMN);
-        let names = fields.iter().enumerate().filter(|(_, field)| readable(field));
-        let names = Names::new(names.map(|(index, field)| (field.name.as_str(), index)))
+        let names = Names::new(fields.iter().enumerate().map(|(index, field)| (field.name.as_str(), index)))
             .ok_or_else(|| self.invalid("two members have the same name"))?;
         let follows = (0..=fields.len()).map(|index| AtomicU32::new(u32::try_from(index).unwrap_or(0)));
         Ok(Members { members: members.into(), names, follows: follows.collect() })

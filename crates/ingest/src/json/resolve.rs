@@ -1,8 +1,8 @@
 //! Finding what a `$ref` points at, within the documents that came with the schema. Nothing is fetched.
 //!
-//! A reference is `uri#fragment`. The uri is empty (same document), the name of a registry reference, the `$id` of
-//! a document, or the `$id` of a schema embedded in one; it is compared whole, then resolved against the `$id` of
-//! the referring document. The fragment is a JSON pointer, or an `$anchor`.
+//! A reference is `uri#fragment`. The uri is empty (same document), the name of a registry reference, the
+//! `$id` of a document, or the `$id` of a schema embedded in one; it is compared whole, then resolved against
+//! the `$id` of the referring document. The fragment is a JSON pointer, or an `$anchor`.
 
 use super::ordered::Json;
 

@@ -1,8 +1,9 @@
 //! A cursor over one JSON text: tokens as slices of the input, nothing copied, nothing built.
 //!
-//! The whole text is checked for UTF-8 once; after that every step looks at bytes. Strings are searched eight bytes
-//! at a time. The grammar is RFC 8259's, no more: what this cursor accepts, `serde_json` accepts, and the other way
-//! round (tested), but for two stated points: a byte order mark is passed over, and nesting ends at `DEPTH_MAX`.
+//! The whole text is checked for UTF-8 once; after that every step looks at bytes. Strings are searched eight
+//! bytes at a time. The grammar is RFC 8259's, no more: what this cursor accepts, `serde_json` accepts, and
+//! the other way round (tested), but for two stated points: a byte order mark is passed over, and nesting
+//! ends at `DEPTH_MAX`.
 
 use siltstone_protocol::RejectReason;
 
@@ -178,7 +179,8 @@ impl<'a> Cursor<'a> {
         Err(RejectReason::Truncated)
     }
 
-    /// A whole number of at most 18 digits, the common case; `None` and nothing read when it is anything else.
+    /// A whole number of at most 18 digits, the common case; `None` and nothing read when it is anything
+    /// else.
     #[inline]
     pub(super) fn small_integer(&mut self) -> Option<i64> {
         let mut at = self.position;
@@ -307,8 +309,8 @@ const fn repeat(byte: u8) -> u64 {
     u64::from_le_bytes([byte; 8])
 }
 
-/// The high bit of every quote, backslash and control character of a word. Bits above the lowest may be false: each
-/// of the three subtractions borrows only past its own first hit.
+/// The high bit of every quote, backslash and control character of a word. Bits above the lowest may be
+/// false: each of the three subtractions borrows only past its own first hit.
 #[inline]
 fn specials(word: u64) -> u64 {
     let equal = |byte: u8| {

@@ -2,12 +2,12 @@
 //!
 //! | JSON Schema | column |
 //! | --- | --- |
-//! | `object` with `properties` | struct; a property is required when `required` names it and it cannot be null |
+//! | `object` with `properties` | struct; required are those that `required` names and that cannot be null |
 //! | `object` with only `additionalProperties` (or one `patternProperties`) | map of string to that schema |
 //! | `array` with one schema of `items` | list |
-//! | `integer` | long; int for `format: int32`, Connect's int8 to int32; decimal(20, 0) for `format: uint64` |
+//! | `integer` | long; int for `format: int32`, Connect's int8 to int32; decimal(20, 0) for `uint64` |
 //! | `number` | double; float for `format: float`, Connect's float32 |
-//! | `string` | string; by `format` timestamptz (`date-time`), timestamp (`local-date-time`), date, time, uuid |
+//! | `string` | string; by `format` date, time, uuid, `date-time` timestamptz, `local-date-time` timestamp |
 //! | `string` with `contentEncoding` base64, `format: byte`, or Connect's bytes | binary |
 //! | `string` or `number` with `format: decimal`, `scale` (and `precision`, default 38) | decimal |
 //! | Connect's Decimal, Date, Time, Timestamp (`title`) | decimal of its scale, date, time, timestamptz |
@@ -18,8 +18,8 @@
 //! | anything else, or no type at all | string with the member's raw JSON text ([`Encoding::RawJson`]) |
 //!
 //! `minimum` and `maximum` do not choose a type: they say what is valid today, and a column outlives them.
-//! `$ref`, `allOf` and the members next to them are read as one schema; where two say something different the first
-//! wins. A `oneOf` next to `properties` is validation only. What is recursive is refused by name.
+//! `$ref`, `allOf` and the members next to them are read as one schema; where two say something different the
+//! first wins. A `oneOf` next to `properties` is validation only. What is recursive is refused by name.
 //! Absent on purpose: defaults, descriptions, titles and enum values, here and in every error.
 
 use std::collections::BTreeMap;
@@ -31,7 +31,7 @@ use super::{
     ordered::Json,
     resolve::{Documents, Node},
 };
-use crate::{error::IngestError, registry::SchemaReference};
+use crate::{decoder::assign_ids, error::IngestError, registry::SchemaReference};
 
 /// Values nest at most this deep, in schemas and in records.
 pub(super) const DEPTH_MAX: usize = 64;
@@ -44,8 +44,9 @@ pub(super) const ELEMENT: &str = "element";
 /// Name of a map's value in a path of [`Hints`].
 pub(super) const MAP_VALUE: &str = "value";
 
-/// What a JSON Schema knows about the records and a table schema cannot say. The decoder takes it beside the table's
-/// schema; without it every record is an object, string columns take only strings, and decimals are written out.
+/// What a JSON Schema knows about the records and a table schema cannot say. The decoder takes it beside the
+/// table's schema; without it every record is an object, string columns take only strings, and decimals are
+/// written out.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Hints {
     /// By path of names from the root, list elements as `element` and map values as `value`.
@@ -97,34 +98,6 @@ pub fn table_schema_with_hints(
     };
     assign_ids(&mut fields, &mut 0);
     Ok((Schema::new(0, fields), mapper.hints))
-}
-
-/// Numbers fields depth-first: a field, then what is inside it, then the next one.
-fn assign_ids(fields: &mut [Field], last: &mut i32) {
-    fn next(last: &mut i32) -> i32 {
-        *last += 1;
-        *last
-    }
-    fn assign_type(data_type: &mut Type, last: &mut i32) {
-        match data_type {
-            Type::Primitive(_) => {}
-            Type::Struct(fields) => assign_ids(fields, last),
-            Type::List { element_id, element, .. } => {
-                *element_id = next(last);
-                assign_type(element, last);
-            }
-            Type::Map { key_id, key, value_id, value, .. } => {
-                *key_id = next(last);
-                assign_type(key, last);
-                *value_id = next(last);
-                assign_type(value, last);
-            }
-        }
-    }
-    for field in fields {
-        field.id = next(last);
-        assign_type(&mut field.data_type, last);
-    }
 }
 
 /// A mapped schema. Ids are assigned at the end, so that equal types compare equal.
@@ -277,7 +250,7 @@ impl<'a> Mapper<'a> {
         });
         match kind {
             Some(kind) => self.map_kind(kind, all),
-            None => Ok(self.raw_json()),
+            None => Ok(Column { nullable: true, ..self.raw_json() }),
         }
     }
 
