@@ -66,7 +66,15 @@ class Load:
             partition = self.dice.randrange(self.partitions)
             if self.dice.random() < 0.05:
                 value = b"poison %d" % self.number
-                batch.append(Sent(value, b"%d" % self.number, (("n", b"%d" % self.number),), 1_750_000_000_000, partition))
+                batch.append(
+                    Sent(
+                        value,
+                        b"%d" % self.number,
+                        (("n", b"%d" % self.number),),
+                        1_750_000_000_000,
+                        partition,
+                    )
+                )
             else:
                 batch.append(Sent(order_json(order(self.number)), b"%d" % self.number, partition=partition))
                 numbers.append(self.number)
@@ -103,7 +111,9 @@ def check_so_far(lake: Table) -> Seen:
     return Seen(len(ids), rejected)
 
 
-def check_in_the_end(lake: Table, load_rows: list[dict], topic: str, bad: list[Sent], which=readers.QUICK) -> None:
+def check_in_the_end(
+    lake: Table, load_rows: list[dict], topic: str, bad: list[Sent], which=readers.QUICK
+) -> None:
     """Row by row what was sent, in the table and in the dead letters; ledger ranges touch and never overlap."""
     readers.check(lake, load_rows, which)
     if bad:
@@ -113,7 +123,9 @@ def check_in_the_end(lake: Table, load_rows: list[dict], topic: str, bad: list[S
         expected = []
         for one in bad:
             place = (one.partition, one.offset)
-            expected.append({**dead_letter(CLUSTER, topic, one, reasons.get(place)), "timestamp": times.get(place)})
+            expected.append(
+                {**dead_letter(CLUSTER, topic, one, reasons.get(place)), "timestamp": times.get(place)}
+            )
         readers.check(lake.dead_letters, expected, which, ignore=("rejected_at",))
     for table in (lake, lake.dead_letters):
         for place, ranges in table.committed_ranges().items():

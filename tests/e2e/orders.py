@@ -8,7 +8,9 @@ from siltstone import json_table
 
 def records(first: int, count: int, partitions: int = 1) -> list[Sent]:
     return [
-        Sent(order_json(order(n)), key=b"%d" % n, partition=n % partitions, timestamp_ms=order(n)["ordered_ms"])
+        Sent(
+            order_json(order(n)), key=b"%d" % n, partition=n % partitions, timestamp_ms=order(n)["ordered_ms"]
+        )
         for n in range(first, first + count)
     ]
 

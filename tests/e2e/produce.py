@@ -41,6 +41,7 @@ def unique(prefix: str) -> str:
 
 # --- Topics -----------------------------------------------------------------------------------------------------
 
+
 def brokers() -> str:
     return lab.address("KAFKA")
 
@@ -66,7 +67,9 @@ def delete_records(topic: str, before: dict[int, int]) -> None:
 
 def end_offsets(topic: str, partitions: int) -> dict[int, int]:
     asked = {TopicPartition(topic, partition): OffsetSpec.latest() for partition in range(partitions)}
-    return {where.partition: future.result(30).offset for where, future in admin().list_offsets(asked).items()}
+    return {
+        where.partition: future.result(30).offset for where, future in admin().list_offsets(asked).items()
+    }
 
 
 def group_members(group: str) -> list[set[int]]:
@@ -77,10 +80,17 @@ def group_members(group: str) -> list[set[int]]:
 
 # --- Sending ----------------------------------------------------------------------------------------------------
 
+
 def send(topic: str, records, codec: str = "none", **options) -> list[Sent]:
     """Sends and waits; gives the records back with their offsets, in the order given."""
     producer = Producer(
-        {"bootstrap.servers": brokers(), "compression.type": codec, "enable.idempotence": True, "linger.ms": 5, **options}
+        {
+            "bootstrap.servers": brokers(),
+            "compression.type": codec,
+            "enable.idempotence": True,
+            "linger.ms": 5,
+            **options,
+        }
     )
     return _deliver(producer, topic, list(records))
 
@@ -104,8 +114,13 @@ def _deliver(producer: Producer, topic: str, records: list[Sent], commit: bool |
         while True:
             try:
                 producer.produce(
-                    topic, record.value, record.key, partition=record.partition, headers=list(record.headers),
-                    on_delivery=on_delivery(index), **arguments,
+                    topic,
+                    record.value,
+                    record.key,
+                    partition=record.partition,
+                    headers=list(record.headers),
+                    on_delivery=on_delivery(index),
+                    **arguments,
                 )
                 break
             except BufferError:
@@ -124,7 +139,12 @@ class Transactions:
     def __init__(self, topic: str, codec: str = "none"):
         self.topic = topic
         self.producer = Producer(
-            {"bootstrap.servers": brokers(), "transactional.id": unique("tx"), "compression.type": codec, "linger.ms": 5}
+            {
+                "bootstrap.servers": brokers(),
+                "transactional.id": unique("tx"),
+                "compression.type": codec,
+                "linger.ms": 5,
+            }
         )
         self.producer.init_transactions(60)
 
@@ -146,6 +166,7 @@ class Transactions:
 
 
 # --- Schemas ----------------------------------------------------------------------------------------------------
+
 
 class Registry:
     """The schema registry's API, as producers use it."""
@@ -219,12 +240,17 @@ def order(number: int, seed: int = 7) -> dict:
         "region": dice.choice(REGIONS) if dice.random() > 0.03 else None,
         "ordered_ms": FIRST_ORDER_MS + number * 61_000 + dice.randrange(3_600_000),
         "cents": dice.randrange(1, 10_000_000),
-        "note": None if dice.random() < 0.1 else "".join(dice.choice("abcdefgh äöü✓") for _ in range(dice.randrange(30))),
+        "note": None
+        if dice.random() < 0.1
+        else "".join(dice.choice("abcdefgh äöü✓") for _ in range(dice.randrange(30))),
     }
 
 
 def order_json(row: dict) -> bytes:
-    stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(row["ordered_ms"] // 1000)) + f".{row['ordered_ms'] % 1000:03d}Z"
+    stamp = (
+        time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(row["ordered_ms"] // 1000))
+        + f".{row['ordered_ms'] % 1000:03d}Z"
+    )
     cents = f"{row['cents'] // 100}.{row['cents'] % 100:02d}"
     return (
         '{"id": %d, "customer_id": %d, "region": %s, "ordered_at": "%s", "amount": %s, "note": %s}'
@@ -238,7 +264,7 @@ def order_expected(row: dict) -> dict:
         "id": row["id"],
         "customer_id": row["customer_id"],
         "region": row["region"],
-        "ordered_at": dt.datetime(1970, 1, 1, tzinfo=dt.timezone.utc) + dt.timedelta(milliseconds=row["ordered_ms"]),
+        "ordered_at": dt.datetime(1970, 1, 1, tzinfo=dt.UTC) + dt.timedelta(milliseconds=row["ordered_ms"]),
         "amount": Decimal(row["cents"]).scaleb(-2),
         "note": row["note"],
     }
@@ -265,6 +291,7 @@ def order_avro(row: dict) -> dict:
 
 
 # --- Records that no table takes --------------------------------------------------------------------------------
+
 
 def json_poison() -> list[tuple[str, bytes]]:
     """(what is wrong, value) for topics of `ORDER_COLUMNS` as JSON."""

@@ -67,9 +67,13 @@ class RegistryProxy:
                         time.sleep(0.05)
                     self.close_connection = True
                     return None
-                headers = {name: self.headers[name] for name in ("Authorization", "Accept") if self.headers[name]}
+                headers = {
+                    name: self.headers[name] for name in ("Authorization", "Accept") if self.headers[name]
+                }
                 got = requests.get(proxy.target + self.path, headers=headers, timeout=20)
-                return self.answer(got.status_code, got.content, Content_Type=got.headers.get("Content-Type", ""))
+                return self.answer(
+                    got.status_code, got.content, Content_Type=got.headers.get("Content-Type", "")
+                )
 
         self.server = _Server(Handler)
         self.url = self.server.url
@@ -101,7 +105,9 @@ class UnconditionalS3:
             def do_GET(self):
                 query = urllib.parse.parse_qs(urllib.parse.urlsplit(self.path).query)
                 if "list-type" in query:
-                    return self.list(self.key().rstrip("/"), query.get("prefix", [""])[0], query.get("delimiter", [""])[0])
+                    return self.list(
+                        self.key().rstrip("/"), query.get("prefix", [""])[0], query.get("delimiter", [""])[0]
+                    )
                 body = store.objects.get(self.key())
                 if body is None:
                     return self.answer(404, b"<Error><Code>NoSuchKey</Code></Error>")
@@ -125,7 +131,9 @@ class UnconditionalS3:
                 for name in sorted(store.objects):
                     key = name.removeprefix(bucket + "/")
                     if key.startswith(prefix):
-                        head, found, _ = key[len(prefix):].partition(delimiter) if delimiter else (key, "", "")
+                        head, found, _ = (
+                            key[len(prefix) :].partition(delimiter) if delimiter else (key, "", "")
+                        )
                         if found:
                             folders.add(prefix + head + delimiter)
                         else:
@@ -136,7 +144,10 @@ class UnconditionalS3:
                     f"<Size>{len(store.objects[f'{bucket}/{key}'])}</Size><StorageClass>STANDARD</StorageClass></Contents>"
                     for key in keys
                 )
-                prefixes = "".join(f"<CommonPrefixes><Prefix>{escape(one)}</Prefix></CommonPrefixes>" for one in sorted(folders))
+                prefixes = "".join(
+                    f"<CommonPrefixes><Prefix>{escape(one)}</Prefix></CommonPrefixes>"
+                    for one in sorted(folders)
+                )
                 self.answer(
                     200,
                     f"<ListBucketResult><Name>{bucket}</Name><KeyCount>{len(keys)}</KeyCount><MaxKeys>1000</MaxKeys>"

@@ -16,6 +16,7 @@ from values import assert_same_rows, canonical_row
 
 # --- One function per client: a table as Arrow -------------------------------------------------------------------
 
+
 def _pyiceberg(table: Table) -> pa.Table:
     return static_table(table).scan().to_arrow()
 
@@ -51,10 +52,14 @@ ALL = {**QUICK, **SPARK}
 
 # --- Comparing --------------------------------------------------------------------------------------------------
 
+
 def rows(table: Table, reader, ignore=()) -> list[tuple]:
     fields = [field for field in table.fields() if field["name"] not in ignore]
     arrow = reader(table)
-    return [canonical_row(row, fields) for row in _python_rows(arrow.drop_columns(list(ignore)) if ignore else arrow)]
+    return [
+        canonical_row(row, fields)
+        for row in _python_rows(arrow.drop_columns(list(ignore)) if ignore else arrow)
+    ]
 
 
 def check(table: Table, expected: list[dict], readers=QUICK, ignore=()) -> None:
@@ -67,7 +72,9 @@ def check(table: Table, expected: list[dict], readers=QUICK, ignore=()) -> None:
             assert_same_rows(rows(table, reader, ignore), wanted, f"{name} on {table.name}")
         except Exception as fault:  # noqa: BLE001 - a client may raise anything; all of it is told
             text = str(fault)
-            faults.append(text if name in text else f"{name} on {table.name}: {type(fault).__name__}: {text[:1500]}")
+            faults.append(
+                text if name in text else f"{name} on {table.name}: {type(fault).__name__}: {text[:1500]}"
+            )
     assert not faults, "\n".join(faults)
 
 
@@ -80,6 +87,7 @@ def _python_rows(arrow: pa.Table) -> list[dict]:
 
 
 # --- Clients ----------------------------------------------------------------------------------------------------
+
 
 def static_table(table: Table):
     from pyiceberg.table import StaticTable

@@ -70,7 +70,15 @@ class Ended:
 class Siltstone:
     """A spec with the folder it lies in."""
 
-    def __init__(self, binary: pathlib.Path, folder: pathlib.Path, store: Folder | Bucket, tables, clusters=None, env=None):
+    def __init__(
+        self,
+        binary: pathlib.Path,
+        folder: pathlib.Path,
+        store: Folder | Bucket,
+        tables,
+        clusters=None,
+        env=None,
+    ):
         self.binary = binary
         self.folder = folder
         self.store = store
@@ -97,16 +105,25 @@ class Siltstone:
     def run(self, *arguments: str, code: int | None = 0, env=None, timeout: float = 60) -> Ended:
         """Any command; `code` is what it must exit with, None for anything."""
         done = subprocess.run(
-            [self.binary, *arguments], cwd=self.folder, env={**self.environment, **(env or {})},
-            capture_output=True, timeout=timeout,
+            [self.binary, *arguments],
+            cwd=self.folder,
+            env={**self.environment, **(env or {})},
+            capture_output=True,
+            timeout=timeout,
         )
-        ended = Ended(done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
+        ended = Ended(
+            done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
+        )
         if code is not None:
-            assert ended.code == code, f"{arguments} ended with {ended.code}, not {code}:\n{ended.said[-4000:]}"
+            assert ended.code == code, (
+                f"{arguments} ended with {ended.code}, not {code}:\n{ended.said[-4000:]}"
+            )
         return ended
 
     def once(self, *arguments: str, code: int | None = 0, env=None, timeout: float = ONCE_SECONDS) -> Ended:
-        return self.run("run", "-f", str(self.spec), "--once", *arguments, code=code, env=env, timeout=timeout)
+        return self.run(
+            "run", "-f", str(self.spec), "--once", *arguments, code=code, env=env, timeout=timeout
+        )
 
     def command(self, *words: str, code: int | None = 0) -> Ended:
         """A command on the spec: `command("files", "shop.orders", "--json")`."""
@@ -115,7 +132,7 @@ class Siltstone:
     def json(self, *words: str):
         return self.command(*words, "--json").json()
 
-    def worker(self, env=None, http: bool = True, arguments=()) -> "Worker":
+    def worker(self, env=None, http: bool = True, arguments=()) -> Worker:
         one = Worker(self, env or {}, http, arguments)
         self.workers.append(one)
         return one
@@ -147,8 +164,13 @@ class Worker:
             words += ["--http", f"127.0.0.1:{self.port}"]
         with open(self.log, "wb") as log:
             self.process = subprocess.Popen(
-                [engine.binary, *words], cwd=engine.folder, env={**engine.environment, **env},
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                [engine.binary, *words],
+                cwd=engine.folder,
+                env={**engine.environment, **env},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
 
     @property
@@ -174,7 +196,7 @@ class Worker:
         assert found, f"no metric {name} with {labels}"
         return total
 
-    def ready(self, seconds: float = 30) -> "Worker":
+    def ready(self, seconds: float = 30) -> Worker:
         def answers():
             try:
                 return self.get("/readyz").status_code == 200

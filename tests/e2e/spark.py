@@ -34,7 +34,12 @@ def start() -> None:
         log = open(lab.HOME / "log" / "spark.log", "w")
         _process = subprocess.Popen(
             [lab.HOME / "venv-spark" / "bin" / "python", pathlib.Path(__file__).with_name("spark_server.py")],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, env=environment, cwd=_scratch,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            env=environment,
+            cwd=_scratch,
         )
         atexit.register(stop)
         _process.stdin.write(json.dumps(_settings()) + "\n")

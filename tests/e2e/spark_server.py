@@ -51,7 +51,10 @@ def main() -> None:
         try:
             answer = operations[request["op"]](spark, request)
         except Exception as fault:  # noqa: BLE001 - told to the asker
-            answer = {"error": f"{type(fault).__name__}: {fault}"[:3000], "trace": traceback.format_exc()[-2000:]}
+            answer = {
+                "error": f"{type(fault).__name__}: {fault}"[:3000],
+                "trace": traceback.format_exc()[-2000:],
+            }
         answers.write(json.dumps(answer) + "\n")
 
 

@@ -98,7 +98,7 @@ class Table:
         self.filesystem = store.filesystem()
 
     @property
-    def dead_letters(self) -> "Table":
+    def dead_letters(self) -> Table:
         return Table(self.store, f"{self.name}__dead_letters")
 
     def read(self, path: str) -> bytes:
@@ -107,7 +107,9 @@ class Table:
 
     def list(self, folder: str) -> list[str]:
         """Names of the files in a folder of the table."""
-        selector = pyarrow.fs.FileSelector(self.store.inner(f"{self.location}/{folder}"), allow_not_found=True)
+        selector = pyarrow.fs.FileSelector(
+            self.store.inner(f"{self.location}/{folder}"), allow_not_found=True
+        )
         infos = self.filesystem.get_file_info(selector)
         return sorted(info.base_name for info in infos if info.type == pyarrow.fs.FileType.File)
 
@@ -138,7 +140,9 @@ class Table:
     def ledger(self) -> list[dict]:
         """Every ledger entry that still lies there, in order."""
         names = self.list("_siltstone/ledger")
-        return [json.loads(self.read(f"_siltstone/ledger/{name}")) for name in names if name.endswith(".json")]
+        return [
+            json.loads(self.read(f"_siltstone/ledger/{name}")) for name in names if name.endswith(".json")
+        ]
 
     def committed_ranges(self) -> dict[tuple[str, int], list[tuple[int, int]]]:
         """(topic, partition) -> the offset ranges that the ledger names, in order of commit."""

@@ -16,7 +16,18 @@ def test_version_and_help(engine):
     run = engine([orders.orders_table("e2e.x", "x")])
     assert run.run("--version").out.startswith("siltstone ")
     told = run.run("--help").out
-    for command in ("quickstart", "spec", "plan", "apply", "run", "status", "files", "snapshots", "ledger", "query"):
+    for command in (
+        "quickstart",
+        "spec",
+        "plan",
+        "apply",
+        "run",
+        "status",
+        "files",
+        "snapshots",
+        "ledger",
+        "query",
+    ):
         assert command in told
     assert run.run("no-such-command", code=2).out == ""
 
@@ -41,7 +52,11 @@ def test_spec_check_tells_every_fault_with_its_line(engine, name):
     ended = run.command("spec", "check", code=2)
     assert ended.out == ""
     for line, word in ((7, "elsewhere"), (8, "source_topic"), (9, "json"), (10, "max_age")):
-        assert any(f":{line}" in told and word in told for told in ended.err.splitlines()), (line, word, ended.err)
+        assert any(f":{line}" in told and word in told for told in ended.err.splitlines()), (
+            line,
+            word,
+            ended.err,
+        )
     found = run.command("spec", "check", "--json", code=2).json()
     assert not found["valid"] and {fault["line"] for fault in found["faults"]} >= {7, 8, 9, 10}
     run.once(code=2)
@@ -63,14 +78,24 @@ def test_plan_then_apply(engine, name):
     assert not run.table().exists(), "plan changes nothing"
     run.command("apply")
     assert readers.count(run.table()) == 0
-    assert [field["name"] for field in run.table().fields()] == ["id", "customer_id", "region", "ordered_at", "amount", "note"]
+    assert [field["name"] for field in run.table().fields()] == [
+        "id",
+        "customer_id",
+        "region",
+        "ordered_at",
+        "amount",
+        "note",
+    ]
     readers.check(run.table(), [])
     run.command("plan", "--exit-code", code=0)
     run.command("apply")
     assert len(run.table().ledger()) == 1, "applying again changes nothing"
 
     changed = orders.orders_table(name, topic, partition_by=["day(ordered_at)"], sort_by=["id"])
-    changed["input_schema"]["fields"] = [*changed["input_schema"]["fields"], {"name": "added", "type": "string"}]
+    changed["input_schema"]["fields"] = [
+        *changed["input_schema"]["fields"],
+        {"name": "added", "type": "string"},
+    ]
     run.write([changed])
     told = run.command("plan", "--exit-code", code=3).out
     for word in ("added", "ordered_at", "id"):
@@ -89,7 +114,8 @@ def test_changes_that_lose_data_are_refused(engine, name):
     run.once()
     narrowed = orders.orders_table(name, topic)
     narrowed["input_schema"]["fields"] = [
-        {**column, "type": "int"} if column["name"] == "customer_id" else column for column in narrowed["input_schema"]["fields"]
+        {**column, "type": "int"} if column["name"] == "customer_id" else column
+        for column in narrowed["input_schema"]["fields"]
     ]
     run.write([narrowed])
     ended = run.command("apply", code=2)
@@ -107,9 +133,18 @@ def test_status_files_snapshots_ledger(engine, name):
     run.once()
     send(topic, orders.records(100, 50, 2))
     [status] = run.json("status")
-    assert status["exists"] and status["rows"] == 100 and status["lag_records"] == 50 and status["dead_letters"] == 0
+    assert (
+        status["exists"]
+        and status["rows"] == 100
+        and status["lag_records"] == 50
+        and status["dead_letters"] == 0
+    )
     assert status["shown"] == {"iceberg": status["version"], "delta": status["version"]}
-    assert {part["partition"]: part["position"] for part in status["partitions"]} == run.committed() == {0: 50, 1: 50}
+    assert (
+        {part["partition"]: part["position"] for part in status["partitions"]}
+        == run.committed()
+        == {0: 50, 1: 50}
+    )
     run.once()
     [status] = run.json("status", name)
     assert status["rows"] == 150 and status["lag_records"] == 0
@@ -119,7 +154,9 @@ def test_status_files_snapshots_ledger(engine, name):
     assert sum(one["rows"] for one in live) == 150 == status["rows"]
     snapshots = run.json("snapshots", name)
     assert snapshots[-1]["total_rows"] == 150 and snapshots[-1]["ledger_version"] == status["version"]
-    assert [one["snapshot_id"] for one in snapshots] == [one["snapshot-id"] for one in run.table().metadata()["snapshots"]]
+    assert [one["snapshot_id"] for one in snapshots] == [
+        one["snapshot-id"] for one in run.table().metadata()["snapshots"]
+    ]
     entries = run.json("ledger", name)
     assert entries == run.table().ledger()
     assert run.json("ledger", name, "--limit", "1") == entries[-1:]
@@ -160,7 +197,11 @@ def test_a_stopping_worker_commits_and_leaves(engine, name, number):
     run = engine([orders.orders_table(name, topic, freshness={"max_age": "1h"})])
     worker = run.worker().ready()
     send(topic, orders.records(0, 100, 2))
-    wait(lambda: worker.metric("siltstone_records_consumed_total", table=name) >= 100, 30, "the worker to have read all")
+    wait(
+        lambda: worker.metric("siltstone_records_consumed_total", table=name) >= 100,
+        30,
+        "the worker to have read all",
+    )
     assert not run.table().exists() or readers.count(run.table()) == 0
     worker.signal(number)
     assert worker.process.wait(30) == 0

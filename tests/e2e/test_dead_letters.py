@@ -7,15 +7,39 @@ import pytest
 import orders
 import readers
 from produce import (
-    ORDER_AVRO, AvroWriter, Registry, Sent, avro_poison, create_topic, dead_letter, json_poison, order, order_avro,
-    order_expected, send,
+    ORDER_AVRO,
+    AvroWriter,
+    Registry,
+    Sent,
+    avro_poison,
+    create_topic,
+    dead_letter,
+    json_poison,
+    order,
+    order_avro,
+    order_expected,
+    send,
 )
 from siltstone import CLUSTER, table, wait
 
 REASONS = {
-    "null_value", "bad_framing", "unknown_schema_id", "wrong_schema_format", "incompatible_schema", "truncated",
-    "trailing_bytes", "malformed", "invalid_utf8", "wrong_type", "missing_field", "unknown_field", "out_of_range",
-    "bad_timestamp", "bad_length", "too_large", "too_deep",
+    "null_value",
+    "bad_framing",
+    "unknown_schema_id",
+    "wrong_schema_format",
+    "incompatible_schema",
+    "truncated",
+    "trailing_bytes",
+    "malformed",
+    "invalid_utf8",
+    "wrong_type",
+    "missing_field",
+    "unknown_field",
+    "out_of_range",
+    "bad_timestamp",
+    "bad_length",
+    "too_large",
+    "too_deep",
 }
 HEADERS = (("trace", b"\x00\xff"), ("trace", b"twice"), ("nothing", None))
 
@@ -31,7 +55,9 @@ def mixed(good: list[Sent], bad: list[bytes]) -> tuple[list[Sent], list[Sent]]:
     return records, marked
 
 
-def check_dead_letters(lake, topic: str, sent: list[Sent], bad: list[Sent], reader_set=readers.QUICK) -> dict[bytes, str]:
+def check_dead_letters(
+    lake, topic: str, sent: list[Sent], bad: list[Sent], reader_set=readers.QUICK
+) -> dict[bytes, str]:
     """The dead-letter table holds exactly the bad records, byte by byte. Gives the reason by value."""
     letters = lake.dead_letters
     found = readers.ICEBERG["PyIceberg"](letters).to_pylist()
@@ -44,11 +70,15 @@ def check_dead_letters(lake, topic: str, sent: list[Sent], bad: list[Sent], read
         if (one.value, one.key, one.timestamp_ms) in wanted:
             place = (one.partition, one.offset)
             row = dead_letter(CLUSTER, topic, one, reasons.get(place), schema_ids.get(place))
-            row["timestamp"] = dt.datetime(1970, 1, 1, tzinfo=dt.timezone.utc) + dt.timedelta(milliseconds=one.timestamp_ms)
+            row["timestamp"] = dt.datetime(1970, 1, 1, tzinfo=dt.UTC) + dt.timedelta(
+                milliseconds=one.timestamp_ms
+            )
             expected.append(row)
     readers.check(letters, expected, reader_set, ignore=("rejected_at",))
-    now = dt.datetime.now(dt.timezone.utc)
-    assert all(now - dt.timedelta(minutes=10) < one["rejected_at"] <= now + dt.timedelta(seconds=5) for one in found)
+    now = dt.datetime.now(dt.UTC)
+    assert all(
+        now - dt.timedelta(minutes=10) < one["rejected_at"] <= now + dt.timedelta(seconds=5) for one in found
+    )
     return {one["value"]: one["reason"] for one in found}
 
 
@@ -76,7 +106,10 @@ def test_avro_poison_is_kept_byte_by_byte(engine, name):
     schema_id = Registry().register(f"{topic}-value", ORDER_AVRO)
     writer = AvroWriter(ORDER_AVRO, schema_id)
     poison = avro_poison(schema_id, writer(order_avro(order(1))))
-    good = [Sent(writer(order_avro(order(n))), key=b"%d" % n, timestamp_ms=order(n)["ordered_ms"]) for n in range(100)]
+    good = [
+        Sent(writer(order_avro(order(n))), key=b"%d" % n, timestamp_ms=order(n)["ordered_ms"])
+        for n in range(100)
+    ]
     records, bad = mixed(good, [value for _, value in poison])
     sent = send(topic, records)
     run = engine([table(name, topic)])
@@ -109,14 +142,21 @@ def test_skip_counts_and_goes_on(engine, name):
     assert summary["tables"][0]["records_rejected"] == len(bad)
     readers.check(run.table(), orders.rows(0, 50))
     assert not run.table().dead_letters.exists()
-    counted = sum(one["records"] for entry in run.table().ledger() for one in entry["change"].get("rejected", []))
+    counted = sum(
+        one["records"] for entry in run.table().ledger() for one in entry["change"].get("rejected", [])
+    )
     assert counted == len(bad)
 
 
 def test_stop_names_the_place_and_never_the_value(engine, name):
     topic = create_topic(partitions=3)
     send(topic, orders.records(0, 30, 3))
-    bad = Sent(b'{"id": "SECRET-VALUE-4711"}', key=b"SECRET-KEY-4712", headers=(("h", b"SECRET-HEADER-4713"),), partition=2)
+    bad = Sent(
+        b'{"id": "SECRET-VALUE-4711"}',
+        key=b"SECRET-KEY-4712",
+        headers=(("h", b"SECRET-HEADER-4713"),),
+        partition=2,
+    )
     [placed] = send(topic, [bad])
     send(topic, orders.records(30, 30, 3))
     run = engine([orders.orders_table(name, topic, dlq_mode="stop")], env={"RUST_LOG": "trace"})
@@ -137,11 +177,18 @@ def test_stop_leaves_other_tables_alone(engine, name):
     bad, good = create_topic(), create_topic()
     send(bad, [Sent(b"junk")])
     send(good, orders.records(0, 20))
-    run = engine([
-        orders.orders_table(f"{name}_a", bad, dlq_mode="stop"), orders.orders_table(f"{name}_b", good, dlq_mode="stop"),
-    ])
+    run = engine(
+        [
+            orders.orders_table(f"{name}_a", bad, dlq_mode="stop"),
+            orders.orders_table(f"{name}_b", good, dlq_mode="stop"),
+        ]
+    )
     worker = run.worker()
-    wait(lambda: run.table(f"{name}_b").exists() and readers.count(run.table(f"{name}_b")) == 20, 40, "the good table")
+    wait(
+        lambda: run.table(f"{name}_b").exists() and readers.count(run.table(f"{name}_b")) == 20,
+        40,
+        "the good table",
+    )
     send(good, orders.records(20, 20))
     wait(lambda: readers.count(run.table(f"{name}_b")) == 40, 40, "the good table to go on")
     assert worker.get("/readyz").status_code == 503
@@ -152,19 +199,37 @@ def test_stop_leaves_other_tables_alone(engine, name):
 def test_tombstones(engine, name, mode):
     topic = create_topic()
     columns = [{"name": "id", "type": "long"}, {"name": "note", "type": "string"}]
-    sent = send(topic, [
-        Sent(b'{"id": 1, "note": "a"}', key=b"1", timestamp_ms=1), Sent(None, key=b"1", timestamp_ms=2),
-        Sent(b'{"id": 2, "note": "b"}', key=b"2", timestamp_ms=3),
-    ])
+    sent = send(
+        topic,
+        [
+            Sent(b'{"id": 1, "note": "a"}', key=b"1", timestamp_ms=1),
+            Sent(None, key=b"1", timestamp_ms=2),
+            Sent(b'{"id": 2, "note": "b"}', key=b"2", timestamp_ms=3),
+        ],
+    )
     changes = {"kafka_metadata": True} if mode == "row" else {}
-    run = engine([{**orders.orders_table(name, topic, tombstones=mode, **changes), "input_schema": {"fields": columns}}])
+    run = engine(
+        [
+            {
+                **orders.orders_table(name, topic, tombstones=mode, **changes),
+                "input_schema": {"fields": columns},
+            }
+        ]
+    )
     run.once()
     rows = [{"id": 1, "note": "a"}, {"id": 2, "note": "b"}]
     if mode == "row":
         rows.insert(1, {"id": None, "note": None})
         for row, one in zip(rows, sent):
-            stamp = dt.datetime(1970, 1, 1, tzinfo=dt.timezone.utc) + dt.timedelta(milliseconds=one.timestamp_ms)
-            row["_kafka"] = {"topic": topic, "partition": 0, "offset": one.offset, "timestamp": stamp, "key": one.key, "headers": []}
+            stamp = dt.datetime(1970, 1, 1, tzinfo=dt.UTC) + dt.timedelta(milliseconds=one.timestamp_ms)
+            row["_kafka"] = {
+                "topic": topic,
+                "partition": 0,
+                "offset": one.offset,
+                "timestamp": stamp,
+                "key": one.key,
+                "headers": [],
+            }
     readers.check(run.table(), rows)
     if mode == "reject":
         assert check_dead_letters(run.table(), topic, sent, [sent[1]]) == {None: "null_value"}

@@ -12,7 +12,11 @@ from siltstone import CLUSTER, cluster, wait
 
 
 def credentials(**changes: str) -> dict:
-    return {"E2E_KAFKA_USER": lab.address("KAFKA_USER"), "E2E_KAFKA_PASSWORD": lab.address("KAFKA_PASSWORD"), **changes}
+    return {
+        "E2E_KAFKA_USER": lab.address("KAFKA_USER"),
+        "E2E_KAFKA_PASSWORD": lab.address("KAFKA_PASSWORD"),
+        **changes,
+    }
 
 
 def sasl(mechanism: str) -> dict:
@@ -27,7 +31,9 @@ def tls() -> dict:
 @pytest.mark.parametrize("listener", ["SASL_PLAINTEXT", "SASL_SSL"])
 def test_sasl(engine, name, listener, mechanism):
     topic = orders.topic_of(20)
-    source = cluster(registry=False, bootstrap_brokers=[lab.address(f"KAFKA_{listener}")], sasl=sasl(mechanism))
+    source = cluster(
+        registry=False, bootstrap_brokers=[lab.address(f"KAFKA_{listener}")], sasl=sasl(mechanism)
+    )
     if listener == "SASL_SSL":
         source["tls"] = tls()
     run = engine([orders.orders_table(name, topic)], [source], env=credentials())
@@ -39,7 +45,8 @@ def test_client_certificate(engine, name):
     topic = orders.topic_of(20)
     folder = lab.address("TLS")
     source = cluster(
-        registry=False, bootstrap_brokers=[lab.address("KAFKA_SSL")],
+        registry=False,
+        bootstrap_brokers=[lab.address("KAFKA_SSL")],
         tls={**tls(), "cert_file": f"{folder}/client.crt", "key_file": f"{folder}/client.key"},
     )
     run = engine([orders.orders_table(name, topic)], [source])
@@ -50,7 +57,9 @@ def test_client_certificate(engine, name):
 def test_wrong_password_fails_and_is_not_told(engine, name):
     topic = orders.topic_of(1)
     wrong = credentials(E2E_KAFKA_PASSWORD="guess-5309")
-    source = cluster(registry=False, bootstrap_brokers=[lab.address("KAFKA_SASL_PLAINTEXT")], sasl=sasl("SCRAM-SHA-512"))
+    source = cluster(
+        registry=False, bootstrap_brokers=[lab.address("KAFKA_SASL_PLAINTEXT")], sasl=sasl("SCRAM-SHA-512")
+    )
     run = engine([orders.orders_table(name, topic)], [source], env=wrong)
     ended = run.once(code=1)
     assert "guess-5309" not in ended.said and "authentication" in ended.err.lower()
@@ -58,7 +67,9 @@ def test_wrong_password_fails_and_is_not_told(engine, name):
 
 def test_broker_with_unknown_authority_is_refused(engine, name):
     topic = orders.topic_of(1)
-    source = cluster(registry=False, bootstrap_brokers=[lab.address("KAFKA_SASL_SSL")], sasl=sasl("PLAIN"), tls={})
+    source = cluster(
+        registry=False, bootstrap_brokers=[lab.address("KAFKA_SASL_SSL")], sasl=sasl("PLAIN"), tls={}
+    )
     run = engine([orders.orders_table(name, topic)], [source], env=credentials())
     run.once(code=1)
 
@@ -131,7 +142,10 @@ def test_start_timestamp(engine, name):
     """Records carry times in order here; the first at or after the moment begins."""
     topic = create_topic()
     base = 1_767_225_600_000
-    sent = [one.__class__(one.value, one.key, timestamp_ms=base + n * 1000) for n, one in enumerate(orders.records(0, 30))]
+    sent = [
+        one.__class__(one.value, one.key, timestamp_ms=base + n * 1000)
+        for n, one in enumerate(orders.records(0, 30))
+    ]
     send(topic, sent)
     moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime((base + 12_000) // 1000))
     run = engine([orders.orders_table(name, topic, start={"timestamp": moment})])
@@ -197,7 +211,9 @@ def test_lost_range_can_be_recorded(engine, name):
     delete_records(topic, {0: 35})
     run.once()
     readers.check(run.table(), orders.rows(0, 20) + orders.rows(35, 15))
-    lost = [one for entry in run.table().ledger() for one in entry["change"].get("ranges", []) if one.get("lost")]
+    lost = [
+        one for entry in run.table().ledger() for one in entry["change"].get("ranges", []) if one.get("lost")
+    ]
     assert [(one["partition"], one["start"], one["end"]) for one in lost] == [(0, 20, 35)]
 
 
@@ -221,7 +237,11 @@ def test_partitions_added_later_are_read(engine, name):
     run = engine([orders.orders_table(name, topic)])
     run.once()
     admin().create_partitions([NewPartitions(topic, 3)])[topic].result(30)
-    wait(lambda: len(admin().list_topics(topic, timeout=10).topics[topic].partitions) == 3, 20, "the new partitions")
+    wait(
+        lambda: len(admin().list_topics(topic, timeout=10).topics[topic].partitions) == 3,
+        20,
+        "the new partitions",
+    )
     more = [one.__class__(one.value, one.key, partition=2) for one in orders.records(10, 10)]
     send(topic, more)
     run.once()
@@ -242,6 +262,11 @@ def test_large_and_tiny_records(engine, name):
     run = engine([orders.orders_table(name, topic)])
     run.once()
     blank = {"customer_id": None, "region": None, "ordered_at": None, "amount": None, "note": None}
-    readers.check(run.table(), [
-        orders.order_expected({**one, "note": long_note}), {"id": 2, **blank}, orders.order_expected({**order(3), "note": ""}),
-    ])
+    readers.check(
+        run.table(),
+        [
+            orders.order_expected({**one, "note": long_note}),
+            {"id": 2, **blank},
+            orders.order_expected({**order(3), "note": ""}),
+        ],
+    )

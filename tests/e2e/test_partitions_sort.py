@@ -15,7 +15,7 @@ import readers
 from produce import AvroWriter, Registry, Sent, create_topic, send
 from siltstone import json_table, table
 
-UTC = dt.timezone.utc
+UTC = dt.UTC
 COLUMNS = [
     {"name": "id", "type": "long", "required": True},
     {"name": "word", "type": "string"},
@@ -33,7 +33,9 @@ def rows(count: int, seed: int = 3) -> list[dict]:
     dice = random.Random(seed)
     made = []
     for number in range(count):
-        moment = dt.datetime(1969, 12, 30) + dt.timedelta(minutes=dice.randrange(60 * 24 * 5), microseconds=dice.randrange(10**6))
+        moment = dt.datetime(1969, 12, 30) + dt.timedelta(
+            minutes=dice.randrange(60 * 24 * 5), microseconds=dice.randrange(10**6)
+        )
         row = {
             "id": number,
             "word": dice.choice(["", "a", "ab", "abc", "abd", "äöü", "äöx", "𝄞 clef", "long " * 10]),
@@ -71,12 +73,34 @@ def ingest(engine, name, data, **changes):
 
 
 TRANSFORMS = [
-    "word", "number", "price", "day", "flag",
-    "truncate(2, word)", "truncate(10, number)", "truncate(50, price)", "truncate(1, raw)",
-    "bucket(4, word)", "bucket(4, number)", "bucket(4, price)", "bucket(4, day)", "bucket(4, at)", "bucket(4, local)",
-    "bucket(4, raw)", "bucket(4, id)",
-    "year(day)", "month(day)", "day(day)", "year(at)", "month(at)", "day(at)", "hour(at)",
-    "year(local)", "month(local)", "day(local)", "hour(local)",
+    "word",
+    "number",
+    "price",
+    "day",
+    "flag",
+    "truncate(2, word)",
+    "truncate(10, number)",
+    "truncate(50, price)",
+    "truncate(1, raw)",
+    "bucket(4, word)",
+    "bucket(4, number)",
+    "bucket(4, price)",
+    "bucket(4, day)",
+    "bucket(4, at)",
+    "bucket(4, local)",
+    "bucket(4, raw)",
+    "bucket(4, id)",
+    "year(day)",
+    "month(day)",
+    "day(day)",
+    "year(at)",
+    "month(at)",
+    "day(at)",
+    "hour(at)",
+    "year(local)",
+    "month(local)",
+    "day(local)",
+    "hour(local)",
 ]
 
 
@@ -86,7 +110,14 @@ def test_every_transform_puts_each_row_where_readers_look(engine, name):
     topic = create_topic()
     send(topic, [Sent(as_json(row)) for row in data])
     tables = [
-        json_table(f"{name}_{index}", topic, COLUMNS, dlq_mode="stop", partition_by=[transform], group=f"{name}-{index}")
+        json_table(
+            f"{name}_{index}",
+            topic,
+            COLUMNS,
+            dlq_mode="stop",
+            partition_by=[transform],
+            group=f"{name}-{index}",
+        )
         for index, transform in enumerate(TRANSFORMS)
     ]
     run = engine(tables)
@@ -159,15 +190,21 @@ def test_void_partition_and_names(engine, name):
     readers.check(lake, data)
 
 
-@pytest.mark.parametrize("keys", [
-    [("number", False, True), ("id", False, True)],
-    [("word", True, False), ("at", False, True), ("id", True, False)],
-    [("price", False, False), ("raw", True, True), ("id", False, True)],
-    [("flag", True, True), ("day", True, False), ("local", False, False), ("id", False, True)],
-], ids=["int", "string-time", "decimal-binary", "bool-date"])
+@pytest.mark.parametrize(
+    "keys",
+    [
+        [("number", False, True), ("id", False, True)],
+        [("word", True, False), ("at", False, True), ("id", True, False)],
+        [("price", False, False), ("raw", True, True), ("id", False, True)],
+        [("flag", True, True), ("day", True, False), ("local", False, False), ("id", False, True)],
+    ],
+    ids=["int", "string-time", "decimal-binary", "bool-date"],
+)
 def test_rows_are_sorted_inside_every_file(engine, name, keys):
     data = rows(400)
-    words = [f"{c} {'desc' if desc else 'asc'} nulls {'first' if first else 'last'}" for c, desc, first in keys]
+    words = [
+        f"{c} {'desc' if desc else 'asc'} nulls {'first' if first else 'last'}" for c, desc, first in keys
+    ]
     lake = ingest(engine, name, data, sort_by=words)
     files.check_sorted(lake, keys)
     orders_ = lake.metadata()["sort-orders"]
@@ -180,7 +217,11 @@ def test_rows_are_sorted_inside_every_file(engine, name, keys):
 
 def test_nan_and_signed_zero_sort_in_one_place(engine, name):
     topic = create_topic()
-    schema = {"type": "record", "name": "Row", "fields": [{"name": "id", "type": "long"}, {"name": "x", "type": ["null", "double"]}]}
+    schema = {
+        "type": "record",
+        "name": "Row",
+        "fields": [{"name": "id", "type": "long"}, {"name": "x", "type": ["null", "double"]}],
+    }
     writer = AvroWriter(schema, Registry().register(f"{topic}-value", schema))
     values = [1.0, float("nan"), -0.0, 0.0, None, float("-inf"), float("inf"), -1.5, float("nan"), None]
     send(topic, [Sent(writer({"id": n, "x": x})) for n, x in enumerate(values)])
@@ -195,13 +236,25 @@ def test_nan_and_signed_zero_sort_in_one_place(engine, name):
 def test_plans_pass_files_over(engine, name):
     """Partition values and column bounds let readers leave most files alone, and never a needed one."""
     topic = orders.topic_of(600, partitions=2)
-    run = engine([orders.orders_table(name, topic, partition_by=["day(ordered_at)", "bucket(4, customer_id)"], sort_by=["customer_id"])])
+    run = engine(
+        [
+            orders.orders_table(
+                name,
+                topic,
+                partition_by=["day(ordered_at)", "bucket(4, customer_id)"],
+                sort_by=["customer_id"],
+            )
+        ]
+    )
     run.once()
     lake = run.table()
     every = files.check_same_files(lake)
     expected = orders.rows(0, 600)
     start = dt.datetime(2026, 1, 3, tzinfo=UTC)
-    day = And(GreaterThanOrEqual("ordered_at", start.isoformat()), LessThan("ordered_at", (start + dt.timedelta(days=1)).isoformat()))
+    day = And(
+        GreaterThanOrEqual("ordered_at", start.isoformat()),
+        LessThan("ordered_at", (start + dt.timedelta(days=1)).isoformat()),
+    )
     cases = [
         (day, lambda row: start <= row["ordered_at"] < start + dt.timedelta(days=1), len(every) // 5),
         (EqualTo("customer_id", 17), lambda row: row["customer_id"] == 17, len(every) // 3),
@@ -236,7 +289,11 @@ def test_statistics_are_the_truth(engine, name):
             assert metrics["null_value_count"] == nulls, (name_, column)
             assert metrics["value_count"] == len(held), (name_, column)
             if values and column != "flag":
-                assert metrics["lower_bound"] <= min(values) and metrics["upper_bound"] >= max(values), (name_, column, metrics)
+                assert metrics["lower_bound"] <= min(values) and metrics["upper_bound"] >= max(values), (
+                    name_,
+                    column,
+                    metrics,
+                )
             assert actions[name_].get(f"null_count.{column}") == nulls, (name_, column)
             low, high = actions[name_].get(f"min.{column}"), actions[name_].get(f"max.{column}")
             if values and low is not None and column in ("id", "number", "price", "day", "word"):
@@ -249,9 +306,21 @@ def test_a_thousand_partitions(engine, name):
     """One flush into a thousand partitions, within the usual memory."""
     topic = create_topic(partitions=2)
     data = [{"id": n, "number": n % 1000} for n in range(3000)]
-    send(topic, [Sent(b'{"id": %d, "number": %d}' % (row["id"], row["number"]), partition=row["id"] % 2) for row in data])
+    send(
+        topic,
+        [
+            Sent(b'{"id": %d, "number": %d}' % (row["id"], row["number"]), partition=row["id"] % 2)
+            for row in data
+        ],
+    )
     columns = [{"name": "id", "type": "long"}, {"name": "number", "type": "int"}]
-    run = engine([json_table(name, topic, columns, partition_by=["number"], sort_by=["id"], freshness={"max_age": "1m"})])
+    run = engine(
+        [
+            json_table(
+                name, topic, columns, partition_by=["number"], sort_by=["id"], freshness={"max_age": "1m"}
+            )
+        ]
+    )
     run.once("--memory", "64MiB", timeout=240)
     lake = run.table()
     assert len(files.check_same_files(lake)) >= 1000
@@ -266,7 +335,13 @@ def test_partitions_can_change(engine, name):
     run = engine([orders.orders_table(name, topic, partition_by=["day(ordered_at)"])])
     run.once()
     send(topic, orders.records(100, 100))
-    run.write([orders.orders_table(name, topic, partition_by=["month(ordered_at)", "bucket(2, id)"], sort_by=["id"])])
+    run.write(
+        [
+            orders.orders_table(
+                name, topic, partition_by=["month(ordered_at)", "bucket(2, id)"], sort_by=["id"]
+            )
+        ]
+    )
     run.command("apply")
     run.once()
     assert len(run.table().metadata()["partition-specs"]) == 2

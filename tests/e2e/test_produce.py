@@ -10,13 +10,27 @@ import lab
 import orders
 from proxies import RegistryProxy, UnconditionalS3
 from produce import (
-    CODECS, ORDER_AVRO, AvroWriter, Registry, Sent, Transactions, brokers, create_topic, delete_records, end_offsets, order,
-    order_avro, send, unique,
+    CODECS,
+    ORDER_AVRO,
+    AvroWriter,
+    Registry,
+    Sent,
+    Transactions,
+    brokers,
+    create_topic,
+    delete_records,
+    end_offsets,
+    order,
+    order_avro,
+    send,
+    unique,
 )
 
 
 def consume(topic: str, count: int, partitions: int = 1) -> list[Sent]:
-    consumer = Consumer({"bootstrap.servers": brokers(), "group.id": unique("check"), "isolation.level": "read_committed"})
+    consumer = Consumer(
+        {"bootstrap.servers": brokers(), "group.id": unique("check"), "isolation.level": "read_committed"}
+    )
     consumer.assign([TopicPartition(topic, partition, 0) for partition in range(partitions)])
     found = []
     while len(found) < count:
@@ -25,7 +39,9 @@ def consume(topic: str, count: int, partitions: int = 1) -> list[Sent]:
         for one in got:
             assert not one.error(), one.error()
             headers = tuple(one.headers() or ())
-            found.append(Sent(one.value(), one.key(), headers, one.timestamp()[1], one.partition(), one.offset()))
+            found.append(
+                Sent(one.value(), one.key(), headers, one.timestamp()[1], one.partition(), one.offset())
+            )
     assert not [one for one in consumer.consume(1, 0.5) if not one.error()], "more records than expected"
     consumer.close()
     return sorted(found, key=lambda one: (one.partition, one.offset))
@@ -35,7 +51,12 @@ def consume(topic: str, count: int, partitions: int = 1) -> list[Sent]:
 def test_records_arrive_as_they_are(codec):
     topic = create_topic(partitions=2)
     headers = (("a", b"\x00\xff"), ("a", b""), ("b", None))
-    records = [Sent(b"one", b"k", headers, 5), Sent(None, b"k", (), 6), Sent(b"", None, (), 7, 1), Sent(b"\xff" * 5000, b"", (), 8, 1)]
+    records = [
+        Sent(b"one", b"k", headers, 5),
+        Sent(None, b"k", (), 6),
+        Sent(b"", None, (), 7, 1),
+        Sent(b"\xff" * 5000, b"", (), 8, 1),
+    ]
     sent = send(topic, records, codec)
     assert consume(topic, 4, 2) == sorted(sent, key=lambda one: (one.partition, one.offset))
 
@@ -72,9 +93,9 @@ def test_avro_orders_read_back():
 
 def test_registry_with_login():
     with pytest.raises(Exception, match="401"):
-        Registry(lab.address("REGISTRY_AUTH")).register("x", "\"string\"")
+        Registry(lab.address("REGISTRY_AUTH")).register("x", '"string"')
     login = (lab.address("REGISTRY_USER"), lab.address("REGISTRY_PASSWORD"))
-    assert Registry(lab.address("REGISTRY_AUTH"), login).register("x", "\"string\"") > 0
+    assert Registry(lab.address("REGISTRY_AUTH"), login).register("x", '"string"') > 0
 
 
 def test_registry_proxy_fails_on_demand():

@@ -13,7 +13,11 @@ def test_quickstart(binary, tmp_path):
     ended = run.run("quickstart", "--dir", str(target), "--orders", "2000", timeout=180)
     for word in ("DuckDB", "Spark", "PyIceberg", "iceberg", "delta"):
         assert word.lower() in ended.out.lower(), word
-    hints = [path for path in pathlib.Path(target).rglob("metadata/version-hint.text") if "__dead_letters" not in str(path)]
+    hints = [
+        path
+        for path in pathlib.Path(target).rglob("metadata/version-hint.text")
+        if "__dead_letters" not in str(path)
+    ]
     assert hints, list(pathlib.Path(target).rglob("*"))[:50]
     for hint in hints:
         place = hint.parent.parent

@@ -23,21 +23,51 @@ def test_every_reader_sees_every_value():
     ]
     expected = [
         {
-            "id": 1, "yes": True, "small": -5, "ratio": 1.5, "exact": 0.1,
-            "price": Decimal("1234567890123456789012345678.0123456789"), "day": dt.date(2026, 2, 28),
+            "id": 1,
+            "yes": True,
+            "small": -5,
+            "ratio": 1.5,
+            "exact": 0.1,
+            "price": Decimal("1234567890123456789012345678.0123456789"),
+            "day": dt.date(2026, 2, 28),
             "local": dt.datetime(2026, 2, 28, 1, 2, 3, 456789),
-            "instant": dt.datetime(2026, 2, 28, 1, 2, 3, 456789, tzinfo=dt.timezone.utc),
-            "words": "a ✓", "raw": b"\x00\xff", "inner": {"a": 1, "b": "x"},
-            "list": [Decimal("1.10"), Decimal("2.25")], "pairs": [("two", 2), ("one", 1)],
+            "instant": dt.datetime(2026, 2, 28, 1, 2, 3, 456789, tzinfo=dt.UTC),
+            "words": "a ✓",
+            "raw": b"\x00\xff",
+            "inner": {"a": 1, "b": "x"},
+            "list": [Decimal("1.10"), Decimal("2.25")],
+            "pairs": [("two", 2), ("one", 1)],
         },
-        {name: None for name in "yes small ratio exact price day local instant words raw inner list pairs".split()} | {"id": 2},
+        {
+            name: None
+            for name in [
+                "yes",
+                "small",
+                "ratio",
+                "exact",
+                "price",
+                "day",
+                "local",
+                "instant",
+                "words",
+                "raw",
+                "inner",
+                "list",
+                "pairs",
+            ]
+        }
+        | {"id": 2},
     ]
     spark.start()
     table = Table(Folder(str(spark.scratch() / "folders")), "readers.all")
-    spark.sql(f"create table folders.{table.name} ({COLUMNS}) using iceberg "
-              f"tblproperties ('write.data.path' = 'file://{spark.scratch()}/files')")
+    spark.sql(
+        f"create table folders.{table.name} ({COLUMNS}) using iceberg "
+        f"tblproperties ('write.data.path' = 'file://{spark.scratch()}/files')"
+    )
     spark.sql(f"insert into folders.{table.name} values {', '.join(written)}")
-    spark.sql(f"create table delta.`{readers.delta_url(table)}` using delta as select * from folders.{table.name}")
+    spark.sql(
+        f"create table delta.`{readers.delta_url(table)}` using delta as select * from folders.{table.name}"
+    )
 
     readers.check(table, expected, readers.ALL)
     wrong = [{**expected[0], "price": Decimal("1234567890123456789012345678.0123456788")}, expected[1]]

@@ -9,7 +9,9 @@ from siltstone import cluster, table, wait
 def record(name: str, **fields) -> dict:
     """A record schema; a field is an Avro type, or what `optional` gives."""
     columns = [
-        {"name": column, **kind} if isinstance(kind, dict) and "default" in kind else {"name": column, "type": kind}
+        {"name": column, **kind}
+        if isinstance(kind, dict) and "default" in kind
+        else {"name": column, "type": kind}
         for column, kind in fields.items()
     ]
     return {"type": "record", "name": name, "namespace": "e2e", "fields": columns}
@@ -31,11 +33,20 @@ def test_references(engine, name):
     registry.register(address, street, references=[("e2e.Country", country, 1)])
     schema_id = registry.register(f"{topic}-value", customer, references=[("e2e.Address", address, 1)])
 
-    whole = record("Customer", id="long", home=record("Address", street="string", country=land), work=["null", "e2e.Address"])
+    whole = record(
+        "Customer",
+        id="long",
+        home=record("Address", street="string", country=land),
+        work=["null", "e2e.Address"],
+    )
     writer = AvroWriter(whole, schema_id)
     rows = [
         {"id": 1, "home": {"street": "A", "country": {"code": "DE"}}, "work": None},
-        {"id": 2, "home": {"street": "B", "country": {"code": "FR"}}, "work": {"street": "C", "country": {"code": "IT"}}},
+        {
+            "id": 2,
+            "home": {"street": "B", "country": {"code": "FR"}},
+            "work": {"street": "C", "country": {"code": "IT"}},
+        },
     ]
     send(topic, [Sent(writer(row)) for row in rows])
     run = engine([table(name, topic)])
@@ -53,7 +64,9 @@ def test_basic_authentication(engine, name):
     where = {"url": url, "username": "${E2E_REGISTRY_USER}", "password": "${E2E_REGISTRY_PASSWORD}"}
     good = {"E2E_REGISTRY_USER": login[0], "E2E_REGISTRY_PASSWORD": login[1]}
 
-    run = engine([table(name, topic)], [cluster(registry=where)], env={**good, "E2E_REGISTRY_PASSWORD": "guess-9917"})
+    run = engine(
+        [table(name, topic)], [cluster(registry=where)], env={**good, "E2E_REGISTRY_PASSWORD": "guess-9917"}
+    )
     ended = run.once(code=1)
     assert "guess-9917" not in ended.said
     run = engine([table(name, topic)], [cluster(registry=where)], env=good)
@@ -66,7 +79,9 @@ def test_several_urls_are_tried_in_turn(engine, name):
     schema = record("Row", id="long")
     writer = AvroWriter(schema, Registry().register(f"{topic}-value", schema))
     send(topic, [Sent(writer({"id": 1}))])
-    run = engine([table(name, topic)], [cluster(registry={"url": ["http://127.0.0.1:9", lab.address("REGISTRY")]})])
+    run = engine(
+        [table(name, topic)], [cluster(registry={"url": ["http://127.0.0.1:9", lab.address("REGISTRY")]})]
+    )
     run.once()
     readers.check(run.table(), [{"id": 1}], readers.ICEBERG)
 
@@ -131,18 +146,40 @@ def test_schema_evolves_in_the_midst_of_a_topic(engine, name):
     topic = create_topic(partitions=2)
     registry = Registry()
     versions = [
-        (record("Row", id="long", count="int", ratio="float", gone="string"),
-         lambda n: {"id": n, "count": n, "ratio": 0.5, "gone": f"g{n}"}),
-        (record("Row", id="long", count="long", ratio="float", gone="string", added=optional("string")),
-         lambda n: {"id": n, "count": n + 2**40, "ratio": 0.25, "gone": f"g{n}", "added": f"a{n}"}),
-        (record("Row", id="long", count="long", ratio="double", added=optional("string"),
-                inner=optional(record("Inner", a="int"))),
-         lambda n: {"id": n, "count": n, "ratio": 0.1, "added": None, "inner": {"a": n}}),
-        (record("Row", id="long", count="long", ratio="double", added=optional("string"),
-                inner=optional(record("Inner", a="long", b=optional("string")))),
-         lambda n: {"id": n, "count": -n, "ratio": 1e300, "added": "x", "inner": {"a": 2**50, "b": "b"}}),
+        (
+            record("Row", id="long", count="int", ratio="float", gone="string"),
+            lambda n: {"id": n, "count": n, "ratio": 0.5, "gone": f"g{n}"},
+        ),
+        (
+            record("Row", id="long", count="long", ratio="float", gone="string", added=optional("string")),
+            lambda n: {"id": n, "count": n + 2**40, "ratio": 0.25, "gone": f"g{n}", "added": f"a{n}"},
+        ),
+        (
+            record(
+                "Row",
+                id="long",
+                count="long",
+                ratio="double",
+                added=optional("string"),
+                inner=optional(record("Inner", a="int")),
+            ),
+            lambda n: {"id": n, "count": n, "ratio": 0.1, "added": None, "inner": {"a": n}},
+        ),
+        (
+            record(
+                "Row",
+                id="long",
+                count="long",
+                ratio="double",
+                added=optional("string"),
+                inner=optional(record("Inner", a="long", b=optional("string"))),
+            ),
+            lambda n: {"id": n, "count": -n, "ratio": 1e300, "added": "x", "inner": {"a": 2**50, "b": "b"}},
+        ),
     ]
-    writers = [(AvroWriter(schema, registry.register(f"{topic}-value", schema)), make) for schema, make in versions]
+    writers = [
+        (AvroWriter(schema, registry.register(f"{topic}-value", schema)), make) for schema, make in versions
+    ]
     run = engine([table(name, topic, formats=["iceberg"])])
     rows, number = [], 0
 
@@ -185,8 +222,14 @@ def test_columns_are_added_in_both_formats(engine, name):
     large = record("Inner", a="int", b=optional("string"))
 
     def schema(inner, **more):
-        return record("Row", id="long", one=inner, many={"type": "array", "items": "e2e.Inner"},
-                      named={"type": "map", "values": "e2e.Inner"}, **more)
+        return record(
+            "Row",
+            id="long",
+            one=inner,
+            many={"type": "array", "items": "e2e.Inner"},
+            named={"type": "map", "values": "e2e.Inner"},
+            **more,
+        )
 
     first, second = schema(small), schema(large, added=optional("double"))
     old = AvroWriter(first, registry.register(f"{topic}-value", first))
@@ -195,17 +238,24 @@ def test_columns_are_added_in_both_formats(engine, name):
     send(topic, [Sent(old({"id": 0, "one": before, "many": [before], "named": {"k": before}}))])
     run = engine([table(name, topic)])
     run.once()
-    send(topic, [
-        Sent(new({"id": 1, "one": after, "many": [after, after], "named": {"k": after}, "added": 0.5})),
-        Sent(old({"id": 2, "one": before, "many": [], "named": {}})),
-    ])
+    send(
+        topic,
+        [
+            Sent(new({"id": 1, "one": after, "many": [after, after], "named": {"k": after}, "added": 0.5})),
+            Sent(old({"id": 2, "one": before, "many": [], "named": {}})),
+        ],
+    )
     run.once()
     full = {"a": 1, "b": None}
-    readers.check(run.table(), [
-        {"id": 0, "one": full, "many": [full], "named": {"k": full}, "added": None},
-        {"id": 1, "one": after, "many": [after, after], "named": {"k": after}, "added": 0.5},
-        {"id": 2, "one": full, "many": [], "named": {}, "added": None},
-    ], readers.ALL)
+    readers.check(
+        run.table(),
+        [
+            {"id": 0, "one": full, "many": [full], "named": {"k": full}, "added": None},
+            {"id": 1, "one": after, "many": [after, after], "named": {"k": after}, "added": 0.5},
+            {"id": 2, "one": full, "many": [], "named": {}, "added": None},
+        ],
+        readers.ALL,
+    )
     assert not run.table().dead_letters.exists()
 
 
@@ -231,12 +281,21 @@ def test_incompatible_schema_goes_to_the_dead_letters(engine, name):
     old, new = record("Row", id="long", what="string"), record("Row", id="long", what="boolean")
     first = AvroWriter(old, registry.register(f"{topic}-value", old))
     second = AvroWriter(new, registry.register(f"{topic}-value", new))
-    send(topic, [Sent(first({"id": 0, "what": "a"})), Sent(second({"id": 1, "what": True})), Sent(first({"id": 2, "what": "b"}))])
+    send(
+        topic,
+        [
+            Sent(first({"id": 0, "what": "a"})),
+            Sent(second({"id": 1, "what": True})),
+            Sent(first({"id": 2, "what": "b"})),
+        ],
+    )
     run = engine([table(name, topic)])
     run.once()
     readers.check(run.table(), [{"id": 0, "what": "a"}, {"id": 2, "what": "b"}])
     rejected = readers.ICEBERG["PyIceberg"](run.table().dead_letters).to_pylist()
-    assert [(one["offset"], one["reason"], one["schema_id"]) for one in rejected] == [(1, "incompatible_schema", second.schema_id)]
+    assert [(one["offset"], one["reason"], one["schema_id"]) for one in rejected] == [
+        (1, "incompatible_schema", second.schema_id)
+    ]
 
 
 def test_latest_schema_for_bare_payloads(engine, name):

@@ -12,7 +12,10 @@ import pytest
 
 
 def keys() -> dict:
-    return {"AWS_ACCESS_KEY_ID": lab.address("S3_ACCESS_KEY"), "AWS_SECRET_ACCESS_KEY": lab.address("S3_SECRET_KEY")}
+    return {
+        "AWS_ACCESS_KEY_ID": lab.address("S3_ACCESS_KEY"),
+        "AWS_SECRET_ACCESS_KEY": lab.address("S3_SECRET_KEY"),
+    }
 
 
 def test_tables_in_a_bucket(engine, name, bucket):
@@ -51,6 +54,7 @@ def test_two_workers_in_a_bucket(engine, name, bucket):
 def test_store_without_conditional_puts_is_refused(engine, name, bucket, refuses):
     fake = UnconditionalS3(refuses)
     try:
+
         class Fake(type(bucket)):
             @property
             def destination(self):
@@ -68,6 +72,10 @@ def test_store_without_conditional_puts_is_refused(engine, name, bucket, refuses
 
 def test_wrong_key_fails(engine, name, bucket):
     topic = orders.topic_of(1)
-    run = engine([orders.orders_table(name, topic)], store=bucket, env={**keys(), "AWS_SECRET_ACCESS_KEY": "guess-2718"})
+    run = engine(
+        [orders.orders_table(name, topic)],
+        store=bucket,
+        env={**keys(), "AWS_SECRET_ACCESS_KEY": "guess-2718"},
+    )
     ended = run.once(code=None)
     assert ended.code in (1, 2) and "guess-2718" not in ended.said

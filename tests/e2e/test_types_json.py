@@ -11,7 +11,7 @@ import readers
 from produce import Registry, Sent, create_topic, framed, send
 from siltstone import json_table, table
 
-UTC = dt.timezone.utc
+UTC = dt.UTC
 
 COLUMNS = [
     {"name": "id", "type": "long", "required": True},
@@ -32,13 +32,23 @@ COLUMNS = [
     {"name": "prices", "type": "map<string, decimal(12, 4)>"},
     {
         "name": "customer",
-        "type": {"struct": [
-            {"name": "id", "type": "uuid"},
-            {"name": "since", "type": "date"},
-            {"name": "addresses", "type": {"list": {"struct": [
-                {"name": "city", "type": "string"}, {"name": "floor", "type": "int"},
-            ]}}},
-        ]},
+        "type": {
+            "struct": [
+                {"name": "id", "type": "uuid"},
+                {"name": "since", "type": "date"},
+                {
+                    "name": "addresses",
+                    "type": {
+                        "list": {
+                            "struct": [
+                                {"name": "city", "type": "string"},
+                                {"name": "floor", "type": "int"},
+                            ]
+                        }
+                    },
+                },
+            ]
+        },
     },
 ]
 NAMES = [column["name"] for column in COLUMNS]
@@ -53,42 +63,88 @@ def row(**values) -> dict:
 CASES = [
     ('{"id": 1}', row(id=1)),
     (json.dumps({name: None for name in NAMES} | {"id": 2}), row(id=2)),
-    ('{"id": 3, "yes": true, "small": -2147483648, "large": -9223372036854775808}',
-     row(id=3, yes=True, small=-(2**31), large=-(2**63))),
-    ('{"id": 4, "yes": false, "small": 2147483647, "large": 9223372036854775807}',
-     row(id=4, yes=False, small=2**31 - 1, large=2**63 - 1)),
+    (
+        '{"id": 3, "yes": true, "small": -2147483648, "large": -9223372036854775808}',
+        row(id=3, yes=True, small=-(2**31), large=-(2**63)),
+    ),
+    (
+        '{"id": 4, "yes": false, "small": 2147483647, "large": 9223372036854775807}',
+        row(id=4, yes=False, small=2**31 - 1, large=2**63 - 1),
+    ),
     ('{"id": 5, "large": 9007199254740993}', row(id=5, large=2**53 + 1)),
     ('{"id": 6, "ratio": 0.1, "exact": 0.1}', row(id=6, ratio=0.1, exact=0.1)),
-    ('{"id": 7, "exact": 1.7976931348623157e308, "ratio": -1.5E-3}', row(id=7, exact=1.7976931348623157e308, ratio=-1.5e-3)),
+    (
+        '{"id": 7, "exact": 1.7976931348623157e308, "ratio": -1.5E-3}',
+        row(id=7, exact=1.7976931348623157e308, ratio=-1.5e-3),
+    ),
     ('{"id": 8, "exact": 5e-324}', row(id=8, exact=5e-324)),
     ('{"id": 9, "exact": -0.0}', row(id=9, exact=-0.0)),
     ('{"id": 10, "exact": 12345678901234567890}', row(id=10, exact=12345678901234567890.0)),
-    ('{"id": 11, "price": 99999999.99, "huge": 99999999999999999999999999999999999999}',
-     row(id=11, price=Decimal("99999999.99"), huge=Decimal(10**38 - 1))),
-    ('{"id": 12, "price": -0.01, "huge": -99999999999999999999999999999999999999}',
-     row(id=12, price=Decimal("-0.01"), huge=Decimal(1 - 10**38))),
-    ('{"id": 13, "price": 5, "fine": 12345678901234567890.123456789012345678}',
-     row(id=13, price=Decimal("5.00"), fine=Decimal("12345678901234567890.123456789012345678"))),
-    ('{"id": 14, "price": "12.34", "fine": "0.000000000000000001"}',
-     row(id=14, price=Decimal("12.34"), fine=Decimal("0.000000000000000001"))),
+    (
+        '{"id": 11, "price": 99999999.99, "huge": 99999999999999999999999999999999999999}',
+        row(id=11, price=Decimal("99999999.99"), huge=Decimal(10**38 - 1)),
+    ),
+    (
+        '{"id": 12, "price": -0.01, "huge": -99999999999999999999999999999999999999}',
+        row(id=12, price=Decimal("-0.01"), huge=Decimal(1 - 10**38)),
+    ),
+    (
+        '{"id": 13, "price": 5, "fine": 12345678901234567890.123456789012345678}',
+        row(id=13, price=Decimal("5.00"), fine=Decimal("12345678901234567890.123456789012345678")),
+    ),
+    (
+        '{"id": 14, "price": "12.34", "fine": "0.000000000000000001"}',
+        row(id=14, price=Decimal("12.34"), fine=Decimal("0.000000000000000001")),
+    ),
     ('{"id": 15, "price": 1.5e2}', row(id=15, price=Decimal("150.00"))),
-    ('{"id": 16, "day": "2024-02-29", "instant": "2026-01-02T03:04:05Z"}',
-     row(id=16, day=dt.date(2024, 2, 29), instant=dt.datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC))),
-    ('{"id": 17, "instant": "2026-01-02T03:04:05.678901+05:30"}',
-     row(id=17, instant=dt.datetime(2026, 1, 1, 21, 34, 5, 678901, tzinfo=UTC))),
-    ('{"id": 18, "instant": "1969-12-31T23:59:59.999999-00:00"}',
-     row(id=18, instant=dt.datetime(1969, 12, 31, 23, 59, 59, 999999, tzinfo=UTC))),
-    ('{"id": 19, "local": "2026-10-25T02:30:00.5"}', row(id=19, local=dt.datetime(2026, 10, 25, 2, 30, 0, 500000))),
-    ('{"id": 20, "words": "\\u00fc \\ud834\\udd1e \\n \\" \\\\ \\/ \\u0000"}', row(id=20, words='ü 𝄞 \n " \\ / \0')),
+    (
+        '{"id": 16, "day": "2024-02-29", "instant": "2026-01-02T03:04:05Z"}',
+        row(id=16, day=dt.date(2024, 2, 29), instant=dt.datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)),
+    ),
+    (
+        '{"id": 17, "instant": "2026-01-02T03:04:05.678901+05:30"}',
+        row(id=17, instant=dt.datetime(2026, 1, 1, 21, 34, 5, 678901, tzinfo=UTC)),
+    ),
+    (
+        '{"id": 18, "instant": "1969-12-31T23:59:59.999999-00:00"}',
+        row(id=18, instant=dt.datetime(1969, 12, 31, 23, 59, 59, 999999, tzinfo=UTC)),
+    ),
+    (
+        '{"id": 19, "local": "2026-10-25T02:30:00.5"}',
+        row(id=19, local=dt.datetime(2026, 10, 25, 2, 30, 0, 500000)),
+    ),
+    (
+        '{"id": 20, "words": "\\u00fc \\ud834\\udd1e \\n \\" \\\\ \\/ \\u0000"}',
+        row(id=20, words='ü 𝄞 \n " \\ / \0'),
+    ),
     ('{"id": 21, "words": ""}', row(id=21, words="")),
     (json.dumps({"id": 22, "words": "ä✓𝄞"}, ensure_ascii=False), row(id=22, words="ä✓𝄞")),
-    (json.dumps({"id": 23, "raw": base64.b64encode(b"\x00\xff\xfe").decode()}), row(id=23, raw=b"\x00\xff\xfe")),
-    ('{"id": 24, "numbers": [1, null, 3], "prices": {"a": 1.5, "b": null}}',
-     row(id=24, numbers=[1, None, 3], prices={"a": Decimal("1.5000"), "b": None})),
+    (
+        json.dumps({"id": 23, "raw": base64.b64encode(b"\x00\xff\xfe").decode()}),
+        row(id=23, raw=b"\x00\xff\xfe"),
+    ),
+    (
+        '{"id": 24, "numbers": [1, null, 3], "prices": {"a": 1.5, "b": null}}',
+        row(id=24, numbers=[1, None, 3], prices={"a": Decimal("1.5000"), "b": None}),
+    ),
     ('{"id": 25, "numbers": [], "prices": {}}', row(id=25, numbers=[], prices={})),
-    ('{"id": 26, "customer": {"id": "%s", "since": "2020-01-31", "addresses": [{"city": "Köln", "floor": 3}, {"city": null}, {}, null]}}' % WHO,
-     row(id=26, customer={"id": WHO, "since": dt.date(2020, 1, 31),
-                          "addresses": [{"city": "Köln", "floor": 3}, {"city": None, "floor": None}, {"city": None, "floor": None}, None]})),
+    (
+        '{"id": 26, "customer": {"id": "%s", "since": "2020-01-31", "addresses": [{"city": "Köln", "floor": 3}, {"city": null}, {}, null]}}'
+        % WHO,
+        row(
+            id=26,
+            customer={
+                "id": WHO,
+                "since": dt.date(2020, 1, 31),
+                "addresses": [
+                    {"city": "Köln", "floor": 3},
+                    {"city": None, "floor": None},
+                    {"city": None, "floor": None},
+                    None,
+                ],
+            },
+        ),
+    ),
     ('{"id": 27, "customer": {}}', row(id=27, customer={"id": None, "since": None, "addresses": None})),
     ('{"unknown": {"deep": [1, {"id": 99}]}, "id": 28, "also": "x"}', row(id=28)),
     ('\n {"id" : 29 ,\t"large":\r\n 7 }  \n', row(id=29, large=7)),
@@ -129,10 +185,15 @@ def test_extra_fields_can_be_rejected(engine, name):
 
 def test_json_schema_from_the_registry(engine, name):
     schema = {
-        "$schema": "http://json-schema.org/draft-07/schema#", "title": "Reading", "type": "object",
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "title": "Reading",
+        "type": "object",
         "properties": {
-            "id": {"type": "integer"}, "value": {"type": "number"}, "label": {"type": ["string", "null"]},
-            "at": {"type": "string", "format": "date-time"}, "flags": {"type": "array", "items": {"type": "boolean"}},
+            "id": {"type": "integer"},
+            "value": {"type": "number"},
+            "label": {"type": ["string", "null"]},
+            "at": {"type": "string", "format": "date-time"},
+            "flags": {"type": "array", "items": {"type": "boolean"}},
         },
         "required": ["id", "value"],
     }
@@ -145,10 +206,19 @@ def test_json_schema_from_the_registry(engine, name):
     send(topic, [Sent(framed(schema_id, json.dumps(row).encode())) for row in rows])
     run = engine([table(name, topic, "json")])
     run.once()
-    readers.check(run.table(), [
-        {"id": 1, "value": 2.5, "label": "a", "at": dt.datetime(2026, 1, 1, tzinfo=UTC), "flags": [True, False]},
-        {"id": 2, "value": 3.0, "label": None, "at": None, "flags": None},
-    ])
+    readers.check(
+        run.table(),
+        [
+            {
+                "id": 1,
+                "value": 2.5,
+                "label": "a",
+                "at": dt.datetime(2026, 1, 1, tzinfo=UTC),
+                "flags": [True, False],
+            },
+            {"id": 2, "value": 3.0, "label": None, "at": None, "flags": None},
+        ],
+    )
 
 
 def test_raw_records_become_one_column(engine, name):

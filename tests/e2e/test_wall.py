@@ -31,7 +31,9 @@ class Tokens:
         found = [token for token in self.made if token in text]
         if found:
             at = text.index(found[0])
-            raise AssertionError(f"{len(found)} tokens in {what}, such as: ...{text[max(0, at - 200):at + 60]}...")
+            raise AssertionError(
+                f"{len(found)} tokens in {what}, such as: ...{text[max(0, at - 200) : at + 60]}..."
+            )
 
 
 def everything_told(run, worker=None) -> list[tuple[str, str]]:
@@ -61,36 +63,66 @@ def test_json_records(engine, name):
     tokens = Tokens()
     topic = create_topic(partitions=2)
     columns = [
-        {"name": "id", "type": "long"}, {"name": "region", "type": "string"}, {"name": "note", "type": "string"},
-        {"name": "amount", "type": "decimal(20, 2)"}, {"name": "inner", "type": {"struct": [{"name": "a", "type": "string"}]}},
+        {"name": "id", "type": "long"},
+        {"name": "region", "type": "string"},
+        {"name": "note", "type": "string"},
+        {"name": "amount", "type": "decimal(20, 2)"},
+        {"name": "inner", "type": {"struct": [{"name": "a", "type": "string"}]}},
         {"name": "tags", "type": "map<string, string>"},
     ]
 
     def good(n: int) -> Sent:
         value = {
-            "id": tokens.number(), "region": tokens(), "note": tokens(), "amount": tokens.number(),
-            "inner": {"a": tokens()}, "tags": {tokens(): tokens()}, tokens(): tokens(),
+            "id": tokens.number(),
+            "region": tokens(),
+            "note": tokens(),
+            "amount": tokens.number(),
+            "inner": {"a": tokens()},
+            "tags": {tokens(): tokens()},
+            tokens(): tokens(),
         }
         headers = ((tokens(), tokens().encode()),)
         return Sent(json.dumps(value).encode(), tokens().encode(), headers, partition=n % 2)
 
     def bad(n: int) -> Sent:
         values = [
-            tokens().encode(), f'{{"id": "{tokens()}"}}'.encode(), f'{{"id": 1, "region": {{"{tokens()}": 1}}}}'.encode(),
-            f'{{"id": {tokens.number()}99999, "note": "{tokens()}"}}'.encode(), f'{{"note": "{tokens()}'.encode(),
-            f'{{"amount": "{tokens()}"}}'.encode(), f'["{tokens()}"]'.encode(), f'{{"note": "{tokens()}\\q"}}'.encode(),
-            b'{"note": "' + tokens().encode() + b'\xff"}', f'{{"{tokens()}": }}'.encode(),
+            tokens().encode(),
+            f'{{"id": "{tokens()}"}}'.encode(),
+            f'{{"id": 1, "region": {{"{tokens()}": 1}}}}'.encode(),
+            f'{{"id": {tokens.number()}99999, "note": "{tokens()}"}}'.encode(),
+            f'{{"note": "{tokens()}'.encode(),
+            f'{{"amount": "{tokens()}"}}'.encode(),
+            f'["{tokens()}"]'.encode(),
+            f'{{"note": "{tokens()}\\q"}}'.encode(),
+            b'{"note": "' + tokens().encode() + b'\xff"}',
+            f'{{"{tokens()}": }}'.encode(),
         ]
-        return Sent(values[n % len(values)], tokens().encode(), ((tokens(), tokens().encode()),), partition=n % 2)
+        return Sent(
+            values[n % len(values)], tokens().encode(), ((tokens(), tokens().encode()),), partition=n % 2
+        )
 
     send(topic, [one(n) for n in range(40) for one in (good, bad)])
-    run = engine([json_table(
-        name, topic, columns, kafka_metadata=True, partition_by=["truncate(24, region)"], sort_by=["note"],
-        files={"bloom_filters": ["note"]},
-    )], env=TRACE)
+    run = engine(
+        [
+            json_table(
+                name,
+                topic,
+                columns,
+                kafka_metadata=True,
+                partition_by=["truncate(24, region)"],
+                sort_by=["note"],
+                files={"bloom_filters": ["note"]},
+            )
+        ],
+        env=TRACE,
+    )
     worker = run.worker()
     wait(lambda: run.table().exists() and readers.count(run.table()) == 40, 60, "the rows")
-    wait(lambda: run.table().dead_letters.exists() and readers.count(run.table().dead_letters) == 40, 30, "the dead letters")
+    wait(
+        lambda: run.table().dead_letters.exists() and readers.count(run.table().dead_letters) == 40,
+        30,
+        "the dead letters",
+    )
     send(topic, [good(n) for n in range(10)])
     wait(lambda: readers.count(run.table()) == 50, 30, "more rows")
     told = everything_told(run, worker)
@@ -109,7 +141,9 @@ def test_extra_members_that_are_rejected(engine, name):
     topic = create_topic()
     send(topic, [Sent(f'{{"id": 1, "{tokens()}": "{tokens()}"}}'.encode()) for _ in range(5)])
     for mode in ("dead_letter", "skip", "stop"):
-        spec = json_table(f"{name}_{mode}", topic, [{"name": "id", "type": "long"}], extra_fields="reject", dlq_mode=mode)
+        spec = json_table(
+            f"{name}_{mode}", topic, [{"name": "id", "type": "long"}], extra_fields="reject", dlq_mode=mode
+        )
         run = engine([spec], env=TRACE)
         ended = run.once(code=None)
         assert ended.code == (1 if mode == "stop" else 0)
@@ -124,11 +158,23 @@ def test_avro_schemas_and_records(engine, name):
 
     def schema(note_type, **more) -> dict:
         return {
-            "type": "record", "name": "Row", "namespace": "e2e", "doc": tokens(), "owner": tokens(),
+            "type": "record",
+            "name": "Row",
+            "namespace": "e2e",
+            "doc": tokens(),
+            "owner": tokens(),
             "fields": [
                 {"name": "id", "type": "long", "doc": tokens()},
                 {"name": "note", "type": note_type, "doc": tokens(), **more},
-                {"name": "kind", "type": {"type": "enum", "name": "Kind", "doc": tokens(), "symbols": [tokens(), tokens()]}},
+                {
+                    "name": "kind",
+                    "type": {
+                        "type": "enum",
+                        "name": "Kind",
+                        "doc": tokens(),
+                        "symbols": [tokens(), tokens()],
+                    },
+                },
             ],
         }
 
@@ -142,19 +188,37 @@ def test_avro_schemas_and_records(engine, name):
 
     other = schema({"type": "map", "values": "string"}, default={tokens(): tokens()})
     incompatible = AvroWriter(other, registry.register(f"{topic}-value", other))
-    recursive = {"type": "record", "name": "Loop", "doc": tokens(), "fields": [
-        {"name": "id", "type": "long", "doc": tokens()}, {"name": "next", "type": ["null", "Loop"], "doc": tokens()}]}
+    recursive = {
+        "type": "record",
+        "name": "Loop",
+        "doc": tokens(),
+        "fields": [
+            {"name": "id", "type": "long", "doc": tokens()},
+            {"name": "next", "type": ["null", "Loop"], "doc": tokens()},
+        ],
+    }
     looping = AvroWriter(recursive, registry.register(f"{topic}-loop", recursive))
     records = [
-        good(), Sent(incompatible({"id": 1, "note": {tokens(): tokens()}, "kind": other["fields"][2]["type"]["symbols"][1]})),
+        good(),
+        Sent(
+            incompatible(
+                {"id": 1, "note": {tokens(): tokens()}, "kind": other["fields"][2]["type"]["symbols"][1]}
+            )
+        ),
         Sent(looping({"id": 1, "next": {"id": 2, "next": None}})),
-        Sent(framed(writer.schema_id, b"\x02\x00\x40" + tokens().encode())), Sent(b"\0\0" + tokens().encode()), good(),
+        Sent(framed(writer.schema_id, b"\x02\x00\x40" + tokens().encode())),
+        Sent(b"\0\0" + tokens().encode()),
+        good(),
     ]
     send(topic, records)
     run = engine([table(name, topic, dlq_mode="dead_letter")], env=TRACE)
     worker = run.worker()
     wait(lambda: run.table().exists() and readers.count(run.table()) == 2, 60, "the rows")
-    wait(lambda: run.table().dead_letters.exists() and readers.count(run.table().dead_letters) == 4, 30, "the dead letters")
+    wait(
+        lambda: run.table().dead_letters.exists() and readers.count(run.table().dead_letters) == 4,
+        30,
+        "the dead letters",
+    )
     told = everything_told(run, worker)
     assert worker.stop() == 0
     told.append(("the worker's log", worker.said()))
@@ -173,7 +237,11 @@ def test_secrets_of_the_spec(engine, name):
     from siltstone import cluster
 
     registry = {"url": "http://127.0.0.1:9", "username": "${E2E_USER}", "password": "${E2E_PASSWORD}"}
-    run = engine([orders.orders_table(name, topic)], [cluster(registry=registry)], env={**TRACE, "E2E_USER": tokens(), "E2E_PASSWORD": password})
+    run = engine(
+        [orders.orders_table(name, topic)],
+        [cluster(registry=registry)],
+        env={**TRACE, "E2E_USER": tokens(), "E2E_PASSWORD": password},
+    )
     tokens.check("a run", run.once().said)
     tokens.check("the ledger", repr(run.table().ledger()))
     written = run.spec.read_text().replace("${E2E_PASSWORD}", tokens())

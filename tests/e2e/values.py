@@ -33,13 +33,17 @@ def canonical_row(row: dict, fields: list[dict]) -> tuple:
     unknown = set(row) - set(names)
     missing = set(names) - set(row)
     if unknown or missing:
-        raise AssertionError(f"columns differ from the schema: unknown {sorted(unknown)}, missing {sorted(missing)}")
+        raise AssertionError(
+            f"columns differ from the schema: unknown {sorted(unknown)}, missing {sorted(missing)}"
+        )
     pairs = []
     for field in fields:
         try:
             pairs.append((field["name"], canonical(row[field["name"]], field["type"])))
         except (AssertionError, TypeError, ValueError, KeyError, struct.error) as fault:
-            raise AssertionError(f"column {field['name']} ({_kind(field['type'])}): {row[field['name']]!r}: {fault}") from fault
+            raise AssertionError(
+                f"column {field['name']} ({_kind(field['type'])}): {row[field['name']]!r}: {fault}"
+            ) from fault
     return tuple(pairs)
 
 
@@ -49,7 +53,9 @@ def assert_same_rows(actual: list[tuple], expected: list[tuple], who: str) -> No
     if left == right:
         return
     extra, missing = list((left - right).elements()), list((right - left).elements())
-    lines = [f"{who}: {len(actual)} rows, expected {len(expected)}; {len(extra)} too many, {len(missing)} missing"]
+    lines = [
+        f"{who}: {len(actual)} rows, expected {len(expected)}; {len(extra)} too many, {len(missing)} missing"
+    ]
     if extra and missing:
         lines.extend(_first_difference(extra, missing))
     else:
@@ -60,6 +66,7 @@ def assert_same_rows(actual: list[tuple], expected: list[tuple], who: str) -> No
 
 def _first_difference(extra, missing):
     """The pair of rows that agree most, column by column: what a person would look at."""
+
     def agreement(a, b):
         return sum(x == y for x, y in zip(a, b))
 
@@ -155,7 +162,7 @@ def _timestamp(value, _):
 def _timestamptz(value, _):
     if not isinstance(value, dt.datetime) or value.tzinfo is None:
         raise TypeError("not a timestamp with zone")
-    return value.astimezone(dt.timezone.utc).isoformat(sep=" ", timespec="microseconds")
+    return value.astimezone(dt.UTC).isoformat(sep=" ", timespec="microseconds")
 
 
 def _string(value, _):
