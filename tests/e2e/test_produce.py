@@ -25,6 +25,7 @@ from produce import (
     send,
     unique,
 )
+from siltstone import wait
 
 
 def consume(topic: str, count: int, partitions: int = 1) -> list[Sent]:
@@ -70,7 +71,7 @@ def test_aborted_records_are_hidden_and_leave_gaps():
     assert [one.offset for one in kept] == list(range(11, 21))
     assert consume(topic, 10) == kept
     transactions.close()
-    assert end_offsets(topic, 1) == {0: 28}
+    wait(lambda: end_offsets(topic, 1) == {0: 28}, 10, "the abort's mark")
 
 
 def test_records_can_be_deleted():
