@@ -1,1 +1,27 @@
-//! Siltstone: lakehouse.
+//! The lakehouse: one ledger per table, and the table formats that show it.
+//!
+//! 1. [`store`] opens the user's bucket and proves that it honours conditional puts.
+//! 2. [`ledger`] is the one place where a table changes; creating an entry is the commit.
+//! 3. [`format::TableFormat`] shows ledger entries as a table format: idempotent replay, no decisions.
+//! 4. [`details`] holds what formats need of a file beyond its ledger entry, by cache or by footer.
+//!
+//! Absent on purpose: Kafka, record decoding, the control plane.
+
+pub mod crash;
+pub mod delta;
+pub mod details;
+pub mod error;
+#[cfg(any(test, feature = "test-util"))]
+pub mod faults;
+pub mod format;
+pub mod iceberg;
+pub mod ledger;
+pub mod store;
+
+pub use crate::iceberg::IcebergTable;
+pub use delta::DeltaTable;
+pub use details::DetailsCache;
+pub use error::{LakeError, StoreFault};
+pub use format::{ProjectionOptions, TableFormat};
+pub use ledger::{Committed, Coverage, Ledger, LedgerState, SourcePartition};
+pub use store::TableStore;

@@ -1,0 +1,66 @@
+//! Delta checkpoints and look-ups beyond the log's tail, by the `deltalake` crate over our store.
+//!
+//! The crate finds a store by the URL's scheme, and knows few without its cloud features. It is given the store
+//! itself, and a `memory:` URL of which only the path counts.
+//!
+//! Its errors may quote the log, so only their step is kept.
+
+use std::sync::Arc;
+
+use deltalake::{DeltaTable, DeltaTableBuilder, protocol::checkpoints};
+use object_store::{ObjectStore, path::Path};
+use url::Url;
+
+use crate::{crash_point, error::LakeError};
+
+/// What the table's own metadata says, read through its checkpoint.
+pub(super) struct Stored {
+    pub(super) shown: Option<u64>,
+    pub(super) app_id: String,
+    pub(super) partition_columns: Vec<String>,
+    pub(super) schema_id: i32,
+}
+
+/// Keys of the table's configuration by which it is known again.
+pub(super) const CONFIG_TABLE_UUID: &str = "siltstone.table-uuid";
+pub(super) const CONFIG_SCHEMA_ID: &str = "siltstone.schema-id";
+
+/// Writes a checkpoint of the newest version.
+pub(super) async fn write(store: Arc<dyn ObjectStore>, table_location: &Path) -> Result<(), LakeError> {
+    let table = open(store, table_location).await?;
+    crash_point!("delta.before_checkpoint");
+    checkpoints::create_checkpoint(&table, None)
+        .await
+        .map_err(|_| LakeError::data(table_location, "the delta checkpoint could not be made"))
+}
+
+/// What shows a table whose last commit of ours is too far back in the log. `None`: not ours.
+pub(super) async fn stored(
+    store: Arc<dyn ObjectStore>,
+    table_location: &Path,
+) -> Result<Option<Stored>, LakeError> {
+    let table = open(store, table_location).await?;
+    let unreadable = || LakeError::data(table_location, "the delta log cannot be read");
+    let snapshot = table.snapshot().map_err(|_| unreadable())?;
+    let configuration = snapshot.metadata().configuration();
+    let Some(uuid) = configuration.get(CONFIG_TABLE_UUID) else { return Ok(None) };
+    let app_id = format!("{}{uuid}", super::actions::APP_ID_PREFIX);
+    let log_store = table.log_store();
+    let version = snapshot.snapshot().transaction_version(log_store.as_ref(), &app_id).await;
+    let version = version.map_err(|_| unreadable())?;
+    Ok(Some(Stored {
+        shown: version.and_then(|version| u64::try_from(version).ok()),
+        app_id,
+        partition_columns: snapshot.metadata().partition_columns().to_vec(),
+        schema_id: configuration.get(CONFIG_SCHEMA_ID).and_then(|id| id.parse().ok()).unwrap_or(-1),
+    }))
+}
+
+/// The table as the crate sees it, without its files.
+async fn open(store: Arc<dyn ObjectStore>, table_location: &Path) -> Result<DeltaTable, LakeError> {
+    let unreadable = |_| LakeError::data(table_location, "the delta log cannot be read");
+    let mut url = Url::parse("memory:///").map_err(|_| LakeError::internal(table_location, "not a URL"))?;
+    url.set_path(&format!("/{table_location}/data/"));
+    let builder = DeltaTableBuilder::from_url(url.clone()).map_err(unreadable)?;
+    builder.with_storage_backend(store, url).without_files().load().await.map_err(unreadable)
+}

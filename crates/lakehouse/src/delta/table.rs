@@ -1,0 +1,357 @@
+//! The projection itself: steps 1 to 5 of the module above.
+
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use object_store::{ObjectStore, path::Path};
+use siltstone_protocol::{Entry, Format};
+
+use super::{
+    actions::{self, Action, Seen},
+    checkpoint,
+    draft::{Context, app_id},
+    log::Log,
+    schema,
+};
+use crate::{
+    crash_point,
+    details::DetailsCache,
+    error::{LakeError, StoreFault},
+    format::{ProjectionOptions, TableFormat},
+    ledger::{Ledger, LedgerState},
+};
+
+/// Versions shown that no `txn` in the log says yet, at most: bounds what a restart looks at again.
+pub(super) const UNLOGGED_MAX: u64 = 200;
+/// Ledger entries taken at once.
+const ENTRIES_AT_ONCE: u64 = 256;
+/// Puts of one log version without an outcome before giving up.
+const UNKNOWNS_MAX: u32 = 4;
+const WAIT: Duration = Duration::from_millis(50);
+/// A checkpoint every so many log versions.
+const CHECKPOINT_EVERY: u64 = 100;
+
+/// A table shown as Delta.
+#[derive(Debug)]
+pub struct DeltaTable {
+    log: Log,
+    location: Path,
+    options: ProjectionOptions,
+    checkpoint_every: u64,
+    checkpoint_running: Arc<AtomicBool>,
+    /// What is known of the log; `None` before the first look.
+    head: Option<Head>,
+}
+
+/// The log as far as it is known.
+#[derive(Debug, Clone)]
+struct Head {
+    log_version: u64,
+    /// Ledger version shown.
+    shown: u64,
+    /// Ledger version that the newest `txn` says.
+    logged: u64,
+    app_id: String,
+    partition_columns: Vec<String>,
+    schema_id: i32,
+}
+
+impl DeltaTable {
+    /// The Delta table of the table at `table_location`. `table_url` is for readers; the log names files
+    /// relative to it, so it is not stored.
+    pub fn new(
+        store: Arc<dyn ObjectStore>,
+        table_location: Path,
+        _table_url: String,
+        options: ProjectionOptions,
+    ) -> Self {
+        Self {
+            log: Log::new(store, &table_location),
+            location: table_location,
+            options,
+            checkpoint_every: CHECKPOINT_EVERY,
+            checkpoint_running: Arc::default(),
+            head: None,
+        }
+    }
+
+    /// With a Delta checkpoint every `versions` log versions (at least 1).
+    #[must_use]
+    pub fn checkpoint_every(mut self, versions: u64) -> Self {
+        self.checkpoint_every = versions.max(1);
+        self
+    }
+
+    /// Writes a Delta checkpoint of the newest version now.
+    ///
+    /// # Errors
+    /// `Data`: the log cannot be read, or the checkpoint not made. The table is as before.
+    pub async fn checkpoint(&self) -> Result<(), LakeError> {
+        checkpoint::write(Arc::clone(&self.log.store), &self.location).await
+    }
+
+    /// Looks at the log: all of its tail the first time, what is new after that.
+    async fn look(&mut self) -> Result<(), LakeError> {
+        if self.head.is_none() {
+            self.head = self.discover().await?;
+            return Ok(());
+        }
+        // Ends: each round moves to a newer version, and the log is finite.
+        while let Some(head) = &self.head {
+            let next = head.log_version + 1;
+            let Some(seen) = self.log.read(next).await? else { break };
+            self.step_over(next, seen)?;
+        }
+        Ok(())
+    }
+
+    async fn discover(&self) -> Result<Option<Head>, LakeError> {
+        let Some(standing) = self.log.standing().await? else { return Ok(None) };
+        let log_version = standing.version;
+        if let Some(Seen { own: Some((app_id, version)), info: Some(info), .. }) = standing.own {
+            self.all_acceptable(&standing.foreign)?;
+            return Ok(Some(Head {
+                log_version,
+                shown: version,
+                logged: version,
+                app_id,
+                partition_columns: info.partition_columns,
+                schema_id: info.schema_id,
+            }));
+        }
+        let stored = checkpoint::stored(Arc::clone(&self.log.store), &self.location).await?;
+        let stored = stored.and_then(|stored| Some((stored.shown?, stored)));
+        let Some((shown, stored)) = stored else {
+            return Err(self.foreign(log_version, "made a Delta table here that siltstone did not create"));
+        };
+        self.all_acceptable(&standing.foreign)?;
+        Ok(Some(Head {
+            log_version,
+            shown,
+            logged: shown,
+            app_id: stored.app_id,
+            partition_columns: stored.partition_columns,
+            schema_id: stored.schema_id,
+        }))
+    }
+
+    /// Moves past a commit in the log that this process did not know.
+    fn step_over(&mut self, version: u64, seen: Seen) -> Result<(), LakeError> {
+        if seen.own.is_none() {
+            self.acceptable(version, &seen)?;
+            tracing::info!(table = %self.location, version, "stepping over a delta commit of another program");
+        }
+        let Some(head) = &mut self.head else { return Ok(()) };
+        head.log_version = version;
+        if let Some((_, shown)) = seen.own {
+            head.logged = head.logged.max(shown);
+            head.shown = head.shown.max(shown);
+        }
+        if let Some(info) = seen.info {
+            head.schema_id = info.schema_id;
+        }
+        Ok(())
+    }
+
+    fn all_acceptable(&self, foreign: &[(u64, Seen)]) -> Result<(), LakeError> {
+        foreign.iter().rev().try_for_each(|(version, seen)| self.acceptable(*version, seen))
+    }
+
+    /// Another program's commit may add what it likes. Over the rest the ledger and Delta would part.
+    fn acceptable(&self, version: u64, seen: &Seen) -> Result<(), LakeError> {
+        let rebuild = "; to have it rebuilt from the ledger, delete data/_delta_log and restart";
+        if seen.changes_table {
+            return Err(
+                self.foreign(version, &format!("changed its schema, properties or protocol{rebuild}"))
+            );
+        }
+        if seen.removes_ours > 0 {
+            let problem = format!("removed {} data files that the ledger holds{rebuild}", seen.removes_ours);
+            return Err(self.foreign(version, &problem));
+        }
+        Ok(())
+    }
+
+    fn foreign(&self, version: u64, problem: &str) -> LakeError {
+        LakeError::Foreign {
+            table: self.location.to_string(),
+            format: Format::Delta.as_str(),
+            version,
+            problem: problem.to_owned(),
+        }
+    }
+
+    /// Shows a table that has no log yet.
+    async fn begin(&mut self, state: &LedgerState, details: &DetailsCache) -> Result<(), LakeError> {
+        let partition_columns = schema::partition_columns(&state.schema, &state.partition_spec);
+        let schema_id = state.schema.schema_id;
+        let actions = self.context(state, details, &partition_columns, schema_id).first().await?;
+        match self.put(0, &actions).await? {
+            None => {
+                self.head = Some(Head {
+                    log_version: 0,
+                    shown: state.version,
+                    logged: state.version,
+                    app_id: app_id(&state.table_uuid),
+                    partition_columns,
+                    schema_id,
+                });
+            }
+            // Another worker was first: start from what it wrote.
+            Some(_) => self.look().await?,
+        }
+        Ok(())
+    }
+
+    /// Shows a prefix of these entries: one commit at most.
+    async fn advance(
+        &mut self,
+        entries: &[Arc<Entry>],
+        state: &LedgerState,
+        details: &DetailsCache,
+        gone: &mut HashSet<String>,
+    ) -> Result<(), LakeError> {
+        let Some(head) = self.head.clone() else { return Ok(()) };
+        let context = self.context(state, details, &head.partition_columns, head.schema_id);
+        let mut draft = context.next(entries, gone).await?;
+        if draft.actions.is_none() && draft.version - head.logged >= UNLOGGED_MAX {
+            let last = entries.iter().find(|entry| entry.version == draft.version);
+            draft.actions = last.map(|entry| context.mark(entry)).transpose()?;
+        }
+        let mut moved = Head { shown: draft.version, schema_id: draft.schema_id, ..head };
+        if let Some(actions) = draft.actions {
+            let next = moved.log_version + 1;
+            if let Some(seen) = self.put(next, &actions).await? {
+                return self.step_over(next, seen);
+            }
+            moved.log_version = next;
+            moved.logged = draft.version;
+            crash_point!("delta.after_put");
+        }
+        self.head = Some(moved);
+        self.maybe_checkpoint();
+        Ok(())
+    }
+
+    /// One conditional put. `None`: it is ours. `Some`: what has this version instead.
+    ///
+    /// The reply is not believed. If the version is there it is read; a commit of ours shows at least what this
+    /// one does, so that it need not be told apart from another worker's.
+    async fn put(&self, version: u64, actions: &[Action]) -> Result<Option<Seen>, LakeError> {
+        let bytes = actions::to_bytes(actions)?;
+        let path = self.log.commit_path(version);
+        let mut fault: Option<StoreFault> = None;
+        for attempt in 0..UNKNOWNS_MAX {
+            crash_point!("delta.before_put");
+            let error = match self.log.create(version, bytes.clone()).await {
+                Ok(()) => return Ok(None),
+                Err(error) => error,
+            };
+            fault = Some(StoreFault::of(&error));
+            crash_point!("delta.before_read_back");
+            if let Some(seen) = self.log.read(version).await? {
+                return Ok(Some(seen));
+            }
+            tokio::time::sleep(WAIT * (1 << attempt)).await;
+        }
+        let fault = fault.ok_or_else(|| LakeError::internal(&path, "no attempt was made"))?;
+        Err(LakeError::Store { operation: "create", path: path.to_string(), fault })
+    }
+
+    fn context<'a>(
+        &'a self,
+        state: &'a LedgerState,
+        details: &'a DetailsCache,
+        partition_columns: &'a [String],
+        schema_id: i32,
+    ) -> Context<'a> {
+        Context {
+            store: &self.log.store,
+            location: &self.location,
+            state,
+            details,
+            options: &self.options,
+            partition_columns,
+            schema_id,
+        }
+    }
+
+    /// Starts a checkpoint when the log version is due; a failure is logged and nothing else.
+    fn maybe_checkpoint(&self) {
+        let Some(head) = &self.head else { return };
+        let due = head.logged == head.shown && head.log_version > 0;
+        if !due || !head.log_version.is_multiple_of(self.checkpoint_every) {
+            return;
+        }
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        if self.checkpoint_running.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let running = Running(Arc::clone(&self.checkpoint_running));
+        let (store, location, version) =
+            (Arc::clone(&self.log.store), self.location.clone(), head.log_version);
+        runtime.spawn(async move {
+            if let Err(error) = checkpoint::write(store, &location).await {
+                tracing::warn!(table = %location, version, %error, "delta checkpoint was not written");
+            }
+            drop(running);
+        });
+    }
+}
+
+#[async_trait]
+impl TableFormat for DeltaTable {
+    fn format(&self) -> Format {
+        Format::Delta
+    }
+
+    async fn shown_version(&mut self) -> Result<Option<u64>, LakeError> {
+        self.look().await?;
+        Ok(self.head.as_ref().map(|head| head.shown))
+    }
+
+    async fn catch_up(
+        &mut self,
+        ledger: &Ledger,
+        state: &LedgerState,
+        details: &DetailsCache,
+    ) -> Result<u64, LakeError> {
+        if self.head.is_none() {
+            self.look().await?;
+        }
+        if self.head.is_none() {
+            self.begin(state, details).await?;
+        }
+        let mut gone = HashSet::new();
+        // Ends: each round moves to a newer log version or a newer ledger version.
+        while let Some(head) = &self.head {
+            if head.app_id != app_id(&state.table_uuid) {
+                let problem = "shows another siltstone table; delete data/_delta_log to have it rebuilt";
+                return Err(self.foreign(head.log_version, problem));
+            }
+            if head.shown >= state.version {
+                return Ok(head.shown);
+            }
+            let last = state.version.min(head.shown + ENTRIES_AT_ONCE);
+            let entries = ledger.entries(head.shown + 1, last).await?;
+            self.advance(&entries, state, details, &mut gone).await?;
+        }
+        Err(LakeError::internal(&self.location, "the delta log went away while it was followed"))
+    }
+}
+
+/// Clears the flag when the task ends, however it ends.
+struct Running(Arc<AtomicBool>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}

@@ -1,0 +1,252 @@
+//! Whether a change fits a state: pure, and the same at commit and at replay.
+//!
+//! | change | fits when |
+//! | --- | --- |
+//! | append, live range | it starts at the partition's position, or the partition has none |
+//! | append, backfill range | it lies wholly in a hole below the position |
+//! | append, lost range | it starts at the position, which moves and leaves a hole |
+//! | append, empty range | it is the position, or the first one |
+//! | append, all ranges covered | it is already so: its files are orphans |
+//! | replace, delete | every removed file is live; a replace keeps the number of rows (I-1) |
+//! | set schema, spec, order | its id is new, or it is known and the same |
+//! | reset positions | each range starts at the present position; it ends at the new one |
+
+use std::collections::{BTreeMap, HashSet};
+
+use siltstone_protocol::{Change, FileEntry, OffsetRange};
+
+use super::{
+    coverage::Coverage,
+    state::{LedgerState, SourcePartition},
+};
+use crate::error::LakeError;
+
+/// Files that one entry may name: bounds an entry's size.
+pub(super) const FILES_PER_ENTRY_MAX: usize = 50_000;
+
+/// The answer to a change that is not refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Admission {
+    Admitted,
+    /// What the change asks for is already so: there is nothing to commit.
+    AlreadySo,
+}
+
+/// Checks a change against a state.
+pub(super) fn admit(state: &LedgerState, change: &Change) -> Result<Admission, LakeError> {
+    match change {
+        Change::Create { .. } => Err(conflict(state, "the table exists".to_owned())),
+        Change::Append { files, ranges, rejected } => {
+            append(state, files, ranges, files.is_empty() && rejected.is_empty())
+        }
+        Change::Replace { removed, added } => replace(state, removed, added),
+        Change::Delete { removed } => {
+            all_live(state, removed)?;
+            Ok(Admission::Admitted)
+        }
+        Change::SetSchema { schema } => match state.schemas.get(&schema.schema_id) {
+            Some(_) if *schema == state.schema => Ok(Admission::AlreadySo),
+            Some(known) if known == schema => Ok(Admission::Admitted),
+            Some(_) => Err(conflict(state, format!("schema {} is another one already", schema.schema_id))),
+            None => unique_ids(state, schema),
+        },
+        Change::SetPartitionSpec { partition_spec } => {
+            match state.partition_specs.get(&partition_spec.spec_id) {
+                Some(_) if *partition_spec == state.partition_spec => Ok(Admission::AlreadySo),
+                Some(known) if known != partition_spec => Err(conflict(
+                    state,
+                    format!("partition spec {} is another one already", partition_spec.spec_id),
+                )),
+                _ => Ok(Admission::Admitted),
+            }
+        }
+        Change::SetSortOrder { sort_order } => match state.sort_orders.get(&sort_order.order_id) {
+            Some(_) if *sort_order == state.sort_order => Ok(Admission::AlreadySo),
+            Some(known) if known != sort_order => {
+                Err(conflict(state, format!("sort order {} is another one already", sort_order.order_id)))
+            }
+            _ => Ok(Admission::Admitted),
+        },
+        Change::SetFormats { formats } if formats.is_empty() => {
+            Err(invalid(state, "a table has at least one format"))
+        }
+        Change::SetFormats { formats } if *formats == state.formats => Ok(Admission::AlreadySo),
+        Change::SetFormats { .. } => Ok(Admission::Admitted),
+        Change::ResetPositions { ranges } => reset(state, ranges),
+        other => {
+            Err(invalid(state, format_args!("changes of kind {} are newer than this program", other.kind())))
+        }
+    }
+}
+
+/// Applies one range of an append to its partition's coverage; false when it does not fit.
+pub(super) fn cover(coverage: &mut Coverage, range: &OffsetRange) -> bool {
+    if range.lost { coverage.skip(range.start, range.end) } else { coverage.commit(range.start, range.end) }
+}
+
+fn append(
+    state: &LedgerState,
+    files: &[FileEntry],
+    ranges: &[OffsetRange],
+    positions_only: bool,
+) -> Result<Admission, LakeError> {
+    well_formed(state, ranges)?;
+    let mut moving = ranges.iter().filter(|range| range.start < range.end).peekable();
+    let moves = moving.peek().is_some();
+    if moves && moving.all(|range| already_so(state, range)) {
+        return Ok(Admission::AlreadySo);
+    }
+    if !moves && !files.is_empty() {
+        return Err(invalid(state, "an append of files names the offsets they hold"));
+    }
+    all_new(state, files)?;
+    let mut scratch: BTreeMap<SourcePartition, Coverage> = BTreeMap::new();
+    let mut changed = !positions_only;
+    for range in ranges {
+        let key = SourcePartition::of(range);
+        let coverage =
+            scratch.entry(key).or_insert_with_key(|key| state.coverage.get(key).cloned().unwrap_or_default());
+        let next = coverage.next();
+        if !cover(coverage, range) {
+            return Err(fenced(state, range, next));
+        }
+        changed |= coverage.next() != next || range.start < range.end;
+    }
+    Ok(if changed { Admission::Admitted } else { Admission::AlreadySo })
+}
+
+/// True when a range's offsets are committed, or lost and passed.
+fn already_so(state: &LedgerState, range: &OffsetRange) -> bool {
+    state.coverage.get(&SourcePartition::of(range)).is_some_and(|coverage| {
+        if range.lost {
+            coverage.next().is_some_and(|next| next >= range.end)
+        } else {
+            coverage.covers(range.start, range.end)
+        }
+    })
+}
+
+fn replace(state: &LedgerState, removed: &[String], added: &[FileEntry]) -> Result<Admission, LakeError> {
+    let rows_removed = all_live(state, removed)?;
+    all_new(state, added)?;
+    let rows_added: u64 = added.iter().map(|file| file.rows).sum();
+    if rows_removed != rows_added {
+        return Err(invalid(
+            state,
+            format_args!(
+                "a replace keeps every row (I-1), but {rows_removed} rows leave and {rows_added} come"
+            ),
+        ));
+    }
+    Ok(Admission::Admitted)
+}
+
+fn reset(state: &LedgerState, ranges: &[OffsetRange]) -> Result<Admission, LakeError> {
+    let mut seen = HashSet::new();
+    for range in ranges {
+        let key = SourcePartition::of(range);
+        let next = state.next_offset(&key);
+        if range.start < 0 || range.end < 0 || !seen.insert(key) {
+            return Err(invalid(state, "a reset names each partition once, with offsets from 0"));
+        }
+        if next.is_some_and(|next| next != range.start) {
+            return Err(fenced(state, range, next));
+        }
+    }
+    Ok(if ranges.is_empty() { Admission::AlreadySo } else { Admission::Admitted })
+}
+
+fn well_formed(state: &LedgerState, ranges: &[OffsetRange]) -> Result<(), LakeError> {
+    match ranges.iter().find(|range| range.start < 0 || range.end < range.start) {
+        None => Ok(()),
+        Some(range) => Err(invalid(
+            state,
+            format_args!(
+                "offsets {}..{} of {}/{}/{} are no range",
+                range.start, range.end, range.cluster, range.topic, range.partition
+            ),
+        )),
+    }
+}
+
+/// Every path is live and named once; their rows.
+fn all_live(state: &LedgerState, removed: &[String]) -> Result<u64, LakeError> {
+    if removed.is_empty() || removed.len() > FILES_PER_ENTRY_MAX {
+        let problem =
+            format_args!("a change removes 1 to {FILES_PER_ENTRY_MAX} files, not {}", removed.len());
+        return Err(invalid(state, problem));
+    }
+    let mut seen = HashSet::with_capacity(removed.len());
+    let mut rows = 0;
+    for path in removed {
+        if !seen.insert(path) {
+            return Err(invalid(state, format_args!("file {path} is removed twice")));
+        }
+        let Some(file) = state.live_files.get(path) else {
+            return Err(conflict(state, format!("file {path} is not live any more")));
+        };
+        rows += file.rows;
+    }
+    Ok(rows)
+}
+
+/// Every file is new, below `data/`, and names ids that the table knows.
+fn all_new(state: &LedgerState, files: &[FileEntry]) -> Result<(), LakeError> {
+    if files.len() > FILES_PER_ENTRY_MAX {
+        let problem = format_args!("a change adds at most {FILES_PER_ENTRY_MAX} files, not {}", files.len());
+        return Err(invalid(state, problem));
+    }
+    let mut seen = HashSet::with_capacity(files.len());
+    for file in files {
+        let path = &file.path;
+        let name = path.strip_prefix("data/").unwrap_or_default();
+        if name.is_empty() || name.contains('/') || name.starts_with(['.', '_']) {
+            return Err(invalid(state, format_args!("file {path} is not data/<name>")));
+        }
+        if state.live_files.contains_key(path) || !seen.insert(path) {
+            return Err(invalid(state, format_args!("file {path} is added twice")));
+        }
+        let sorted = file.sort_order_id == 0 || state.sort_orders.contains_key(&file.sort_order_id);
+        let known =
+            state.schemas.contains_key(&file.schema_id) && state.partition_specs.contains_key(&file.spec_id);
+        if !sorted || !known {
+            return Err(invalid(
+                state,
+                format_args!(
+                    "file {path} names a schema, partition spec or sort order that the ledger does not know"
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn unique_ids(state: &LedgerState, schema: &siltstone_protocol::Schema) -> Result<Admission, LakeError> {
+    let (mut seen, mut unique) = (HashSet::new(), true);
+    schema.visit(&mut |id| unique &= id > 0 && seen.insert(id));
+    if unique {
+        return Ok(Admission::Admitted);
+    }
+    Err(invalid(state, format_args!("schema {} uses a field id twice", schema.schema_id)))
+}
+
+fn fenced(state: &LedgerState, range: &OffsetRange, next: Option<i64>) -> LakeError {
+    LakeError::Fenced {
+        table: state.name.clone(),
+        version: state.version,
+        cluster: range.cluster.clone(),
+        topic: range.topic.clone(),
+        partition: range.partition,
+        start: range.start,
+        end: range.end,
+        next,
+    }
+}
+
+fn conflict(state: &LedgerState, problem: String) -> LakeError {
+    LakeError::Conflict { table: state.name.clone(), version: state.version, problem }
+}
+
+fn invalid(state: &LedgerState, problem: impl std::fmt::Display) -> LakeError {
+    LakeError::invalid(format_args!("table {}: version {}", state.name, state.version), problem)
+}

@@ -1,0 +1,205 @@
+//! The state of a table after some version: what applying every entry up to it leaves.
+//!
+//! Applying is deterministic, and checks each entry as its commit was checked: an entry that
+//! does not fit was not written by this protocol, and stops the table with its version named.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use siltstone_protocol::{Change, Entry, FileEntry, Format, OffsetRange, PartitionSpec, Schema, SortOrder};
+
+use super::{
+    admit::{self, Admission},
+    coverage::Coverage,
+};
+use crate::error::LakeError;
+
+/// Commit ids are remembered for this many versions, so that a late retry is recognised.
+pub(super) const RECENT_COMMITS_MAX: usize = 1000;
+
+/// One partition of one topic of one cluster.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SourcePartition {
+    /// The source cluster's name in the spec.
+    pub cluster: String,
+    pub topic: String,
+    pub partition: i32,
+}
+
+impl SourcePartition {
+    pub fn of(range: &OffsetRange) -> Self {
+        Self { cluster: range.cluster.clone(), topic: range.topic.clone(), partition: range.partition }
+    }
+}
+
+/// A table at one version of its ledger.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LedgerState {
+    pub version: u64,
+    pub table_uuid: String,
+    pub name: String,
+    /// The current schema.
+    pub schema: Schema,
+    /// Every schema by id; files name theirs.
+    pub schemas: BTreeMap<i32, Schema>,
+    pub partition_spec: PartitionSpec,
+    pub partition_specs: BTreeMap<i32, PartitionSpec>,
+    pub sort_order: SortOrder,
+    pub sort_orders: BTreeMap<i64, SortOrder>,
+    pub formats: Vec<Format>,
+    pub coverage: BTreeMap<SourcePartition, Coverage>,
+    /// By path.
+    pub live_files: BTreeMap<String, FileEntry>,
+    pub total_rows: u64,
+    pub total_bytes: u64,
+    /// Of the newest entry: the committer's clock, milliseconds since 1970 UTC.
+    pub committed_ms: i64,
+    /// The newest commits, oldest first: (version, commit id).
+    pub(super) recent_commits: VecDeque<(u64, String)>,
+}
+
+impl LedgerState {
+    /// The state after entry 0.
+    pub(super) fn created(entry: &Entry, path: &str) -> Result<Self, LakeError> {
+        let Change::Create { name, schema, partition_spec, sort_order, formats } = &entry.change else {
+            return Err(LakeError::data(
+                path,
+                "the first entry of a ledger creates the table; this one does not",
+            ));
+        };
+        Ok(Self {
+            version: entry.version,
+            table_uuid: entry.table_uuid.clone(),
+            name: name.clone(),
+            schema: schema.clone(),
+            schemas: BTreeMap::from([(schema.schema_id, schema.clone())]),
+            partition_spec: partition_spec.clone(),
+            partition_specs: BTreeMap::from([(partition_spec.spec_id, partition_spec.clone())]),
+            sort_order: sort_order.clone(),
+            sort_orders: BTreeMap::from([(sort_order.order_id, sort_order.clone())]),
+            formats: formats.clone(),
+            coverage: BTreeMap::new(),
+            live_files: BTreeMap::new(),
+            total_rows: 0,
+            total_bytes: 0,
+            committed_ms: entry.committed_ms,
+            recent_commits: VecDeque::from([(entry.version, entry.commit_id.clone())]),
+        })
+    }
+
+    /// Where live consumption of a partition goes on; `None` before its first position.
+    pub fn next_offset(&self, partition: &SourcePartition) -> Option<i64> {
+        self.coverage.get(partition).and_then(Coverage::next)
+    }
+
+    /// The version of a commit, if it is among the newest.
+    pub fn version_of(&self, commit_id: &str) -> Option<u64> {
+        self.recent_commits.iter().rev().find(|(_, id)| id == commit_id).map(|(version, _)| *version)
+    }
+
+    /// The id of the commit that made this version.
+    pub fn newest_commit_id(&self) -> Option<&str> {
+        self.recent_commits.back().map(|(_, id)| id.as_str())
+    }
+
+    /// Applies the next entry. On an error nothing is changed.
+    pub(super) fn apply(&mut self, entry: &Entry, path: &str) -> Result<(), LakeError> {
+        if entry.table_uuid != self.table_uuid {
+            return Err(LakeError::data(path, "belongs to another table (its uuid differs)"));
+        }
+        match admit::admit(self, &entry.change) {
+            Ok(Admission::Admitted) => {}
+            Ok(Admission::AlreadySo) => {
+                return Err(LakeError::data(path, "changes nothing that is not already so"));
+            }
+            Err(error) => {
+                return Err(LakeError::data(
+                    path,
+                    format_args!("does not fit the version before it: {error}"),
+                ));
+            }
+        }
+        let moved = self.moved_by(&entry.change);
+        self.change(&entry.change);
+        self.version = entry.version;
+        self.committed_ms = entry.committed_ms;
+        self.recent_commits.push_back((entry.version, entry.commit_id.clone()));
+        while self.recent_commits.len() > RECENT_COMMITS_MAX {
+            self.recent_commits.pop_front();
+        }
+        debug_assert!(self.never_skips(&moved, &entry.change), "I-3: no offset committed twice or skipped");
+        Ok(())
+    }
+
+    fn change(&mut self, change: &Change) {
+        match change {
+            // Refused by `admit`: a table is created once.
+            Change::Create { .. } => {}
+            Change::Append { files, ranges, .. } => {
+                self.add(files);
+                for range in ranges {
+                    let coverage = self.coverage.entry(SourcePartition::of(range)).or_default();
+                    admit::cover(coverage, range);
+                }
+            }
+            Change::Replace { removed, added } => {
+                self.remove(removed);
+                self.add(added);
+            }
+            Change::Delete { removed } => self.remove(removed),
+            Change::SetSchema { schema } => {
+                self.schemas.insert(schema.schema_id, schema.clone());
+                self.schema = schema.clone();
+            }
+            Change::SetPartitionSpec { partition_spec } => {
+                self.partition_specs.insert(partition_spec.spec_id, partition_spec.clone());
+                self.partition_spec = partition_spec.clone();
+            }
+            Change::SetSortOrder { sort_order } => {
+                self.sort_orders.insert(sort_order.order_id, sort_order.clone());
+                self.sort_order = sort_order.clone();
+            }
+            Change::SetFormats { formats } => self.formats.clone_from(formats),
+            Change::ResetPositions { ranges } => {
+                for range in ranges {
+                    self.coverage.entry(SourcePartition::of(range)).or_default().move_to(range.end);
+                }
+            }
+            // `admit` refuses kinds that this program does not know.
+            _ => {}
+        }
+    }
+
+    fn add(&mut self, files: &[FileEntry]) {
+        for file in files {
+            self.total_rows = self.total_rows.saturating_add(file.rows);
+            self.total_bytes = self.total_bytes.saturating_add(file.bytes);
+            self.live_files.insert(file.path.clone(), file.clone());
+        }
+    }
+
+    fn remove(&mut self, paths: &[String]) {
+        for path in paths {
+            if let Some(file) = self.live_files.remove(path) {
+                self.total_rows = self.total_rows.saturating_sub(file.rows);
+                self.total_bytes = self.total_bytes.saturating_sub(file.bytes);
+            }
+        }
+    }
+
+    /// Committed offsets of the partitions that an append touches, before it.
+    fn moved_by(&self, change: &Change) -> BTreeMap<SourcePartition, u64> {
+        let Change::Append { ranges, .. } = change else { return BTreeMap::new() };
+        let before = |key: &SourcePartition| self.coverage.get(key).map_or(0, Coverage::offsets);
+        ranges.iter().map(SourcePartition::of).map(|key| (key.clone(), before(&key))).collect()
+    }
+
+    /// I-3 over one append: coverage grew by exactly the offsets of its ranges, so none was there before.
+    fn never_skips(&self, before: &BTreeMap<SourcePartition, u64>, change: &Change) -> bool {
+        let Change::Append { ranges, .. } = change else { return true };
+        before.iter().all(|(key, before)| {
+            let own = ranges.iter().filter(|range| !range.lost && SourcePartition::of(range) == *key);
+            let added: u64 = own.map(|range| range.end.abs_diff(range.start)).sum();
+            self.coverage.get(key).map_or(0, Coverage::offsets) == before + added
+        })
+    }
+}

@@ -1,0 +1,213 @@
+//! The user's bucket: one object store for data files, ledger, Iceberg and Delta.
+//!
+//! 1. The destination's scheme chooses the store; its options are checked against a closed list.
+//! 2. Credentials come from where each cloud's own tools look: environment, profile, instance.
+//!    No option is a secret.
+//! 3. [`TableStore::probe_conditional_put`] proves that the store honours put-if-absent. Everything that
+//!    Siltstone promises rests on it, so a store that ignores it is refused at the start.
+//!
+//! Absent on purpose: any knowledge of tables beyond where they lie.
+
+mod aws_profile;
+mod options;
+mod probe;
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use object_store::{
+    BackoffConfig, ClientOptions, ObjectStore, RetryConfig,
+    aws::{AmazonS3Builder, AmazonS3ConfigKey, S3ConditionalPut},
+    azure::MicrosoftAzureBuilder,
+    gcp::{GoogleCloudStorageBuilder, GoogleConfigKey},
+    local::LocalFileSystem,
+    path::Path,
+};
+use siltstone_spec::Destination;
+use url::Url;
+
+use self::options::Options;
+use crate::error::{LakeError, StoreFault};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// One request, with its body: a part of an upload must fit.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+const RETRIES_MAX: usize = 5;
+const RETRY_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A bucket and the prefix under which the tables lie.
+#[derive(Clone)]
+pub struct TableStore {
+    /// Rooted at the bucket (at `/` for `file://`).
+    pub store: Arc<dyn ObjectStore>,
+    /// The destination's prefix.
+    pub root: Path,
+    /// The destination, without options.
+    pub url: Url,
+}
+
+impl TableStore {
+    /// Where a table lies, in the store. `table_location` is `TableSpec::location()`.
+    pub fn table_location(&self, table_location: &str) -> Path {
+        self.root.parts().chain(Path::from(table_location).parts()).collect()
+    }
+
+    /// Where a table lies, for readers: `s3://bucket/prefix/shop/orders`, `file:///abs/shop/orders`.
+    pub fn table_url(&self, table_location: &str) -> String {
+        format!("{}/{}", self.url.as_str().trim_end_matches('/'), table_location.trim_matches('/'))
+    }
+
+    /// True when the store is on this machine's disk.
+    pub fn is_local(&self) -> bool {
+        self.url.scheme() == "file"
+    }
+
+    /// Proves that the store refuses to create an object that exists. Touches only an object of its
+    /// own, under `<root>/_siltstone_probe/`, and deletes it.
+    ///
+    /// # Errors
+    /// `Invalid`: the store ignores conditional puts, or refuses the credentials or the bucket.
+    /// `Unavailable`: it does not answer.
+    pub async fn probe_conditional_put(&self) -> Result<(), LakeError> {
+        probe::conditional_put(self).await
+    }
+}
+
+impl fmt::Debug for TableStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TableStore").field("url", &self.url.as_str()).finish_non_exhaustive()
+    }
+}
+
+/// Opens the destination. No request is made, except that a `file://` directory is created.
+///
+/// # Errors
+/// `Invalid`: an unknown scheme or option, a missing bucket, a directory that cannot be made.
+pub fn open(destination: &Destination) -> Result<TableStore, LakeError> {
+    let subject = format!("destination {}", destination.url);
+    let url = Url::parse(&destination.url).map_err(|_| LakeError::invalid(&subject, "not a URL"))?;
+    let options = Options::new(&subject, url.scheme(), &destination.options)?;
+    if url.scheme() == "file" {
+        return open_local(&subject, url);
+    }
+    let bucket = url.host_str().filter(|bucket| !bucket.is_empty());
+    let bucket = bucket.ok_or_else(|| LakeError::invalid(&subject, "names no bucket"))?.to_owned();
+    let store = match url.scheme() {
+        "s3" => open_s3(&subject, &bucket, &options)?,
+        "gs" => open_gcs(&subject, &bucket, &options)?,
+        _ => open_azure(&subject, &bucket, &options)?,
+    };
+    let root = Path::from_url_path(url.path())
+        .map_err(|_| LakeError::invalid(&subject, "the prefix is not a valid object path"))?;
+    Ok(TableStore { store, root, url })
+}
+
+fn open_local(subject: &str, url: Url) -> Result<TableStore, LakeError> {
+    let directory = url
+        .to_file_path()
+        .map_err(|()| LakeError::invalid(subject, "not an absolute path (write file:///absolute/path)"))?;
+    std::fs::create_dir_all(&directory).map_err(|error| {
+        LakeError::invalid(subject, format_args!("the directory cannot be made: {}", error.kind()))
+    })?;
+    let root = Path::from_absolute_path(&directory)
+        .map_err(|_| LakeError::invalid(subject, "the directory is not a valid object path"))?;
+    // Atomic (exclusive link), but written back by the system in its own time: a power cut may lose the
+    // last seconds. Good for a machine's own tables, no replacement for a bucket.
+    let store = Arc::new(LocalFileSystem::new());
+    Ok(TableStore { store, root, url })
+}
+
+fn open_s3(subject: &str, bucket: &str, options: &Options) -> Result<Arc<dyn ObjectStore>, LakeError> {
+    let mut builder = AmazonS3Builder::from_env()
+        .with_bucket_name(bucket)
+        .with_conditional_put(S3ConditionalPut::ETagMatch)
+        .with_retry(retry());
+    let mut client = client_options();
+    if let Some(region) = options.text("region") {
+        builder = builder.with_region(region);
+    }
+    if let Some(endpoint) = options.text("endpoint") {
+        builder = builder.with_endpoint(endpoint);
+        if builder.get_config_value(&AmazonS3ConfigKey::Region).is_none() {
+            // Stores behind an endpoint of their own seldom have regions, but the signature names one.
+            builder = builder.with_region("us-east-1");
+        }
+    }
+    if let Some(path_style) = options.flag("path_style")? {
+        builder = builder.with_virtual_hosted_style_request(!path_style);
+    }
+    if let Some(allow) = options.flag("allow_http")? {
+        client = client.with_allow_http(allow);
+    }
+    if options.flag("skip_signature")? == Some(true) {
+        builder = builder.with_skip_signature(true);
+    } else if let Some(provider) = aws_profile::provider(subject, options.text("profile"), &builder)? {
+        builder = builder.with_credentials(provider);
+    }
+    let store = builder.with_client_options(client).build();
+    store.map(|store| Arc::new(store) as Arc<dyn ObjectStore>).map_err(|error| refused(subject, &error))
+}
+
+fn open_gcs(subject: &str, bucket: &str, options: &Options) -> Result<Arc<dyn ObjectStore>, LakeError> {
+    let mut builder = GoogleCloudStorageBuilder::from_env().with_bucket_name(bucket).with_retry(retry());
+    let mut client = client_options();
+    if let Some(endpoint) = options.text("endpoint") {
+        builder = builder.with_config(GoogleConfigKey::BaseUrl, endpoint);
+    }
+    if let Some(path) = options.text("credentials_file") {
+        builder = builder.with_application_credentials(path);
+    }
+    if let Some(allow) = options.flag("allow_http")? {
+        client = client.with_allow_http(allow);
+    }
+    if let Some(skip) = options.flag("skip_signature")? {
+        builder = builder.with_skip_signature(skip);
+    }
+    let store = builder.with_client_options(client).build();
+    store.map(|store| Arc::new(store) as Arc<dyn ObjectStore>).map_err(|error| refused(subject, &error))
+}
+
+fn open_azure(subject: &str, bucket: &str, options: &Options) -> Result<Arc<dyn ObjectStore>, LakeError> {
+    let mut builder = MicrosoftAzureBuilder::from_env().with_container_name(bucket).with_retry(retry());
+    let mut client = client_options();
+    if let Some(account) = options.text("account") {
+        builder = builder.with_account(account);
+    }
+    if let Some(endpoint) = options.text("endpoint") {
+        builder = builder.with_endpoint(endpoint.to_owned());
+    }
+    if let Some(emulator) = options.flag("use_emulator")? {
+        builder = builder.with_use_emulator(emulator);
+    }
+    if let Some(allow) = options.flag("allow_http")? {
+        client = client.with_allow_http(allow);
+    }
+    let store = builder.with_client_options(client).build();
+    store.map(|store| Arc::new(store) as Arc<dyn ObjectStore>).map_err(|error| refused(subject, &error))
+}
+
+/// A builder's refusal. Its text may quote values of the environment, so only a code is kept.
+fn refused(subject: &str, error: &object_store::Error) -> LakeError {
+    let fault = StoreFault::of(error);
+    LakeError::invalid(
+        subject,
+        format_args!(
+            "the store cannot be set up ({fault}); look at the options and at the credentials in the environment"
+        ),
+    )
+}
+
+fn retry() -> RetryConfig {
+    let backoff = BackoffConfig {
+        init_backoff: Duration::from_millis(100),
+        max_backoff: Duration::from_secs(5),
+        base: 2.0,
+    };
+    RetryConfig { backoff, max_retries: RETRIES_MAX, retry_timeout: RETRY_TIMEOUT }
+}
+
+fn client_options() -> ClientOptions {
+    ClientOptions::new().with_connect_timeout(CONNECT_TIMEOUT).with_timeout(REQUEST_TIMEOUT)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,64 @@
+//! The proof that the store honours put-if-absent.
+//!
+//! 1. Create an object of a random name: must succeed.
+//! 2. Create it again: must be refused because it exists.
+//! 3. Delete it, whatever came out. It is ours alone.
+//!
+//! `file://` is not probed: exclusive creation is the file system's own.
+
+use object_store::{ObjectStoreExt, PutMode, PutOptions, PutPayload};
+use siltstone_protocol::ErrorKind;
+
+use super::TableStore;
+use crate::error::{LakeError, StoreFault, StoreFaultCode};
+
+const BODY: &[u8] = b"siltstone looks whether this store honours conditional puts\n";
+
+pub(super) async fn conditional_put(store: &TableStore) -> Result<(), LakeError> {
+    if store.is_local() {
+        return Ok(());
+    }
+    conditional_put_at(store, &uuid::Uuid::new_v4().simple().to_string()).await
+}
+
+/// The probe with a chosen object name.
+pub(super) async fn conditional_put_at(store: &TableStore, name: &str) -> Result<(), LakeError> {
+    let subject = format!("destination {}", store.url);
+    let path = store.root.clone().join("_siltstone_probe").join(name);
+    let create = || {
+        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+        store.store.put_opts(&path, PutPayload::from_static(BODY), options)
+    };
+    match create().await {
+        // A lost reply answers so too: the object is there, which is all the second put needs.
+        Ok(_) | Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => {
+        }
+        Err(error) => return Err(at_start(&subject, &error)),
+    }
+    let second = create().await;
+    if let Err(error) = store.store.delete(&path).await {
+        tracing::warn!(path = %path, fault = %StoreFault::of(&error), "probe object was not deleted");
+    }
+    match second {
+        Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => Ok(()),
+        Err(error) => Err(at_start(&subject, &error)),
+        Ok(_) => Err(LakeError::invalid(
+            &subject,
+            "the store ignores conditional puts (If-None-Match): two workers could commit the same version, \
+             so siltstone would not be safe here; use a store that honours them",
+        )),
+    }
+}
+
+/// At the start a refusal is a setting to change, not something to wait for.
+fn at_start(subject: &str, error: &object_store::Error) -> LakeError {
+    let fault = StoreFault::of(error);
+    let refused = matches!(
+        fault.code,
+        StoreFaultCode::NotFound | StoreFaultCode::PermissionDenied | StoreFaultCode::Unauthenticated
+    );
+    if refused || fault.kind() == ErrorKind::Invalid {
+        return LakeError::invalid(subject, format_args!("a probe object cannot be written: {fault}"));
+    }
+    LakeError::Store { operation: "probe", path: subject.to_owned(), fault }
+}
