@@ -4,8 +4,11 @@
 //! 2. What an entry inherits from its line in the manifest list is filled in.
 //!
 //! Bounds stay bytes. Errors of the Avro reader can quote values and are reduced to a phrase.
+//!
+//! The Avro reader (0.21) takes a uuid of a fixed type for one with a length before it. So the logical
+//! type is taken out of the schema in the file's header first ([`without_uuid_type`]).
 
-use std::{collections::HashMap, sync::Arc};
+use std::{borrow::Cow, collections::HashMap, sync::Arc};
 
 use apache_avro::{Reader, Schema as AvroSchema, types::Value};
 use iceberg::spec::{Literal, ManifestFile, PrimitiveLiteral};
@@ -14,6 +17,7 @@ use crate::error::LakeError;
 
 use super::{
     data_file::{DataFile, ManifestEntry, Status},
+    encode::put_bytes,
     fault,
 };
 
@@ -29,14 +33,20 @@ pub(crate) struct Manifest {
 /// Decodes the manifest that `line` of a manifest list names.
 pub(crate) fn decode_manifest(bytes: &[u8], line: &ManifestFile) -> Result<Manifest, LakeError> {
     let path = line.manifest_path.as_str();
-    let reader = Reader::new(bytes).map_err(|_| fault::bad_manifest(path, "is not an Avro file"))?;
-    let field_ids = partition_field_ids(reader.writer_schema())
+    let bytes = without_uuid_type(bytes).unwrap_or(Cow::Borrowed(bytes));
+    let reader = Reader::new(&*bytes).map_err(|_| fault::bad_manifest(path, "is not an Avro file"))?;
+    let fields = partition_fields(reader.writer_schema())
         .ok_or_else(|| fault::bad_manifest(path, "schema has no partition with field ids"))?;
     let spec_ids = spec_field_ids(reader.user_metadata())
         .ok_or_else(|| fault::bad_manifest(path, "has no readable partition spec"))?;
     // Where each value of the spec stands in the record; a reader must not rely on names or order.
-    let columns: Vec<Option<usize>> =
-        spec_ids.iter().map(|id| field_ids.iter().position(|field_id| field_id == id)).collect();
+    let columns: Vec<Option<Column>> = spec_ids
+        .iter()
+        .map(|id| {
+            let index = fields.iter().position(|(field_id, _)| field_id == id)?;
+            Some(Column { index, is_uuid: fields[index].1 })
+        })
+        .collect();
     let mut entries = Vec::new();
     for value in reader {
         let value = value.map_err(|_| fault::bad_manifest(path, "is cut short or damaged"))?;
@@ -50,14 +60,110 @@ pub(crate) fn decode_manifest(bytes: &[u8], line: &ManifestFile) -> Result<Manif
     Ok(Manifest { entries })
 }
 
-fn partition_field_ids(schema: &AvroSchema) -> Option<Vec<i64>> {
+/// Marks a fixed type whose logical type was taken out.
+const UUID_MARK: &str = "siltstone-uuid";
+
+/// Where a partition value stands in the record of its entry.
+#[derive(Clone, Copy)]
+struct Column {
+    index: usize,
+    is_uuid: bool,
+}
+
+/// Field ids of the partition record, and which of them are uuids.
+fn partition_fields(schema: &AvroSchema) -> Option<Vec<(i64, bool)>> {
     let field = |schema: &AvroSchema, name: &str| -> Option<AvroSchema> {
         let AvroSchema::Record(record) = schema else { return None };
         record.fields.iter().find(|field| field.name == name).map(|field| field.schema.clone())
     };
     let partition = field(&field(schema, "data_file")?, "partition")?;
     let AvroSchema::Record(record) = partition else { return None };
-    record.fields.iter().map(|field| field.custom_attributes.get("field-id")?.as_i64()).collect()
+    let is_uuid = |schema: &AvroSchema| match schema {
+        AvroSchema::Fixed(fixed) => fixed.attributes.contains_key(UUID_MARK),
+        _ => false,
+    };
+    let fields = record.fields.iter().map(|field| {
+        let uuid = match &field.schema {
+            AvroSchema::Union(union) => union.variants().iter().any(is_uuid),
+            other => is_uuid(other),
+        };
+        Some((field.custom_attributes.get("field-id")?.as_i64()?, uuid))
+    });
+    fields.collect()
+}
+
+/// The file with its header's fixed uuid types marked instead of typed. `None`: nothing to change.
+fn without_uuid_type(bytes: &[u8]) -> Option<Cow<'_, [u8]>> {
+    let mut rest = bytes.strip_prefix(b"Obj\x01")?;
+    // The header is a map in blocks: an item count (when negative, a byte count follows), then items.
+    loop {
+        let mut count = take_long(&mut rest)?;
+        if count == 0 {
+            return None;
+        }
+        if count < 0 {
+            take_long(&mut rest)?;
+            count = -count;
+        }
+        for _ in 0..count {
+            let key = take_bytes(&mut rest)?;
+            let before = bytes.len() - rest.len();
+            let value = take_bytes(&mut rest)?;
+            if key != b"avro.schema" {
+                continue;
+            }
+            let mut schema: serde_json::Value = serde_json::from_slice(value).ok()?;
+            if !mark_uuids(&mut schema) {
+                return None;
+            }
+            let schema = schema.to_string();
+            let mut changed = Vec::with_capacity(bytes.len() + 64);
+            changed.extend_from_slice(&bytes[..before]);
+            put_bytes(&mut changed, schema.as_bytes());
+            changed.extend_from_slice(rest);
+            return Some(Cow::Owned(changed));
+        }
+    }
+}
+
+/// Turns `logicalType: uuid` of fixed types into the mark. True when there was one.
+fn mark_uuids(schema: &mut serde_json::Value) -> bool {
+    match schema {
+        serde_json::Value::Array(items) => items.iter_mut().fold(false, |found, item| mark_uuids(item) | found),
+        serde_json::Value::Object(object) => {
+            let is = |key: &str, value: &str| object.get(key).and_then(|v| v.as_str()) == Some(value);
+            let mut found = is("type", "fixed") && is("logicalType", "uuid");
+            if found {
+                object.remove("logicalType");
+                object.insert(UUID_MARK.to_owned(), true.into());
+            }
+            for value in object.values_mut() {
+                found |= mark_uuids(value);
+            }
+            found
+        }
+        _ => false,
+    }
+}
+
+fn take_long(rest: &mut &[u8]) -> Option<i64> {
+    let mut value = 0_u64;
+    for shift in (0..64).step_by(7) {
+        let (&byte, tail) = rest.split_first()?;
+        *rest = tail;
+        value |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return Some((value >> 1) as i64 ^ -((value & 1) as i64));
+        }
+    }
+    None
+}
+
+fn take_bytes<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let length = usize::try_from(take_long(rest)?).ok()?;
+    let (bytes, tail) = rest.split_at_checked(length)?;
+    *rest = tail;
+    Some(bytes)
 }
 
 fn spec_field_ids(metadata: &HashMap<String, Vec<u8>>) -> Option<Vec<i64>> {
@@ -144,7 +250,7 @@ fn bytes(value: Value) -> Option<Vec<u8>> {
     }
 }
 
-fn entry(value: Value, line: &ManifestFile, columns: &[Option<usize>]) -> Option<ManifestEntry> {
+fn entry(value: Value, line: &ManifestFile, columns: &[Option<Column>]) -> Option<ManifestEntry> {
     let mut record = Record::of(value)?;
     let status = match record.long("status")? {
         0 => Status::Existing,
@@ -161,15 +267,18 @@ fn entry(value: Value, line: &ManifestFile, columns: &[Option<usize>]) -> Option
     Some(ManifestEntry { status, snapshot_id, sequence_number, file_sequence_number, file })
 }
 
-fn data_file(value: Value, columns: &[Option<usize>]) -> Option<DataFile> {
+fn data_file(value: Value, columns: &[Option<Column>]) -> Option<DataFile> {
     let mut record = Record::of(value)?;
     let values = Record::of(record.take("partition").unwrap_or(Value::Record(Vec::new())))?.0;
     let values: Vec<Value> = values.into_iter().map(|(_, value)| value).collect();
     let partition = columns
         .iter()
-        .map(|column| match column.and_then(|column| values.get(column).cloned()).and_then(non_null) {
-            None => Some(None),
-            Some(value) => partition_value(value).map(|value| Some(Literal::Primitive(value))),
+        .map(|column| {
+            let Some(Column { index, is_uuid }) = *column else { return Some(None) };
+            match values.get(index).cloned().and_then(non_null) {
+                None => Some(None),
+                Some(value) => partition_value(value, is_uuid).map(|value| Some(Literal::Primitive(value))),
+            }
         })
         .collect::<Option<Vec<_>>>()?;
     Some(DataFile {
@@ -193,8 +302,11 @@ fn data_file(value: Value, columns: &[Option<usize>]) -> Option<DataFile> {
     })
 }
 
-fn partition_value(value: Value) -> Option<PrimitiveLiteral> {
+fn partition_value(value: Value, is_uuid: bool) -> Option<PrimitiveLiteral> {
     Some(match value {
+        Value::Fixed(16, v) if is_uuid => {
+            PrimitiveLiteral::UInt128(u128::from_be_bytes(v.try_into().ok()?))
+        }
         Value::Boolean(v) => PrimitiveLiteral::Boolean(v),
         Value::Int(v) | Value::Date(v) => PrimitiveLiteral::Int(v),
         Value::Long(v)

@@ -74,6 +74,9 @@ pub(super) struct Rig {
     /// Live paths by ledger version: the model.
     pub(super) live: BTreeMap<u64, BTreeSet<String>>,
     pub(super) options: ProjectionOptions,
+    /// Between two commits.
+    pub(super) step_ms: i64,
+    now_ms: i64,
     files: u64,
     offset: i64,
 }
@@ -96,7 +99,7 @@ impl Rig {
         let live = BTreeMap::from([(0, BTreeSet::new())]);
         let details = DetailsCache::new(100_000);
         let options = ProjectionOptions { snapshots_max: 100_000, ..ProjectionOptions::default() };
-        Self { store, ledger, state, details, live, options, files: 0, offset: 0 }
+        Self { store, ledger, state, details, live, options, step_ms: 1000, now_ms: START_MS, files: 0, offset: 0 }
     }
 
     pub(super) fn table(&self) -> IcebergTable {
@@ -156,7 +159,8 @@ impl Rig {
 
     pub(super) async fn commit(&mut self, change: Change) -> u64 {
         let version = self.state.version + 1;
-        let now_ms = START_MS + version as i64 * 1000;
+        self.now_ms += self.step_ms;
+        let now_ms = self.now_ms;
         let commit_id = format!("commit-{version}");
         self.ledger.commit(&mut self.state, change, &commit_id, now_ms).await.unwrap();
         assert_eq!(self.state.version, version);
