@@ -105,9 +105,7 @@ class UnconditionalS3:
             def do_GET(self):
                 query = urllib.parse.parse_qs(urllib.parse.urlsplit(self.path).query)
                 if "list-type" in query:
-                    return self.list(
-                        self.key().rstrip("/"), query.get("prefix", [""])[0], query.get("delimiter", [""])[0]
-                    )
+                    return self.list(self.key().rstrip("/"), {name: values[0] for name, values in query.items()})
                 body = store.objects.get(self.key())
                 if body is None:
                     return self.answer(404, b"<Error><Code>NoSuchKey</Code></Error>")
@@ -126,18 +124,18 @@ class UnconditionalS3:
                 self.body()
                 return self.answer(501, b"<Error><Code>NotImplemented</Code></Error>")
 
-            def list(self, bucket: str, prefix: str, delimiter: str):
+            def list(self, bucket: str, query: dict[str, str]):
+                prefix, delimiter = query.get("prefix", ""), query.get("delimiter", "")
                 keys, folders = [], set()
                 for name in sorted(store.objects):
                     key = name.removeprefix(bucket + "/")
-                    if key.startswith(prefix):
-                        head, found, _ = (
-                            key[len(prefix) :].partition(delimiter) if delimiter else (key, "", "")
-                        )
-                        if found:
-                            folders.add(prefix + head + delimiter)
-                        else:
-                            keys.append(key)
+                    if not key.startswith(prefix) or key <= query.get("start-after", ""):
+                        continue
+                    head, found, _ = key[len(prefix) :].partition(delimiter) if delimiter else (key, "", "")
+                    if found:
+                        folders.add(prefix + head + delimiter)
+                    else:
+                        keys.append(key)
                 stamp = "2026-01-01T00:00:00.000Z"
                 contents = "".join(
                     f"<Contents><Key>{escape(key)}</Key><LastModified>{stamp}</LastModified><ETag>&quot;1&quot;</ETag>"
