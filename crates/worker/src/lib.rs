@@ -1,1 +1,26 @@
-//! Siltstone: worker.
+//! The worker: everything between a topic and the tables that readers see.
+//!
+//! 1. [`table`] opens a table: its ledger, its details cache, its token key.
+//! 2. [`ingest`] polls a topic on a thread of its own, decodes each record into column builders and
+//!    hands over full buffers.
+//! 3. [`flush`] sorts and writes a buffer as data files, then commits them to the ledger.
+//! 4. [`projector`] shows every ledger entry in the table's formats.
+//! 5. [`run`] supervises the tables: one table's failure never stops another.
+//!
+//! State lives in the ledger; everything here can be killed at any instruction.
+
+pub mod apply;
+pub mod error;
+pub mod flush;
+pub mod http;
+pub mod ingest;
+pub mod inspect;
+pub mod metrics;
+pub mod positions;
+pub mod progress;
+pub mod projector;
+pub mod run;
+pub mod table;
+
+pub use error::WorkerError;
+pub use run::{RunOptions, RunSummary, run};

@@ -127,6 +127,19 @@ impl IcebergTable {
         }
     }
 
+    /// The table's newest metadata; `None` before the table is shown.
+    ///
+    /// # Errors
+    /// `Unavailable`: the store did not answer. `Data`: the metadata cannot be read.
+    pub async fn metadata(&mut self) -> Result<Option<iceberg::spec::TableMetadata>, LakeError> {
+        self.load().await?;
+        let Some(head) = &self.head else { return Ok(None) };
+        let path = self.bucket.path(&Bucket::metadata_name(head.number)).to_string();
+        let bytes = head.metadata.to_bytes(&path)?;
+        let parsed = serde_json::from_slice(&bytes).map_err(|error| LakeError::json(path, &error))?;
+        Ok(Some(parsed))
+    }
+
     /// The URL of the newest metadata file known, for readers.
     pub fn metadata_url(&self) -> Option<String> {
         let head = self.head.as_ref()?;

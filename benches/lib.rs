@@ -1,1 +1,0 @@
-//! Siltstone: benches.

@@ -1,0 +1,159 @@
+//! The command line, as people type it.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Kafka topics as Iceberg and Delta tables, in your own bucket.
+#[derive(Debug, Parser)]
+#[command(name = "siltstone", version, about, max_term_width = 100)]
+pub struct Cli {
+    #[command(flatten)]
+    pub log: LogArgs,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Args)]
+pub struct LogArgs {
+    /// Log lines as text for people or as JSON for machines.
+    #[arg(long, global = true, value_enum, default_value = "text")]
+    pub log_format: LogFormat,
+    /// What to log, e.g. `info`, `debug`, `siltstone_worker=trace`. Default: RUST_LOG, else `info`
+    /// for `run` and `warn` for other commands.
+    #[arg(long, global = true)]
+    pub log_level: Option<String>,
+    /// Less: only errors are logged, no progress bars.
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// See it work: a broker in this process, sample orders, both table formats, a query.
+    Quickstart(QuickstartArgs),
+    /// Check table specs, or print their JSON Schema.
+    #[command(subcommand)]
+    Spec(SpecCommand),
+    /// Show what `apply` would change. Changes nothing.
+    Plan(PlanArgs),
+    /// Create and change tables until they are as the spec says.
+    Apply(SpecArgs),
+    /// Be a worker: read topics, write and commit tables, until told to stop.
+    Run(RunArgs),
+    /// Version, rows, files, positions, lag and freshness of each table.
+    Status(StatusArgs),
+    /// The live data files of a table.
+    Files(TableArgs),
+    /// The Iceberg snapshots of a table.
+    Snapshots(TableArgs),
+    /// The ledger entries of a table, newest last.
+    Ledger(LedgerArgs),
+    /// Ask SQL of the tables.
+    Query(QueryArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct QuickstartArgs {
+    /// Where the demonstration's tables go; what an earlier one left there is replaced.
+    #[arg(long, default_value = "./siltstone-demo")]
+    pub dir: PathBuf,
+    /// How many sample orders.
+    #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(100..=200_000))]
+    pub orders: u32,
+    /// Go on producing and ingesting until interrupted.
+    #[arg(long)]
+    pub keep_running: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum SpecCommand {
+    /// Check a spec file: all faults at once, each with its line.
+    Check(SpecArgs),
+    /// Print the JSON Schema of spec files, for editors.
+    Schema,
+    /// Print the field reference (Markdown).
+    Reference,
+}
+
+#[derive(Debug, Args)]
+pub struct SpecArgs {
+    /// The spec file.
+    #[arg(long, short = 'f', value_name = "SPEC")]
+    pub file: PathBuf,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct PlanArgs {
+    #[command(flatten)]
+    pub spec: SpecArgs,
+    /// Exit with 3 when there is something to change.
+    #[arg(long)]
+    pub exit_code: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    #[command(flatten)]
+    pub spec: SpecArgs,
+    /// Stop when the end offsets seen at the start are committed and readable.
+    #[arg(long)]
+    pub once: bool,
+    /// The memory budget of the process, e.g. `512MiB`.
+    #[arg(long, default_value = "512MiB", env = "SILTSTONE_MEMORY")]
+    pub memory: String,
+    /// Serve /metrics, /healthz and /readyz here, e.g. `127.0.0.1:9090`.
+    #[arg(long, env = "SILTSTONE_HTTP")]
+    pub http: Option<SocketAddr>,
+    /// Only these tables of the spec.
+    #[arg(long = "table", value_name = "TABLE")]
+    pub tables: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    #[command(flatten)]
+    pub spec: SpecArgs,
+    /// Only this table.
+    pub table: Option<String>,
+    /// Do not ask the brokers for end offsets.
+    #[arg(long)]
+    pub no_lag: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct TableArgs {
+    #[command(flatten)]
+    pub spec: SpecArgs,
+    /// The table; may be left out when the spec has one only.
+    pub table: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct LedgerArgs {
+    #[command(flatten)]
+    pub table: TableArgs,
+    /// First version to show.
+    #[arg(long)]
+    pub from: Option<u64>,
+    /// At most so many entries, the newest ones.
+    #[arg(long, default_value_t = 20)]
+    pub limit: u64,
+}
+
+#[derive(Debug, Args)]
+pub struct QueryArgs {
+    #[command(flatten)]
+    pub spec: SpecArgs,
+    /// The statement. Tables go by their names in the spec; quote names with dots: "shop.orders".
+    pub sql: String,
+}

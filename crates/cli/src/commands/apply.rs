@@ -1,0 +1,38 @@
+//! `plan` and `apply`.
+
+use siltstone_spec::plan::TablePlan;
+use siltstone_worker::apply::{apply_all, plan_all};
+
+use super::load;
+use crate::{
+    args::{PlanArgs, SpecArgs},
+    output,
+};
+
+pub async fn plan(args: PlanArgs) -> anyhow::Result<u8> {
+    let spec = load(&args.spec.file)?;
+    let plans = plan_all(&spec).await?;
+    show(&plans, args.spec.json)?;
+    if plans.iter().any(TablePlan::is_refused) {
+        return Ok(output::FAILED);
+    }
+    let changes = plans.iter().any(|plan| !matches!(plan, TablePlan::NothingToDo { .. }));
+    Ok(if changes && args.exit_code { output::CHANGES } else { output::DONE })
+}
+
+pub async fn apply(args: SpecArgs) -> anyhow::Result<u8> {
+    let spec = load(&args.file)?;
+    let plans = apply_all(&spec).await?;
+    show(&plans, args.json)?;
+    Ok(if plans.iter().any(TablePlan::is_refused) { output::FAILED } else { output::DONE })
+}
+
+fn show(plans: &[TablePlan], json: bool) -> anyhow::Result<()> {
+    if json {
+        return output::print_json(&plans);
+    }
+    for plan in plans {
+        println!("{plan}");
+    }
+    Ok(())
+}

@@ -1,0 +1,51 @@
+//! One module a command; each returns its exit code.
+
+mod apply;
+mod inspect;
+mod query;
+mod quickstart;
+mod run;
+mod spec;
+
+use std::path::Path;
+
+use siltstone_spec::{Spec, TableSpec};
+
+use crate::{
+    args::{Cli, Command, TableArgs},
+    output::Invalid,
+};
+
+/// Runs the command.
+pub async fn execute(cli: Cli) -> anyhow::Result<u8> {
+    let quiet = cli.log.quiet;
+    match cli.command {
+        Command::Quickstart(args) => quickstart::quickstart(args, quiet).await,
+        Command::Spec(command) => spec::spec(command),
+        Command::Plan(args) => apply::plan(args).await,
+        Command::Apply(args) => apply::apply(args).await,
+        Command::Run(args) => run::run(args, quiet).await,
+        Command::Status(args) => inspect::status(args).await,
+        Command::Files(args) => inspect::files(args).await,
+        Command::Snapshots(args) => inspect::snapshots(args).await,
+        Command::Ledger(args) => inspect::ledger(args).await,
+        Command::Query(args) => query::query(args).await,
+    }
+}
+
+fn load(path: &Path) -> anyhow::Result<Spec> {
+    Ok(Spec::load(path).map_err(|faults| Invalid(faults.to_string()))?)
+}
+
+/// The table that the command names, or the only one there is.
+fn choose<'a>(spec: &'a Spec, args: &TableArgs) -> anyhow::Result<&'a TableSpec> {
+    let names = || spec.tables.iter().map(|table| table.name.as_str()).collect::<Vec<_>>().join(", ");
+    match (&args.table, spec.tables.as_slice()) {
+        (None, [table]) => Ok(table),
+        (None, _) => Err(Invalid(format!("name one of the tables: {}", names())).into()),
+        (Some(name), tables) => match tables.iter().find(|table| &table.name == name) {
+            Some(table) => Ok(table),
+            None => Err(Invalid(format!("the spec has no table {name}; it has: {}", names())).into()),
+        },
+    }
+}

@@ -1,0 +1,62 @@
+//! `spec check`, `spec schema`, `spec reference`.
+
+use siltstone_spec::Spec;
+
+use crate::{
+    args::{SpecArgs, SpecCommand},
+    output,
+};
+
+pub fn spec(command: SpecCommand) -> anyhow::Result<u8> {
+    match command {
+        SpecCommand::Check(args) => check(&args),
+        SpecCommand::Schema => {
+            output::print_json(&siltstone_spec::json_schema())?;
+            Ok(output::DONE)
+        }
+        SpecCommand::Reference => {
+            print!("{}", siltstone_spec::reference_markdown());
+            Ok(output::DONE)
+        }
+    }
+}
+
+fn check(args: &SpecArgs) -> anyhow::Result<u8> {
+    match Spec::load(&args.file) {
+        Ok(spec) => {
+            let tables: Vec<_> = spec.tables.iter().map(|table| table.name.as_str()).collect();
+            if args.json {
+                output::print_json(&serde_json::json!({"valid": true, "tables": tables, "faults": []}))?;
+            } else {
+                println!("{}: valid, {} table(s): {}", args.file.display(), tables.len(), tables.join(", "));
+            }
+            Ok(output::DONE)
+        }
+        Err(faults) => {
+            if args.json {
+                output::print_json(
+                    &serde_json::json!({"valid": false, "tables": [], "faults": faults_json(&faults)}),
+                )?;
+            } else {
+                eprintln!("{faults}");
+            }
+            Ok(output::INVALID)
+        }
+    }
+}
+
+fn faults_json(faults: &siltstone_spec::Faults) -> Vec<serde_json::Value> {
+    faults
+        .faults
+        .iter()
+        .map(|fault| {
+            serde_json::json!({
+                "file": faults.file,
+                "line": fault.line,
+                "column": fault.column,
+                "path": fault.path,
+                "message": fault.message,
+            })
+        })
+        .collect()
+}

@@ -1,0 +1,156 @@
+//! Making tables as their spec says: `plan` looks, `apply` commits one ledger entry a step.
+//!
+//! Each step is an ordinary ledger commit, so a killed `apply` leaves a whole table, and running it again
+//! finishes it. A plan that is refused changes nothing in its table.
+
+use siltstone_ingest::{HttpRegistry, SchemaRegistry};
+use siltstone_lakehouse::{Committed, TableStore};
+use siltstone_protocol::{Change, Format, Schema};
+use siltstone_spec::{
+    Spec, TableSpec,
+    plan::{LiveTable, Step, TablePlan, plan},
+    resolve,
+};
+
+use crate::{
+    error::{ForTable, WorkerError},
+    run::Identity,
+    table::Table,
+};
+
+/// What applying the spec would change, table by table. Nothing is changed.
+///
+/// # Errors
+/// Those of store, ledger and registry.
+pub async fn plan_all(spec: &Spec) -> Result<Vec<TablePlan>, WorkerError> {
+    let lake = siltstone_lakehouse::store::open(&spec.destination).map_err(WorkerError::Store)?;
+    let mut plans = Vec::with_capacity(spec.tables.len());
+    for table in &spec.tables {
+        plans.push(look(&lake, spec, table).await?.plan);
+    }
+    Ok(plans)
+}
+
+/// Makes every table as the spec says; returns what was done. A refused table is left as it is.
+///
+/// # Errors
+/// As [`plan_all`]; `Invalid` from a store that ignores conditional puts.
+pub async fn apply_all(spec: &Spec) -> Result<Vec<TablePlan>, WorkerError> {
+    let lake = siltstone_lakehouse::store::open(&spec.destination).map_err(WorkerError::Store)?;
+    lake.probe_conditional_put().await.map_err(WorkerError::Store)?;
+    let mut plans = Vec::with_capacity(spec.tables.len());
+    for table in &spec.tables {
+        let looked = look(&lake, spec, table).await?;
+        apply(&lake, table, &looked).await?;
+        plans.push(looked.plan);
+    }
+    Ok(plans)
+}
+
+struct Looked {
+    plan: TablePlan,
+    table: Option<Table>,
+    wanted: Option<Schema>,
+}
+
+async fn look(lake: &TableStore, spec: &Spec, table_spec: &TableSpec) -> Result<Looked, WorkerError> {
+    let registry = match spec.cluster_of(table_spec).and_then(|cluster| cluster.schema_registry.as_ref()) {
+        Some(registry) => Some(HttpRegistry::new(registry).for_table(&table_spec.name)?),
+        None => None,
+    };
+    let registry = registry.as_ref().map(|registry| registry as &dyn SchemaRegistry);
+    let wanted =
+        siltstone_ingest::decoder::initial_schema(table_spec, registry).await.for_table(&table_spec.name)?;
+    let table = Table::open(lake, table_spec).await?;
+    let live = match &table {
+        Some(table) => {
+            let state = table.state.lock().await;
+            Some(LiveTable {
+                schema: state.schema.clone(),
+                partition_spec: state.partition_spec.clone(),
+                sort_order: state.sort_order.clone(),
+                formats: state.formats.clone(),
+                version: state.version,
+            })
+        }
+        None => None,
+    };
+    let plan = plan(table_spec, live.as_ref(), wanted.as_ref());
+    Ok(Looked { plan, table, wanted })
+}
+
+async fn apply(lake: &TableStore, spec: &TableSpec, looked: &Looked) -> Result<(), WorkerError> {
+    let identity = Identity;
+    match (&looked.plan, &looked.table) {
+        (TablePlan::Create { .. }, _) => {
+            // Without a schema the table comes to be with its first record.
+            let Some(schema) = looked.wanted.clone() else { return Ok(()) };
+            let table =
+                Table::open_or_create(lake, spec, schema, &identity.commit_id(), identity.now_ms()).await?;
+            show(&table).await
+        }
+        (TablePlan::Change { steps, .. }, Some(table)) => {
+            for step in steps {
+                if let Some(change) = change_of(step, table).await {
+                    commit(table, change, &identity).await?;
+                }
+            }
+            show(table).await
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The ledger change of a step; steps that another sums up have none.
+async fn change_of(step: &Step, table: &Table) -> Option<Change> {
+    let state = table.state.lock().await;
+    match step {
+        Step::SetSchema { schema } => Some(Change::SetSchema { schema: schema.clone() }),
+        Step::SetPartitionSpec { partition_spec, .. } => {
+            let history: Vec<_> = state.partition_specs.values().cloned().collect();
+            let partition_spec = resolve::adopt_partition_spec(partition_spec, &history);
+            Some(Change::SetPartitionSpec { partition_spec })
+        }
+        Step::SetSortOrder { sort_order, .. } => {
+            let history: Vec<_> = state.sort_orders.values().cloned().collect();
+            Some(Change::SetSortOrder { sort_order: resolve::adopt_sort_order(sort_order, &history) })
+        }
+        Step::SetFormats { formats, .. } => Some(Change::SetFormats { formats: formats.clone() }),
+        _ => None,
+    }
+}
+
+async fn commit(table: &Table, change: Change, identity: &Identity) -> Result<(), WorkerError> {
+    let commit_id = identity.commit_id();
+    let mut state = table.state.lock().await;
+    match table
+        .ledger
+        .commit(&mut state, change, &commit_id, identity.now_ms())
+        .await
+        .for_table(&table.name)?
+    {
+        Committed::At(_) | Committed::AlreadyCovered => Ok(()),
+    }
+}
+
+/// Brings every format up to the ledger.
+async fn show(table: &Table) -> Result<(), WorkerError> {
+    let mut state = table.state.lock().await.clone();
+    for mut projection in table.projections().await {
+        crate::projector::catch_up(table, &mut state, projection.as_mut()).await?;
+    }
+    Ok(())
+}
+
+/// What a table of these formats cannot hold, said before it exists.
+///
+/// # Errors
+/// `Invalid`, naming the column and the way out.
+pub(crate) fn check_formats(name: &str, change: &Change) -> Result<(), WorkerError> {
+    if let Change::Create { schema, partition_spec, formats, .. } = change
+        && formats.contains(&Format::Delta)
+    {
+        siltstone_lakehouse::delta::check_table(name, schema, partition_spec).for_table(name)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,84 @@
+//! Why a table or the whole worker stopped. No message quotes a record.
+
+use siltstone_protocol::{ErrorKind, RejectReason};
+
+/// An error of the worker.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WorkerError {
+    #[error("table {table}: {source}")]
+    Ingest { table: String, source: siltstone_ingest::IngestError },
+    #[error("table {table}: {source}")]
+    DataFile { table: String, source: siltstone_datafile::DataFileError },
+    #[error("table {table}: {source}")]
+    Lake { table: String, source: siltstone_lakehouse::LakeError },
+    #[error("{0}")]
+    Store(siltstone_lakehouse::LakeError),
+    #[error("table {table}: {message}")]
+    Spec { table: String, message: String },
+    #[error(
+        "table {table}: record rejected at topic {topic}, partition {partition}, offset {offset}: {reason}; \
+         mend the producer or set dlq_mode to dead_letter or skip"
+    )]
+    RejectedRecord { table: String, topic: String, partition: i32, offset: i64, reason: RejectReason },
+    #[error(
+        "table {table}: records lost before they were read: topic {topic}, partition {partition}, \
+         offsets {start} to {end} are no longer on the broker; set on_lost_range: continue to record the gap \
+         and go on"
+    )]
+    LostRange { table: String, topic: String, partition: i32, start: i64, end: i64 },
+    #[error(
+        "table {table}: position {position} of topic {topic}, partition {partition}, lies beyond the end {end}: \
+         the topic was truncated or made anew; move the table to a new name or restore the topic"
+    )]
+    PositionBeyondEnd { table: String, topic: String, partition: i32, position: i64, end: i64 },
+    #[error("table {table}: its {format} form {error}")]
+    Projection { table: String, format: &'static str, error: String },
+    #[error("table {table}: {what}")]
+    Internal { table: String, what: &'static str },
+    #[error("{failed} of {tables} tables stopped with an error; the first: {first}")]
+    Tables { failed: usize, tables: usize, first: Box<WorkerError> },
+    #[error("cannot listen on {address}: {source}")]
+    Listen { address: std::net::SocketAddr, source: std::io::Error },
+}
+
+impl WorkerError {
+    /// What the caller should do.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Ingest { source, .. } => source.kind(),
+            Self::DataFile { source, .. } => source.kind(),
+            Self::Lake { source, .. } | Self::Store(source) => source.kind(),
+            Self::Spec { .. } | Self::Listen { .. } => ErrorKind::Invalid,
+            Self::RejectedRecord { .. }
+            | Self::Projection { .. }
+            | Self::LostRange { .. }
+            | Self::PositionBeyondEnd { .. } => ErrorKind::Data,
+            Self::Internal { .. } => ErrorKind::Internal,
+            Self::Tables { first, .. } => first.kind(),
+        }
+    }
+}
+
+/// Adds the table's name to an error of a lower crate.
+pub(crate) trait ForTable<T> {
+    fn for_table(self, table: &str) -> Result<T, WorkerError>;
+}
+
+impl<T> ForTable<T> for Result<T, siltstone_ingest::IngestError> {
+    fn for_table(self, table: &str) -> Result<T, WorkerError> {
+        self.map_err(|source| WorkerError::Ingest { table: table.to_owned(), source })
+    }
+}
+
+impl<T> ForTable<T> for Result<T, siltstone_datafile::DataFileError> {
+    fn for_table(self, table: &str) -> Result<T, WorkerError> {
+        self.map_err(|source| WorkerError::DataFile { table: table.to_owned(), source })
+    }
+}
+
+impl<T> ForTable<T> for Result<T, siltstone_lakehouse::LakeError> {
+    fn for_table(self, table: &str) -> Result<T, WorkerError> {
+        self.map_err(|source| WorkerError::Lake { table: table.to_owned(), source })
+    }
+}

@@ -1,0 +1,352 @@
+//! From a full buffer to a committed ledger entry.
+//!
+//! 1. Dead letters first: the rows that the dead-letter table does not hold yet are written and
+//!    committed there. It thus never lags behind the main table, and after a crash it filters what
+//!    it already has (each table keeps its own coverage).
+//! 2. The rows are sorted and written as data files. Files are durable before the ledger names them.
+//! 3. The ledger entry is put: this is the commit. Its commit id stays the same over every retry.
+//! 4. The projector is told.
+//!
+//! Faults that may pass are retried here, without end but with backoff, until the worker is told to
+//! stop: an outage pauses a table and loses nothing. Everything else goes to the caller.
+
+use std::{sync::Arc, time::Duration};
+
+use arrow::{array::RecordBatch, compute::filter_record_batch};
+use siltstone_datafile::{Reservation, WrittenFile, write_sorted};
+use siltstone_lakehouse::{Committed, LedgerState, SourcePartition, TableStore, crash_point};
+use siltstone_protocol::{Change, ErrorKind, OffsetRange, RejectedCount, Schema};
+use siltstone_spec::TableSpec;
+use tokio::sync::watch;
+
+use crate::{
+    error::{ForTable, WorkerError},
+    metrics::{KindLabel, Metrics, TableLabel},
+    run::Identity,
+    table::Table,
+};
+
+const BACKOFF_MIN: Duration = Duration::from_millis(100);
+const BACKOFF_MAX: Duration = Duration::from_secs(15);
+
+/// What triggered a flush.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FlushReason {
+    Age,
+    Bytes,
+    Rows,
+    Pressure,
+    Revoke,
+    Schema,
+    Stop,
+    End,
+}
+
+impl FlushReason {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Age => "age",
+            Self::Bytes => "bytes",
+            Self::Rows => "rows",
+            Self::Pressure => "pressure",
+            Self::Revoke => "revoke",
+            Self::Schema => "schema",
+            Self::Stop => "stop",
+            Self::End => "end",
+        }
+    }
+}
+
+/// A buffer on its way into the table. All its rows have one schema.
+pub struct FlushJob {
+    pub schema: Option<Arc<Schema>>,
+    pub batches: Vec<RecordBatch>,
+    pub dead_letters: Vec<RecordBatch>,
+    pub ranges: Vec<OffsetRange>,
+    pub rejected: Vec<RejectedCount>,
+    /// The buffer's share of the memory budget; released when the job is done.
+    pub memory: Option<Reservation>,
+}
+
+impl std::fmt::Debug for FlushJob {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FlushJob")
+            .field("batches", &self.batches.len())
+            .field("dead_letters", &self.dead_letters.len())
+            .field("ranges", &self.ranges)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How a flush ended.
+#[derive(Debug)]
+pub enum Flushed {
+    /// The ranges are committed; the rows are in the table.
+    Committed { version: u64, rows: u64 },
+    /// Others committed these ranges, wholly or in part: drop what is buffered, begin at the ledger.
+    Fenced,
+    /// The worker was told to stop before a fault passed. The ledger says what landed.
+    Abandoned,
+}
+
+/// Everything a flush of one table needs.
+pub struct Flusher {
+    pub spec: TableSpec,
+    pub lake: TableStore,
+    pub table: Arc<Table>,
+    pub dead_letters: Option<Arc<Table>>,
+    pub metrics: Arc<Metrics>,
+    pub identity: Arc<Identity>,
+    /// Turns true when faults must no longer be waited for.
+    pub abandon: watch::Receiver<bool>,
+    /// Called once when the dead-letter table comes to be, so that it is projected.
+    pub on_dead_letters: Box<dyn Fn(Arc<Table>) + Send + Sync>,
+}
+
+impl std::fmt::Debug for Flusher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Flusher").field("table", &self.table.name).finish_non_exhaustive()
+    }
+}
+
+impl Flusher {
+    /// Writes and commits one buffer.
+    ///
+    /// # Errors
+    /// What a person must mend: `Invalid`, `Data`, `Internal`.
+    pub async fn flush(&mut self, job: FlushJob) -> Result<Flushed, WorkerError> {
+        let FlushJob { schema, batches, dead_letters, ranges, rejected, memory } = job;
+        crash_point!("flush.begin");
+        if !dead_letters.is_empty()
+            && let Some(ended) = self.flush_dead_letters(dead_letters, &ranges).await?
+        {
+            return Ok(ended);
+        }
+        crash_point!("flush.dead_letters_done");
+        let rows: u64 = batches.iter().map(|batch| batch.num_rows() as u64).sum();
+        let files = match schema {
+            Some(schema) if rows > 0 => match self.write(&self.table.clone(), schema, batches).await? {
+                Some(files) => files,
+                None => return Ok(Flushed::Abandoned),
+            },
+            _ => Vec::new(),
+        };
+        drop(memory);
+        crash_point!("flush.files_written");
+        self.count_files(&files);
+        let entries = files.iter().map(|file| file.entry.clone()).collect();
+        for file in files {
+            self.table.details.insert(file.details);
+        }
+        let change = Change::Append { files: entries, ranges, rejected };
+        let ended = self.commit(&self.table.clone(), change).await?;
+        crash_point!("flush.committed");
+        if let Flushed::Committed { version, .. } = ended {
+            self.table.announce(version);
+            return Ok(Flushed::Committed { version, rows });
+        }
+        Ok(ended)
+    }
+
+    /// Commits a change that carries no rows: a first position, a lost range, a schema.
+    ///
+    /// # Errors
+    /// As [`Self::flush`]; a `Conflict` is returned to the caller, who knows what to look at again.
+    pub async fn commit_change(&mut self, change: Change) -> Result<Flushed, WorkerError> {
+        let ended = self.commit(&self.table.clone(), change).await?;
+        if let Flushed::Committed { version, .. } = ended {
+            self.table.announce(version);
+        }
+        Ok(ended)
+    }
+
+    async fn write(
+        &self,
+        table: &Table,
+        schema: Arc<Schema>,
+        batches: Vec<RecordBatch>,
+    ) -> Result<Option<Vec<WrittenFile>>, WorkerError> {
+        let layout = table.layout(schema).await;
+        let mut backoff = BACKOFF_MIN;
+        loop {
+            // Batches are columns behind reference counts: a copy for a retry costs nothing.
+            match write_sorted(batches.clone(), &layout, &table.store, &table.location).await {
+                Ok(files) => return Ok(Some(files)),
+                Err(error) if error.kind().is_retryable() => {
+                    tracing::warn!(table = %table.name, %error, "writing data files failed, trying again");
+                    if !self.wait(&table.name, "write", &mut backoff).await {
+                        return Ok(None);
+                    }
+                }
+                Err(error) => return Err(error).for_table(&table.name),
+            }
+        }
+    }
+
+    async fn commit(&self, table: &Table, change: Change) -> Result<Flushed, WorkerError> {
+        let commit_id = self.identity.commit_id();
+        let mut backoff = BACKOFF_MIN;
+        let mut state = table.state.lock().await;
+        loop {
+            let now_ms = self.identity.now_ms();
+            match table.ledger.commit(&mut state, change.clone(), &commit_id, now_ms).await {
+                Ok(Committed::At(version)) => {
+                    self.metrics.commits.get_or_create(&self.label(table)).inc();
+                    let known = i64::try_from(version).unwrap_or(i64::MAX);
+                    self.metrics.ledger_version.get_or_create(&self.label(table)).set(known);
+                    return Ok(Flushed::Committed { version, rows: 0 });
+                }
+                Ok(Committed::AlreadyCovered) => return Ok(self.refused(table, "covered")),
+                Err(error) if error.kind() == ErrorKind::Fenced => {
+                    tracing::warn!(table = %table.name, %error, "commit refused: another worker was first");
+                    return Ok(self.refused(table, "fenced"));
+                }
+                Err(error) if error.kind() == ErrorKind::Unavailable => {
+                    tracing::warn!(table = %table.name, %error, "commit outcome unknown, asking again");
+                    if !self.wait(&table.name, "commit", &mut backoff).await {
+                        return Ok(Flushed::Abandoned);
+                    }
+                }
+                Err(error) => return Err(error).for_table(&table.name),
+            }
+        }
+    }
+
+    /// `None`: the dead letters are safe, go on with the rows.
+    async fn flush_dead_letters(
+        &mut self,
+        batches: Vec<RecordBatch>,
+        ranges: &[OffsetRange],
+    ) -> Result<Option<Flushed>, WorkerError> {
+        let Some(table) = self.dead_letter_table().await? else { return Ok(Some(Flushed::Abandoned)) };
+        let (fresh, ranges) = {
+            let mut state = table.state.lock().await;
+            let mut backoff = BACKOFF_MIN;
+            while let Err(error) = table.ledger.refresh(&mut state).await {
+                if !error.kind().is_retryable() {
+                    return Err(error).for_table(&table.name);
+                }
+                if !self.wait(&table.name, "refresh", &mut backoff).await {
+                    return Ok(Some(Flushed::Abandoned));
+                }
+            }
+            let fresh = batches
+                .into_iter()
+                .map(|batch| not_yet_held(batch, &state))
+                .collect::<Option<Vec<_>>>()
+                .ok_or(WorkerError::Internal {
+                    table: table.name.clone(),
+                    what: "dead-letter columns are off",
+                })?;
+            (fresh, missing_ranges(ranges, &state))
+        };
+        let fresh: Vec<_> = fresh.into_iter().filter(|batch| batch.num_rows() > 0).collect();
+        if fresh.is_empty() {
+            return Ok(None);
+        }
+        let schema = Arc::new(table.state.lock().await.schema.clone());
+        let Some(files) = self.write(&table, schema, fresh).await? else {
+            return Ok(Some(Flushed::Abandoned));
+        };
+        crash_point!("flush.dead_letters_written");
+        let entries = files.iter().map(|file| file.entry.clone()).collect();
+        for file in files {
+            table.details.insert(file.details);
+        }
+        match self.commit(&table, Change::Append { files: entries, ranges, rejected: Vec::new() }).await? {
+            Flushed::Committed { version, .. } => {
+                table.announce(version);
+                Ok(None)
+            }
+            ended => Ok(Some(ended)),
+        }
+    }
+
+    async fn dead_letter_table(&mut self) -> Result<Option<Arc<Table>>, WorkerError> {
+        if let Some(table) = &self.dead_letters {
+            return Ok(Some(table.clone()));
+        }
+        let mut backoff = BACKOFF_MIN;
+        let (id, now_ms) = (self.identity.commit_id(), self.identity.now_ms());
+        loop {
+            match Table::open_or_create_dead_letters(&self.lake, &self.spec, &id, now_ms).await {
+                Ok(table) => {
+                    let table = Arc::new(table);
+                    (self.on_dead_letters)(table.clone());
+                    self.dead_letters = Some(table.clone());
+                    return Ok(Some(table));
+                }
+                Err(error) if error.kind().is_retryable() => {
+                    if !self.wait(&self.spec.name, "create_dead_letters", &mut backoff).await {
+                        return Ok(None);
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn refused(&self, table: &Table, kind: &'static str) -> Flushed {
+        self.metrics.commits_refused.get_or_create(&KindLabel { table: table.name.clone(), kind }).inc();
+        Flushed::Fenced
+    }
+
+    fn label(&self, table: &Table) -> TableLabel {
+        TableLabel { table: table.name.clone() }
+    }
+
+    fn count_files(&self, files: &[WrittenFile]) {
+        let label = TableLabel { table: self.table.name.clone() };
+        self.metrics.files_committed.get_or_create(&label).inc_by(files.len() as u64);
+        self.metrics.file_bytes.get_or_create(&label).inc_by(files.iter().map(|file| file.entry.bytes).sum());
+    }
+
+    /// Sleeps before the next try. False: the worker stops.
+    async fn wait(&self, table: &str, stage: &'static str, backoff: &mut Duration) -> bool {
+        self.metrics.retry(table, stage);
+        let pause = self.identity.jitter(*backoff);
+        *backoff = (*backoff * 2).min(BACKOFF_MAX);
+        let mut abandon = self.abandon.clone();
+        tokio::select! {
+            () = tokio::time::sleep(pause) => true,
+            _ = abandon.wait_for(|abandon| *abandon) => false,
+        }
+    }
+}
+
+/// The rows of a dead-letter batch whose offsets the table's coverage does not hold.
+fn not_yet_held(batch: RecordBatch, state: &LedgerState) -> Option<RecordBatch> {
+    use arrow::array::{AsArray, BooleanArray};
+    use arrow::datatypes::{Int32Type, Int64Type};
+    let clusters = batch.column_by_name("cluster")?.as_string_opt::<i32>()?;
+    let topics = batch.column_by_name("topic")?.as_string_opt::<i32>()?;
+    let partitions = batch.column_by_name("partition")?.as_primitive_opt::<Int32Type>()?;
+    let offsets = batch.column_by_name("offset")?.as_primitive_opt::<Int64Type>()?;
+    let keep: BooleanArray = (0..batch.num_rows())
+        .map(|row| {
+            let offset = offsets.value(row);
+            let held = state
+                .coverage
+                .get(&source(clusters.value(row), topics.value(row), partitions.value(row)))
+                .is_some_and(|coverage| coverage.covers(offset, offset + 1));
+            Some(!held)
+        })
+        .collect();
+    filter_record_batch(&batch, &keep).ok()
+}
+
+/// What the dead-letter table still lacks of these ranges: each begins where its coverage ends.
+fn missing_ranges(ranges: &[OffsetRange], state: &LedgerState) -> Vec<OffsetRange> {
+    ranges
+        .iter()
+        .filter_map(|range| {
+            let held = state.next_offset(&source(&range.cluster, &range.topic, range.partition));
+            let start = held.unwrap_or(range.start);
+            (start < range.end).then(|| OffsetRange { start, ..range.clone() })
+        })
+        .collect()
+}
+
+fn source(cluster: &str, topic: &str, partition: i32) -> SourcePartition {
+    SourcePartition { cluster: cluster.to_owned(), topic: topic.to_owned(), partition }
+}

@@ -1,0 +1,267 @@
+//! What happens to one record: decoded into the current batch, or sent on its way as rejected.
+//!
+//! Every record moves its partition's position exactly once, in the same call in which its row or
+//! its rejection is buffered; so the ranges of a flush and its rows always agree (I-3).
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use arrow::array::RecordBatch;
+use siltstone_ingest::{
+    IngestError, Record, Visit,
+    dead_letter::DeadLetters,
+    decoder::{Decoder, Pushed, SchemaNeed},
+};
+use siltstone_protocol::{RejectReason, RejectedCount, Schema};
+use siltstone_spec::DlqMode;
+
+use crate::positions::Positions;
+
+/// A batch is closed at this many rows or bytes, so that builders stay small and growth is cheap.
+const BATCH_ROWS_MAX: usize = 65_536;
+const BATCH_BYTES_MAX: usize = 16 << 20;
+
+/// Why the intake takes no more records for now.
+#[derive(Debug)]
+pub enum Halt {
+    /// The next record's schema must be learned first.
+    NeedsSchema(SchemaNeed),
+    /// A record was rejected and the spec says stop; it is not consumed.
+    Rejected { partition: i32, offset: i64, reason: RejectReason },
+    /// The buffer reached its limit.
+    Full,
+    /// A batch could not be closed: a bug.
+    Failed(IngestError),
+}
+
+/// The buffer of one table and everything that fills it.
+pub struct Intake {
+    pub decoder: Decoder,
+    pub positions: Positions,
+    /// The schema of the rows being decoded; `None` before the table exists.
+    pub schema: Option<Arc<Schema>>,
+    dead_letters: DeadLetters,
+    dlq_mode: DlqMode,
+    dead_batches: Vec<RecordBatch>,
+    batches: Vec<RecordBatch>,
+    batches_bytes: usize,
+    rows: u64,
+    input_bytes: u64,
+    input_bytes_max: u64,
+    rejected: BTreeMap<RejectReason, u64>,
+    oldest: Option<Instant>,
+    now: Instant,
+    now_ms: i64,
+    halt: Option<Halt>,
+    /// Records and bytes since the last reading, for metrics.
+    taken: (u64, u64),
+}
+
+impl std::fmt::Debug for Intake {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Intake")
+            .field("rows", &self.rows)
+            .field("positions", &self.positions)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The content of a buffer, taken out for a flush.
+#[derive(Debug)]
+pub struct Taken {
+    pub schema: Option<Arc<Schema>>,
+    pub batches: Vec<RecordBatch>,
+    pub dead_letters: Vec<RecordBatch>,
+    pub rejected: Vec<RejectedCount>,
+}
+
+impl Intake {
+    pub fn new(
+        decoder: Decoder,
+        schema: Option<Arc<Schema>>,
+        dead_letters: DeadLetters,
+        dlq_mode: DlqMode,
+        input_bytes_max: u64,
+        now: Instant,
+    ) -> Self {
+        Self {
+            decoder,
+            positions: Positions::default(),
+            schema,
+            dead_letters,
+            dlq_mode,
+            dead_batches: Vec::new(),
+            batches: Vec::new(),
+            batches_bytes: 0,
+            rows: 0,
+            input_bytes: 0,
+            input_bytes_max,
+            rejected: BTreeMap::new(),
+            oldest: None,
+            now,
+            now_ms: 0,
+            halt: None,
+            taken: (0, 0),
+        }
+    }
+
+    /// Sets the clock for the records of the next poll.
+    pub fn tick(&mut self, now: Instant, now_ms: i64) {
+        self.now = now;
+        self.now_ms = now_ms;
+    }
+
+    /// Takes one record, or says why not (see [`Self::take_halt`]).
+    pub fn take(&mut self, record: &Record<'_>) -> Visit {
+        if self.halt.is_some() {
+            return Visit::Blocked;
+        }
+        if !self.positions.wants(record.partition, record.offset) {
+            return Visit::Taken;
+        }
+        match self.decoder.push(record) {
+            Pushed::Row => self.rows += 1,
+            Pushed::Skipped(reason) => *self.rejected.entry(reason).or_default() += 1,
+            Pushed::Rejected { reason, schema_id } => match self.dlq_mode {
+                DlqMode::Stop => {
+                    let (partition, offset) = (record.partition, record.offset);
+                    self.halt = Some(Halt::Rejected { partition, offset, reason });
+                    return Visit::Blocked;
+                }
+                DlqMode::Skip => *self.rejected.entry(reason).or_default() += 1,
+                DlqMode::DeadLetter => {
+                    if !self.bury(record, reason, schema_id) {
+                        return Visit::Blocked;
+                    }
+                    *self.rejected.entry(reason).or_default() += 1;
+                }
+            },
+            Pushed::Full => {
+                self.close_batch();
+                return if self.halt.is_some() { Visit::Blocked } else { self.take(record) };
+            }
+            Pushed::NeedsSchema(need) => {
+                self.halt = Some(Halt::NeedsSchema(need));
+                return Visit::Blocked;
+            }
+        }
+        self.positions.advance(record.partition, record.offset, record.timestamp_ms);
+        self.oldest.get_or_insert(self.now);
+        let bytes = (record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len)) as u64;
+        self.input_bytes += bytes;
+        self.taken.0 += 1;
+        self.taken.1 += bytes;
+        if self.decoder.rows() >= BATCH_ROWS_MAX || self.decoder.bytes() >= BATCH_BYTES_MAX {
+            self.close_batch();
+        }
+        if self.input_bytes >= self.input_bytes_max {
+            self.halt = Some(Halt::Full);
+        }
+        Visit::Taken
+    }
+
+    /// Takes a rejected record into the dead letters. False: they cannot take it (see the halt).
+    fn bury(&mut self, record: &Record<'_>, reason: RejectReason, schema_id: Option<u32>) -> bool {
+        if self.dead_letters.push(record, reason, schema_id, self.now_ms) {
+            return true;
+        }
+        match self.dead_letters.finish() {
+            Ok(batch) => self.dead_batches.extend(batch),
+            Err(error) => {
+                self.halt = Some(Halt::Failed(error));
+                return false;
+            }
+        }
+        if self.dead_letters.push(record, reason, schema_id, self.now_ms) {
+            return true;
+        }
+        self.halt = Some(Halt::Full);
+        false
+    }
+
+    /// Why records were blocked since the last call, if they were.
+    pub fn take_halt(&mut self) -> Option<Halt> {
+        self.halt.take()
+    }
+
+    /// Closes the batch being decoded. A failure is kept as the halt.
+    pub fn close_batch(&mut self) {
+        match self.decoder.finish() {
+            Ok(Some(batch)) => {
+                self.batches_bytes += batch.get_array_memory_size();
+                self.batches.push(batch);
+            }
+            Ok(None) => {}
+            Err(error) => self.halt = Some(Halt::Failed(error)),
+        }
+    }
+
+    /// Memory held by buffered rows and dead letters, bytes.
+    pub fn bytes(&self) -> u64 {
+        let dead: usize = self.dead_batches.iter().map(RecordBatch::get_array_memory_size).sum();
+        (self.batches_bytes + self.decoder.bytes() + self.dead_letters.bytes() + dead) as u64
+    }
+
+    pub fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    pub fn input_bytes(&self) -> u64 {
+        self.input_bytes
+    }
+
+    /// Time since the oldest buffered record was taken.
+    pub fn age(&self, now: Instant) -> Option<Duration> {
+        self.oldest.map(|oldest| now.saturating_duration_since(oldest))
+    }
+
+    /// Records and input bytes taken since the last call.
+    pub fn take_counts(&mut self) -> (u64, u64) {
+        std::mem::take(&mut self.taken)
+    }
+
+    /// Empties the buffer into a flush.
+    ///
+    /// # Errors
+    /// `Internal` when a batch cannot be closed.
+    pub fn take_buffer(&mut self) -> Result<Taken, IngestError> {
+        self.close_batch();
+        if let Some(Halt::Failed(error)) = self.halt.take_if(|halt| matches!(halt, Halt::Failed(_))) {
+            return Err(error);
+        }
+        let mut dead_letters = std::mem::take(&mut self.dead_batches);
+        dead_letters.extend(self.dead_letters.finish()?);
+        let rejected = std::mem::take(&mut self.rejected)
+            .into_iter()
+            .map(|(reason, records)| RejectedCount { reason, records })
+            .collect();
+        let batches = std::mem::take(&mut self.batches);
+        self.reset_counts();
+        Ok(Taken { schema: self.schema.clone(), batches, dead_letters, rejected })
+    }
+
+    /// Throws away everything buffered: its ranges are not ours to commit.
+    ///
+    /// # Errors
+    /// `Internal` when a builder cannot be emptied.
+    pub fn clear(&mut self) -> Result<(), IngestError> {
+        self.decoder.finish()?;
+        self.dead_letters.finish()?;
+        self.dead_batches.clear();
+        self.batches.clear();
+        self.rejected.clear();
+        self.halt = None;
+        self.reset_counts();
+        Ok(())
+    }
+
+    fn reset_counts(&mut self) {
+        self.batches_bytes = 0;
+        self.rows = 0;
+        self.input_bytes = 0;
+        self.oldest = None;
+    }
+}

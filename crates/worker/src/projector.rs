@@ -1,0 +1,93 @@
+//! Shows the ledger in the table's formats, as fast as they take it and never before it is committed.
+//!
+//! 1. Wait until the ledger has a version that a format does not show.
+//! 2. Catch the format up; the projection coalesces what piled up meanwhile.
+//! 3. On a fault that may pass: back off, try again. On one that will not (a foreign change that
+//!    cannot be reconciled): stop this projection, say so, leave the other format and ingestion alone.
+//!
+//! Cancel-safe: dropping the future at any point leaves a state that the next catch-up completes.
+
+use std::{sync::Arc, time::Duration};
+
+use siltstone_lakehouse::{LedgerState, TableFormat};
+use siltstone_protocol::ErrorKind;
+use tokio::sync::watch;
+
+use crate::{
+    error::{ForTable, WorkerError},
+    metrics::{FormatLabel, Metrics},
+    table::Table,
+};
+
+const BACKOFF_MIN: Duration = Duration::from_millis(200);
+const BACKOFF_MAX: Duration = Duration::from_secs(30);
+
+/// How far one format is, for whoever waits for it.
+#[derive(Debug, Clone, Default)]
+pub struct Shown {
+    pub version: Option<u64>,
+    /// The projection has stopped: the kind and text of its error.
+    pub stopped: Option<(ErrorKind, String)>,
+}
+
+/// Runs one projection until `stop` turns true or it fails for good.
+pub async fn project(
+    table: Arc<Table>,
+    mut projection: Box<dyn TableFormat>,
+    shown: watch::Sender<Shown>,
+    metrics: Arc<Metrics>,
+    mut stop: watch::Receiver<bool>,
+) {
+    let format = projection.format().as_str();
+    let label = FormatLabel { table: table.name.clone(), format };
+    let mut versions = table.versions();
+    let mut backoff = BACKOFF_MIN;
+    // A state of its own, kept up from the ledger's entries: commits never wait for a projection,
+    // and nothing is copied for each version.
+    let mut state = table.state.lock().await.clone();
+    loop {
+        let wanted = *versions.borrow_and_update();
+        match catch_up(&table, &mut state, projection.as_mut()).await {
+            Ok(version) => {
+                backoff = BACKOFF_MIN;
+                metrics.shown_version.get_or_create(&label).set(i64::try_from(version).unwrap_or(i64::MAX));
+                shown.send_modify(|state| state.version = Some(version));
+                if version < wanted {
+                    continue;
+                }
+            }
+            Err(error) if error.kind().is_retryable() => {
+                tracing::warn!(table = %table.name, format, %error, "projection fault, trying again");
+                metrics.retry(&table.name, format);
+                tokio::select! {
+                    () = tokio::time::sleep(backoff) => {}
+                    _ = stop.wait_for(|stop| *stop) => return,
+                }
+                backoff = (backoff * 2).min(BACKOFF_MAX);
+                continue;
+            }
+            Err(error) => {
+                tracing::error!(table = %table.name, format, %error, "projection stopped");
+                shown.send_modify(|state| state.stopped = Some((error.kind(), error.to_string())));
+                return;
+            }
+        }
+        tokio::select! {
+            changed = versions.changed() => if changed.is_err() { return },
+            _ = stop.wait_for(|stop| *stop) => return,
+        }
+    }
+}
+
+/// Shows every version of the ledger up to now in one format.
+///
+/// # Errors
+/// Those of the ledger and the projection, with the table's name.
+pub async fn catch_up(
+    table: &Table,
+    state: &mut LedgerState,
+    projection: &mut dyn TableFormat,
+) -> Result<u64, WorkerError> {
+    table.ledger.refresh(state).await.for_table(&table.name)?;
+    projection.catch_up(&table.ledger, state, &table.details).await.for_table(&table.name)
+}

@@ -1,0 +1,530 @@
+//! Supervises the tables of a worker.
+//!
+//! 1. Open the bucket; refuse one that ignores conditional puts.
+//! 2. For each table: open its ledger (or learn its schema and create it), start its projections, its
+//!    flush task and its polling thread. A table that cannot start is tried again when the fault may
+//!    pass; otherwise it has stopped, and the others go on.
+//! 3. Wait for the end: of all tables (a bounded run), or of the worker's patience after a stop.
+//! 4. Bring every format up to the last version committed here.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use siltstone_datafile::MemoryBudget;
+use siltstone_ingest::{
+    HttpRegistry, KafkaOptions, KafkaSource, SchemaRegistry,
+    dead_letter::DeadLetters,
+    decoder::{Decoder, initial_schema},
+};
+use siltstone_lakehouse::TableStore;
+use siltstone_protocol::{ErrorKind, Schema};
+use siltstone_spec::{Spec, TableSpec};
+use tokio::{runtime::Handle, sync::watch};
+
+use crate::{
+    error::{ForTable, WorkerError},
+    flush::Flusher,
+    http::{self, Served},
+    ingest::{Ended, Intake, Lane, Poller, PollerParts},
+    metrics::{Metrics, TableLabel},
+    progress::Progress,
+    projector::{self, Shown},
+    table::Table,
+};
+
+/// After a stop, faults are waited for this long before what is buffered is left to the next start.
+const GRACE: Duration = Duration::from_secs(20);
+const RESTART_MIN: Duration = Duration::from_secs(1);
+const RESTART_MAX: Duration = Duration::from_secs(60);
+/// A bounded run gives up on a fault that does not pass after so many starts of a table.
+const ONCE_STARTS_MAX: u32 = 5;
+
+/// Below this a source would fetch in trickles.
+const FETCH_BYTES_MIN: usize = 1 << 20;
+
+/// How a worker runs.
+#[derive(Debug, Clone)]
+pub struct RunOptions {
+    /// Stop at the end offsets seen at the start.
+    pub once: bool,
+    /// The memory budget of the whole process, bytes.
+    pub memory_bytes: u64,
+    /// Serve metrics and health here.
+    pub http: Option<SocketAddr>,
+    /// Only these tables of the spec; empty: all.
+    pub tables: Vec<String>,
+}
+
+/// What a finished run did.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct RunSummary {
+    pub tables: Vec<TableSummary>,
+}
+
+/// One table's part of a [`RunSummary`].
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct TableSummary {
+    pub table: String,
+    /// Ledger version at the end; `None`: the table does not exist yet (no record, no schema).
+    pub version: Option<u64>,
+    pub rows_committed: u64,
+    pub records_consumed: u64,
+    pub records_rejected: u64,
+}
+
+/// The one source of time, commit ids and jitter.
+#[derive(Debug, Default)]
+pub struct Identity;
+
+impl Identity {
+    /// A fresh commit id.
+    pub fn commit_id(&self) -> String {
+        ulid::Ulid::new().to_string()
+    }
+
+    /// Milliseconds since 1970 UTC.
+    pub fn now_ms(&self) -> i64 {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+    }
+
+    /// Between half and all of `pause`.
+    pub fn jitter(&self, pause: Duration) -> Duration {
+        pause.mul_f64(rand::random_range(0.5..=1.0))
+    }
+}
+
+/// Which tables are not being worked on, for `/readyz`.
+#[derive(Debug, Default)]
+pub struct Readiness {
+    waiting: Mutex<BTreeMap<String, ()>>,
+}
+
+impl Readiness {
+    pub(crate) fn set(&self, table: &str, ready: bool) {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        if ready {
+            waiting.remove(table);
+        } else {
+            waiting.insert(table.to_owned(), ());
+        }
+    }
+
+    /// Names of tables that wait or have stopped.
+    pub fn not_ready(&self) -> Vec<String> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
+    }
+}
+
+/// What all tables of a worker share.
+#[derive(Clone)]
+struct Shared {
+    lake: TableStore,
+    budget: MemoryBudget,
+    metrics: Arc<Metrics>,
+    progress: Arc<Progress>,
+    identity: Arc<Identity>,
+    readiness: Arc<Readiness>,
+    registries: Arc<BTreeMap<String, Arc<dyn SchemaRegistry>>>,
+    tables: u64,
+    once: bool,
+    stop: watch::Receiver<bool>,
+    abandon: watch::Receiver<bool>,
+    /// Ends projections, after everything is committed.
+    finish: watch::Receiver<bool>,
+}
+
+/// The parts of one table that come to be when its schema is known.
+#[derive(Clone)]
+pub struct TableRuntime {
+    shared: Shared,
+    spec: TableSpec,
+    handle: Handle,
+    table: Arc<OnceLock<Arc<Table>>>,
+    dead_letters: Arc<OnceLock<Arc<Table>>>,
+    projections: Arc<Mutex<Vec<Projection>>>,
+}
+
+struct Projection {
+    table: Arc<Table>,
+    format: &'static str,
+    shown: watch::Receiver<Shown>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl TableRuntime {
+    fn new(shared: Shared, spec: TableSpec, handle: Handle) -> Self {
+        Self {
+            shared,
+            spec,
+            handle,
+            table: Arc::default(),
+            dead_letters: Arc::default(),
+            projections: Arc::default(),
+        }
+    }
+
+    /// The table, once it exists.
+    pub fn table(&self) -> Option<Arc<Table>> {
+        self.table.get().cloned()
+    }
+
+    /// Creates the table with its first schema and starts its projections.
+    ///
+    /// # Errors
+    /// As [`Table::open_or_create`].
+    pub async fn create(&self, schema: Schema) -> Result<Arc<Table>, WorkerError> {
+        let (id, now_ms) = (self.shared.identity.commit_id(), self.shared.identity.now_ms());
+        let table = Table::open_or_create(&self.shared.lake, &self.spec, schema, &id, now_ms).await?;
+        Ok(self.adopt(table).await)
+    }
+
+    async fn adopt(&self, table: Table) -> Arc<Table> {
+        let table = self.table.get_or_init(|| Arc::new(table)).clone();
+        self.project(&table).await;
+        table
+    }
+
+    /// Starts the flush task of the table. Call when the table exists.
+    pub fn start_lane(&self, handle: &Handle) -> Option<Lane> {
+        let table = self.table()?;
+        let runtime = self.clone();
+        let flusher = Flusher {
+            spec: self.spec.clone(),
+            lake: self.shared.lake.clone(),
+            table,
+            dead_letters: self.dead_letters.get().cloned(),
+            metrics: self.shared.metrics.clone(),
+            identity: self.shared.identity.clone(),
+            abandon: self.shared.abandon.clone(),
+            on_dead_letters: Box::new(move |table| runtime.adopt_dead_letters(table)),
+        };
+        Some(Lane::start(handle, flusher))
+    }
+
+    fn adopt_dead_letters(&self, table: Arc<Table>) {
+        if self.dead_letters.set(table.clone()).is_ok() {
+            let runtime = self.clone();
+            self.handle.spawn(async move { runtime.project(&table).await });
+        }
+    }
+
+    async fn project(&self, table: &Arc<Table>) {
+        for projection in table.projections().await {
+            let format = projection.format().as_str();
+            let (sender, shown) = watch::channel(Shown::default());
+            let task = self.handle.spawn(projector::project(
+                table.clone(),
+                projection,
+                sender,
+                self.shared.metrics.clone(),
+                self.shared.finish.clone(),
+            ));
+            let entry = Projection { table: table.clone(), format, shown, task };
+            self.projections.lock().unwrap_or_else(PoisonError::into_inner).push(entry);
+        }
+    }
+
+    /// Waits until every format shows everything committed here, or has stopped.
+    async fn settle(&self, deadline: Duration) -> Result<(), WorkerError> {
+        // Creating the dead-letter table's projections may still be on its way.
+        let expected =
+            usize::from(self.table.get().is_some()) + usize::from(self.dead_letters.get().is_some());
+        let began = Instant::now();
+        loop {
+            let entries: Vec<_> = {
+                let entries = self.projections.lock().unwrap_or_else(PoisonError::into_inner);
+                entries.iter().map(|entry| (entry.table.clone(), entry.format, entry.shown.clone())).collect()
+            };
+            let names: std::collections::BTreeSet<_> = entries.iter().map(|entry| &entry.0.name).collect();
+            let all_started = names.len() >= expected;
+            let mut behind = None;
+            for (table, format, shown) in &entries {
+                let wanted = *table.versions().borrow();
+                let shown = shown.borrow().clone();
+                if let Some((_, error)) = shown.stopped {
+                    tracing::error!(table = %table.name, format, error, "format is behind the ledger");
+                    return Err(WorkerError::Projection { table: table.name.clone(), format, error });
+                }
+                if shown.version.is_none_or(|version| version < wanted) {
+                    behind = Some((table.name.clone(), *format));
+                }
+            }
+            match behind {
+                None if all_started => return Ok(()),
+                _ if began.elapsed() > deadline => {
+                    let (table, format) = behind.unwrap_or((self.spec.name.clone(), "dead letters"));
+                    let error = "did not catch up in time; the next start completes it".to_owned();
+                    return Err(WorkerError::Projection { table, format, error });
+                }
+                _ => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
+        }
+    }
+
+    async fn end_projections(&self) {
+        let entries = std::mem::take(&mut *self.projections.lock().unwrap_or_else(PoisonError::into_inner));
+        for entry in entries {
+            entry.task.abort();
+        }
+    }
+}
+
+/// Runs the worker until `stop` turns true (a second, longer stop is built in: faults are waited for
+/// at most 20 seconds more), or until a bounded run is complete.
+///
+/// # Errors
+/// `Tables` when at least one table stopped with an error; the others were worked on all the same.
+pub async fn run(
+    spec: Spec,
+    options: RunOptions,
+    progress: Arc<Progress>,
+    stop: watch::Receiver<bool>,
+) -> Result<RunSummary, WorkerError> {
+    let lake = siltstone_lakehouse::store::open(&spec.destination).map_err(WorkerError::Store)?;
+    lake.probe_conditional_put().await.map_err(WorkerError::Store)?;
+    let metrics = Arc::new(Metrics::default());
+    let registry = metrics.register();
+    let budget = MemoryBudget::new(options.memory_bytes);
+    let readiness = Arc::new(Readiness::default());
+    let tables: Vec<TableSpec> = spec
+        .tables
+        .iter()
+        .filter(|table| options.tables.is_empty() || options.tables.contains(&table.name))
+        .cloned()
+        .collect();
+    for table in &tables {
+        readiness.set(&table.name, false);
+    }
+    let (abandon_sender, abandon) = watch::channel(false);
+    let (finish_sender, finish) = watch::channel(false);
+    if let Some(address) = options.http {
+        let served = Served {
+            metrics: metrics.clone(),
+            registry,
+            budget: budget.clone(),
+            readiness: readiness.clone(),
+        };
+        let bound = http::serve(address, served, finish.clone()).await?;
+        tracing::info!(%bound, "serving metrics and health");
+    }
+    let shared = Shared {
+        lake,
+        budget,
+        metrics,
+        progress,
+        identity: Arc::new(Identity),
+        readiness,
+        registries: Arc::new(registries(&spec)?),
+        tables: tables.len() as u64,
+        once: options.once,
+        stop: stop.clone(),
+        abandon,
+        finish,
+    };
+    tokio::spawn(abandon_after_grace(stop, abandon_sender));
+    let mut tasks = Vec::new();
+    for table in tables {
+        let runtime = TableRuntime::new(shared.clone(), table.clone(), Handle::current());
+        let spec = spec.clone();
+        tasks.push(tokio::spawn(async move {
+            let ended = supervise(&runtime, &spec).await;
+            (runtime, ended)
+        }));
+    }
+    let mut summaries = Vec::new();
+    let mut errors = Vec::new();
+    let count = tasks.len();
+    for task in tasks {
+        let Ok((runtime, ended)) = task.await else { continue };
+        match ended {
+            Ok(()) => {}
+            Err(error) => errors.push(error),
+        }
+        summaries.push(summary(&runtime).await);
+        runtime.end_projections().await;
+    }
+    // Receivers may all be gone; then there is nobody left to tell.
+    let _ = finish_sender.send(true);
+    let failed = errors.len();
+    match errors.into_iter().next() {
+        Some(first) => Err(WorkerError::Tables { failed, tables: count, first: Box::new(first) }),
+        None => Ok(RunSummary { tables: summaries }),
+    }
+}
+
+fn registries(spec: &Spec) -> Result<BTreeMap<String, Arc<dyn SchemaRegistry>>, WorkerError> {
+    let mut registries: BTreeMap<String, Arc<dyn SchemaRegistry>> = BTreeMap::new();
+    for cluster in &spec.source_clusters {
+        if let Some(registry) = &cluster.schema_registry {
+            let client = HttpRegistry::new(registry).for_table(&cluster.name)?;
+            registries.insert(cluster.name.clone(), Arc::new(client));
+        }
+    }
+    Ok(registries)
+}
+
+async fn abandon_after_grace(mut stop: watch::Receiver<bool>, abandon: watch::Sender<bool>) {
+    if stop.wait_for(|stop| *stop).await.is_ok() {
+        tokio::time::sleep(GRACE).await;
+        let _ = abandon.send(true);
+    } else {
+        // No one can stop the worker from outside: wait for its own end.
+        abandon.closed().await;
+    }
+}
+
+/// Starts the table, again and again while faults may pass, until it ends.
+async fn supervise(runtime: &TableRuntime, spec: &Spec) -> Result<(), WorkerError> {
+    let shared = &runtime.shared;
+    let label = TableLabel { table: runtime.spec.name.clone() };
+    let mut backoff = RESTART_MIN;
+    let mut stop = shared.stop.clone();
+    let mut starts = 0;
+    loop {
+        let began = Instant::now();
+        starts += 1;
+        let ended = work_on(runtime, spec).await;
+        shared.metrics.table_up.get_or_create(&label).set(0);
+        shared.readiness.set(&runtime.spec.name, false);
+        let error = match ended {
+            Ok(()) => {
+                shared.readiness.set(&runtime.spec.name, true);
+                return Ok(());
+            }
+            Err(error) => error,
+        };
+        let again = error.kind().is_retryable() || error.kind() == ErrorKind::Fenced;
+        if !again || (shared.once && starts >= ONCE_STARTS_MAX) || *stop.borrow() {
+            tracing::error!(table = %runtime.spec.name, %error, "table stopped");
+            return Err(error);
+        }
+        if began.elapsed() > RESTART_MAX {
+            backoff = RESTART_MIN;
+            starts = 1;
+        }
+        tracing::warn!(table = %runtime.spec.name, %error, "table failed, starting again");
+        shared.metrics.retry(&runtime.spec.name, "table");
+        tokio::select! {
+            () = tokio::time::sleep(shared.identity.jitter(backoff)) => {}
+            _ = stop.wait_for(|stop| *stop) => return Err(error),
+        }
+        backoff = (backoff * 2).min(RESTART_MAX);
+    }
+}
+
+async fn work_on(runtime: &TableRuntime, spec: &Spec) -> Result<(), WorkerError> {
+    let shared = runtime.shared.clone();
+    let name = runtime.spec.name.clone();
+    let registry = shared.registries.get(&runtime.spec.cluster).cloned();
+    if runtime.table().is_none() {
+        open(runtime, registry.as_deref()).await?;
+    }
+    let schema = match runtime.table() {
+        Some(table) => Some(table.state.lock().await.schema.clone()),
+        None => None,
+    };
+    let cluster = spec
+        .cluster_of(&runtime.spec)
+        .ok_or(WorkerError::Internal { table: name.clone(), what: "its cluster is not in the spec" })?;
+    let source =
+        KafkaSource::with_options(cluster, &runtime.spec, fetch_options(&shared)).for_table(&name)?;
+    let decoder = Decoder::new(&runtime.spec, schema.clone()).for_table(&name)?;
+    let intake = Intake::new(
+        decoder,
+        schema.map(Arc::new),
+        DeadLetters::new(&runtime.spec.cluster, &runtime.spec.topic).for_table(&name)?,
+        runtime.spec.dlq_mode,
+        runtime.spec.freshness.max_bytes,
+        Instant::now(),
+    );
+    let parts = PollerParts {
+        spec: runtime.spec.clone(),
+        source: Box::new(source),
+        intake,
+        registry,
+        runtime: runtime.clone(),
+        handle: Handle::current(),
+        memory: None,
+        budget: shared.budget.clone(),
+        tables: shared.tables,
+        metrics: shared.metrics.clone(),
+        progress: shared.progress.clone(),
+        identity: shared.identity.clone(),
+        stop: shared.stop.clone(),
+        once: shared.once,
+    };
+    shared.metrics.table_up.get_or_create(&TableLabel { table: name.clone() }).set(1);
+    shared.readiness.set(&name, true);
+    let (sender, ended) = tokio::sync::oneshot::channel();
+    let thread = std::thread::Builder::new().name(format!("poll-{name}"));
+    thread
+        .spawn(move || {
+            let poller = Poller::new(parts);
+            // The receiver is gone only when the worker itself was dropped.
+            let _ = sender.send(poller.run());
+        })
+        .map_err(|_| WorkerError::Internal {
+            table: name.clone(),
+            what: "the polling thread did not start",
+        })?;
+    let ended = ended
+        .await
+        .map_err(|_| WorkerError::Internal { table: name.clone(), what: "the polling thread died" })?;
+    let settled = runtime.settle(GRACE).await;
+    match ended? {
+        Ended::Stopped | Ended::Reached => settled,
+    }
+}
+
+/// Opens the table, or creates it when its schema can be known before the first record.
+async fn open(runtime: &TableRuntime, registry: Option<&dyn SchemaRegistry>) -> Result<(), WorkerError> {
+    let (shared, spec) = (&runtime.shared, &runtime.spec);
+    if let Some(dead_letters) = Table::open_dead_letters(&shared.lake, spec).await? {
+        runtime.adopt_dead_letters(Arc::new(dead_letters));
+    }
+    if let Some(table) = Table::open(&shared.lake, spec).await? {
+        runtime.adopt(table).await;
+        return Ok(());
+    }
+    if let Some(schema) = initial_schema(spec, registry).await.for_table(&spec.name)? {
+        let table = runtime.create(schema).await?;
+        tracing::info!(table = %table.name, location = %table.location, "table created");
+    }
+    Ok(())
+}
+
+async fn summary(runtime: &TableRuntime) -> TableSummary {
+    let metrics = &runtime.shared.metrics;
+    let label = TableLabel { table: runtime.spec.name.clone() };
+    let rejected = siltstone_protocol::RejectReason::ALL
+        .iter()
+        .filter_map(|reason| {
+            let label = crate::metrics::ReasonLabel { table: label.table.clone(), reason: reason.as_str() };
+            metrics.records_rejected.get(&label).map(|counter| counter.get())
+        })
+        .sum();
+    let version = match runtime.table() {
+        Some(table) => Some(table.state.lock().await.version),
+        None => None,
+    };
+    TableSummary {
+        version,
+        rows_committed: metrics.rows_committed.get_or_create(&label).get(),
+        records_consumed: metrics.records_consumed.get_or_create(&label).get(),
+        records_rejected: rejected,
+        table: label.table,
+    }
+}
+
+/// Fetched and undelivered records are memory too: an eighth of the budget, shared by the tables.
+fn fetch_options(shared: &Shared) -> KafkaOptions {
+    let default = KafkaOptions::default();
+    let share = usize::try_from(shared.budget.limit() / 8 / shared.tables.max(1)).unwrap_or(usize::MAX);
+    let queue_bytes = share.clamp(FETCH_BYTES_MIN, default.queue_bytes);
+    KafkaOptions { queue_bytes, fetch_bytes: default.fetch_bytes.min(queue_bytes / 4) }
+}

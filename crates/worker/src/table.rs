@@ -1,0 +1,217 @@
+//! One open table: its ledger and everything that commits to it or shows it.
+
+use std::sync::Arc;
+
+use object_store::{ObjectStore, path::Path};
+use siltstone_datafile::Layout;
+use siltstone_lakehouse::{
+    DeltaTable, DetailsCache, Ledger, LedgerState, ProjectionOptions, TableFormat, TableStore,
+    iceberg::IcebergTable,
+};
+use siltstone_protocol::{Change, Format, Schema};
+use siltstone_spec::{TableSpec, resolve};
+use tokio::sync::{Mutex, watch};
+
+use crate::error::{ForTable, WorkerError};
+
+/// Details of this many recent files are kept for the projections; older ones are read from footers.
+const DETAILS_CACHED_MAX: usize = 20_000;
+
+/// A table in use. Cheap to share.
+pub struct Table {
+    pub name: String,
+    pub location: Path,
+    pub url: String,
+    pub store: Arc<dyn ObjectStore>,
+    pub ledger: Ledger,
+    pub token_key: Arc<[u8; 32]>,
+    pub details: DetailsCache,
+    pub projection: ProjectionOptions,
+    files: siltstone_spec::Files,
+    /// The ledger's state as this worker knows it; `ledger.refresh` brings it up to date.
+    pub state: Mutex<LedgerState>,
+    /// Newest version known, for the projector.
+    version: watch::Sender<u64>,
+}
+
+impl std::fmt::Debug for Table {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Table")
+            .field("name", &self.name)
+            .field("location", &self.location)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Table {
+    /// The table of this spec if its ledger exists.
+    ///
+    /// # Errors
+    /// Store and ledger errors, with the table's name.
+    pub async fn open(lake: &TableStore, spec: &TableSpec) -> Result<Option<Self>, WorkerError> {
+        Self::open_named(lake, spec, &spec.name, &spec.location()).await
+    }
+
+    /// The dead-letter table of this spec if its ledger exists.
+    pub async fn open_dead_letters(lake: &TableStore, spec: &TableSpec) -> Result<Option<Self>, WorkerError> {
+        let name = spec.dead_letter_name();
+        Self::open_named(lake, spec, &name, &name.replace('.', "/")).await
+    }
+
+    async fn open_named(
+        lake: &TableStore,
+        spec: &TableSpec,
+        name: &str,
+        location: &str,
+    ) -> Result<Option<Self>, WorkerError> {
+        let path = lake.table_location(location);
+        let ledger = Ledger::new(lake.store.clone(), path.clone());
+        match ledger.load().await.for_table(name)? {
+            Some(state) => Ok(Some(Self::with_state(lake, spec, name, location, ledger, state).await?)),
+            None => Ok(None),
+        }
+    }
+
+    /// Opens the table, creating it with this schema when there is none.
+    ///
+    /// # Errors
+    /// `Invalid` when the spec's partitioning or order does not fit the schema.
+    pub async fn open_or_create(
+        lake: &TableStore,
+        spec: &TableSpec,
+        schema: Schema,
+        commit_id: &str,
+        now_ms: i64,
+    ) -> Result<Self, WorkerError> {
+        let invalid = |error: siltstone_spec::SpecError| WorkerError::Spec {
+            table: spec.name.clone(),
+            message: error.to_string(),
+        };
+        let change = Change::Create {
+            name: spec.name.clone(),
+            partition_spec: resolve::partition_spec(spec, &schema).map_err(invalid)?,
+            sort_order: resolve::sort_order(spec, &schema).map_err(invalid)?,
+            schema,
+            formats: spec.formats.clone(),
+        };
+        Self::create_named(lake, spec, &spec.name, &spec.location(), change, commit_id, now_ms).await
+    }
+
+    /// Opens the dead-letter table of this spec, creating it when there is none.
+    pub async fn open_or_create_dead_letters(
+        lake: &TableStore,
+        spec: &TableSpec,
+        commit_id: &str,
+        now_ms: i64,
+    ) -> Result<Self, WorkerError> {
+        if let Some(table) = Self::open_dead_letters(lake, spec).await? {
+            return Ok(table);
+        }
+        let name = spec.dead_letter_name();
+        let change = Change::Create {
+            name: name.clone(),
+            schema: siltstone_ingest::dead_letter::schema(),
+            partition_spec: Default::default(),
+            sort_order: Default::default(),
+            formats: spec.formats.clone(),
+        };
+        Self::create_named(lake, spec, &name, &name.replace('.', "/"), change, commit_id, now_ms).await
+    }
+
+    async fn create_named(
+        lake: &TableStore,
+        spec: &TableSpec,
+        name: &str,
+        location: &str,
+        change: Change,
+        commit_id: &str,
+        now_ms: i64,
+    ) -> Result<Self, WorkerError> {
+        crate::apply::check_formats(name, &change)?;
+        let path = lake.table_location(location);
+        let ledger = Ledger::new(lake.store.clone(), path);
+        let state = match ledger.create(change, commit_id, now_ms).await {
+            Ok(state) => state,
+            // Another worker was first: its table is the table.
+            Err(error) if error.kind() == siltstone_protocol::ErrorKind::Conflict => {
+                ledger.load().await.for_table(name)?.ok_or(WorkerError::Internal {
+                    table: name.to_owned(),
+                    what: "the ledger was created by another worker and is gone",
+                })?
+            }
+            Err(error) => return Err(error).for_table(name),
+        };
+        Self::with_state(lake, spec, name, location, ledger, state).await
+    }
+
+    async fn with_state(
+        lake: &TableStore,
+        spec: &TableSpec,
+        name: &str,
+        location: &str,
+        ledger: Ledger,
+        state: LedgerState,
+    ) -> Result<Self, WorkerError> {
+        let token_key = ledger.token_key().await.for_table(name)?;
+        let version = watch::Sender::new(state.version);
+        Ok(Self {
+            name: name.to_owned(),
+            location: lake.table_location(location),
+            url: lake.table_url(location),
+            store: lake.store.clone(),
+            ledger,
+            token_key,
+            details: DetailsCache::new(DETAILS_CACHED_MAX),
+            projection: ProjectionOptions {
+                snapshots_max: spec.retention.snapshots_max,
+                snapshots_age: spec.retention.snapshots,
+            },
+            files: spec.files.clone(),
+            state: Mutex::new(state),
+            version,
+        })
+    }
+
+    /// How files of rows in this schema are laid down now.
+    pub async fn layout(&self, schema: Arc<Schema>) -> Layout {
+        let state = self.state.lock().await;
+        Layout {
+            schema,
+            partition_spec: state.partition_spec.clone(),
+            sort_order: state.sort_order.clone(),
+            files: self.files.clone(),
+            token_key: self.token_key.clone(),
+        }
+    }
+
+    /// The table's projections, one for each of its formats.
+    pub async fn projections(&self) -> Vec<Box<dyn TableFormat>> {
+        let formats = self.state.lock().await.formats.clone();
+        formats.into_iter().map(|format| self.projection_of(format)).collect()
+    }
+
+    /// The projection into one format.
+    pub fn projection_of(&self, format: Format) -> Box<dyn TableFormat> {
+        let (store, location) = (self.store.clone(), self.location.clone());
+        match format {
+            Format::Iceberg => {
+                Box::new(IcebergTable::new(store, location, self.url.clone(), self.projection))
+            }
+            Format::Delta => Box::new(DeltaTable::new(store, location, self.url.clone(), self.projection)),
+        }
+    }
+
+    /// Tells the projector that the ledger has this version.
+    pub fn announce(&self, version: u64) {
+        self.version.send_if_modified(|known| {
+            let newer = version > *known;
+            *known = (*known).max(version);
+            newer
+        });
+    }
+
+    /// Follows the newest known version.
+    pub fn versions(&self) -> watch::Receiver<u64> {
+        self.version.subscribe()
+    }
+}
