@@ -243,3 +243,7 @@ fn exact_datum(value: Value, primitive: PrimitiveType) -> Option<Datum> {
 fn datum(bytes: &[u8], primitive: PrimitiveType) -> Option<Datum> {
     Datum::try_from_bytes(bytes, iceberg_type(primitive)).ok()
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

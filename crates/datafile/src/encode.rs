@@ -256,17 +256,17 @@ impl<W: Write + Send> Encoder<W> {
         Ok(())
     }
 
-    /// Writes what is left and the footer: metadata, size of the file, and the sink.
+    /// Writes what is left and the footer: metadata, and size of the file.
     ///
     /// # Errors
     /// `Encode`.
-    pub fn finish(mut self) -> Result<(ParquetMetaData, u64, W)> {
+    pub fn finish(mut self) -> Result<(ParquetMetaData, u64)> {
         self.close_group()?;
         let failed = |_| DataFileError::encode("the footer");
         let nans = serde_json::to_string(&self.nans).map_err(|_| DataFileError::encode("the footer"))?;
         self.file.append_key_value_metadata(pair(footer::NAN_COUNTS_KEY, nans));
         let metadata = self.file.finish().map_err(failed)?;
         let bytes = self.file.bytes_written() as u64;
-        Ok((metadata, bytes, self.file.into_inner().map_err(failed)?))
+        Ok((metadata, bytes))
     }
 }

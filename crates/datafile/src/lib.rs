@@ -25,6 +25,9 @@ mod parquet_schema;
 mod partition;
 mod read;
 mod sort;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod testing;
 mod transform;
 mod upload;
 mod write;

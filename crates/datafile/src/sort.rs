@@ -162,3 +162,7 @@ fn runs(length: usize, same: impl Fn(usize, usize) -> bool) -> Vec<Range<usize>>
     }
     ranges
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

@@ -172,3 +172,7 @@ fn truncate(width: u32, source: &ArrayRef) -> Option<ArrayRef> {
         _ => return None,
     })
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

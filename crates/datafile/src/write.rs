@@ -142,15 +142,15 @@ impl Flush<'_> {
         let (json, token) = (values.to_json()?, values.token(&self.layout.token_key)?);
         while !rows.is_empty() {
             let path = new_path();
-            let sink = PartSink::new(footer::location(self.table_location, &path), self.parts.clone());
-            let mut encoder = Encoder::new(sink, &self.options, rows.len(), &json)?;
+            let mut sink = PartSink::new(footer::location(self.table_location, &path), self.parts.clone());
+            let mut encoder = Encoder::new(&mut sink, &self.options, rows.len(), &json)?;
             while !rows.is_empty() && encoder.bytes() < self.layout.files.target_size {
                 let (slice, later) = rows.split_at(self.slice_rows.min(encoder.group_room()).min(rows.len()));
                 encoder.write(slice.len(), |column| self.columns[column].rows(slice))?;
                 rows = later;
             }
             let written = encoder.rows();
-            let (metadata, bytes, sink) = encoder.finish()?;
+            let (metadata, bytes) = encoder.finish()?;
             sink.close()?;
             let entry = FileEntry {
                 path,
@@ -174,3 +174,7 @@ impl Flush<'_> {
 fn new_path() -> String {
     format!("data/{}.parquet", ulid::Ulid::new().to_string().to_lowercase())
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
