@@ -1,7 +1,7 @@
 //! Delta checkpoints and look-ups beyond the log's tail, by the `deltalake` crate over our store.
 //!
-//! The crate finds a store by the URL's scheme, and knows few without its cloud features. It is given the store
-//! itself, and a `memory:` URL of which only the path counts.
+//! The crate finds a store by the URL's scheme, and knows few without its cloud features. So it is given the
+//! store itself, and a URL of which only the path counts.
 //!
 //! Its errors may quote the log, so only their step is kept.
 
@@ -12,6 +12,10 @@ use object_store::{ObjectStore, path::Path};
 use url::Url;
 
 use crate::{crash_point, error::LakeError};
+
+/// `memory` is a scheme that the crate always knows. The host looks like an S3 directory bucket, the sign
+/// by which its kernel sorts listings itself: a local file system does not sort them.
+const ROOT: &str = "memory://siltstone--x-s3/";
 
 /// What the table's own metadata says, read through its checkpoint.
 pub(super) struct Stored {
@@ -59,7 +63,7 @@ pub(super) async fn stored(
 /// The table as the crate sees it, without its files.
 async fn open(store: Arc<dyn ObjectStore>, table_location: &Path) -> Result<DeltaTable, LakeError> {
     let unreadable = |_| LakeError::data(table_location, "the delta log cannot be read");
-    let mut url = Url::parse("memory:///").map_err(|_| LakeError::internal(table_location, "not a URL"))?;
+    let mut url = Url::parse(ROOT).map_err(|_| LakeError::internal(table_location, "not a URL"))?;
     url.set_path(&format!("/{table_location}/data/"));
     let builder = DeltaTableBuilder::from_url(url.clone()).map_err(unreadable)?;
     builder.with_storage_backend(store, url).without_files().load().await.map_err(unreadable)

@@ -167,7 +167,7 @@ fn table_on(store: Arc<dyn ObjectStore>) -> DeltaTable {
 }
 
 async fn read(store: Arc<dyn ObjectStore>) -> deltalake::DeltaTable {
-    let url = Url::parse(&format!("memory:///{LOCATION}/data/")).unwrap();
+    let url = Url::parse(&format!("memory://siltstone--x-s3/{LOCATION}/data/")).unwrap();
     let builder = DeltaTableBuilder::from_url(url.clone()).unwrap();
     builder.with_storage_backend(store, url).load().await.unwrap()
 }

@@ -18,10 +18,7 @@ use serde::{Deserialize, Serialize};
 use siltstone_protocol::{FileEntry, Format, PartitionSpec, Schema, SortOrder};
 
 use super::{Coverage, Ledger, LedgerState, SourcePartition, log::read, state::RECENT_COMMITS_MAX};
-use crate::{
-    crash_point,
-    error::LakeError,
-};
+use crate::{crash_point, error::LakeError};
 
 const CHECKPOINT_FORMAT: u32 = 1;
 const CHECKPOINTS_KEPT: usize = 3;

@@ -94,7 +94,7 @@ async fn ranges_advance_and_a_zombie_is_refused() {
     assert_eq!((at, next(&state, 0)), (Committed::At(1), Some(150)));
     ledger.commit(&mut state, append("b", vec![range(0, 150, 200)]), "2", 2).await.unwrap();
     // Partly committed by others, and past the position: both are stale views.
-    for (id, stale) in [("3", range(0, 140, 160)), ("4", range(0, 180, 220)), ("5", range(0, 210, 220))] {
+    for (id, stale) in [("3", range(0, 90, 110)), ("4", range(0, 180, 220)), ("5", range(0, 210, 220))] {
         let error = ledger.commit(&mut zombie, append(id, vec![stale]), id, 2).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Fenced, "{error}");
         assert!(error.to_string().contains("c/t/0"), "{error}");
