@@ -156,6 +156,12 @@ struct Projection {
     task: tokio::task::JoinHandle<()>,
 }
 
+impl std::fmt::Debug for TableRuntime {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TableRuntime").field("table", &self.spec.name).finish_non_exhaustive()
+    }
+}
+
 impl TableRuntime {
     fn new(shared: Shared, spec: TableSpec, handle: Handle) -> Self {
         Self {

@@ -1,8 +1,12 @@
 //! From a topic to full buffers, on one thread per table.
 
+mod bounds;
+mod flushing;
+mod group;
 mod intake;
 mod lane;
 mod poller;
+mod schemas;
 
 pub use intake::{Halt, Intake};
 pub use lane::Lane;

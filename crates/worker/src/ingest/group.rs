@@ -1,0 +1,146 @@
+//! Answering the group: partitions come, go, and are lost.
+
+use super::poller::Poller;
+use super::poller::PollerParts;
+use crate::error::ForTable;
+use crate::error::WorkerError;
+use crate::flush::FlushReason;
+use crate::metrics::PartitionLabel;
+use siltstone_ingest::SourceEvent;
+use siltstone_lakehouse::SourcePartition;
+use siltstone_protocol::Change;
+use siltstone_protocol::OffsetRange;
+use siltstone_spec::OnLostRange;
+
+impl Poller {
+    pub(super) fn answer_events(&mut self) -> Result<(), WorkerError> {
+        for event in std::mem::take(&mut self.events) {
+            match event {
+                SourceEvent::Assigned(partitions) => self.take_over(&partitions)?,
+                SourceEvent::Revoked(partitions) => {
+                    self.flush_all(FlushReason::Revoke)?;
+                    self.give_up(&partitions)?;
+                }
+                SourceEvent::Lost(partitions) => {
+                    tracing::warn!(table = %self.name(), ?partitions, "session lost, beginning at the ledger");
+                    self.give_up(&partitions)?;
+                    self.begin_at_ledger()?;
+                }
+                SourceEvent::EndOfPartition { partition, offset } => {
+                    self.parts.intake.positions.pass(partition, offset);
+                    self.ends_seen.insert(partition, offset);
+                }
+                SourceEvent::OffsetOutOfRange { partition } => {
+                    self.flush_all(FlushReason::Revoke)?;
+                    self.take_over(&[partition])?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn give_up(&mut self, partitions: &[i32]) -> Result<(), WorkerError> {
+        self.parts.intake.positions.remove(partitions);
+        for partition in partitions {
+            let label = PartitionLabel { table: self.name().to_owned(), partition: *partition };
+            self.parts.metrics.lag_records.remove(&label);
+            self.parts.metrics.lag_seconds.remove(&label);
+            self.ends_seen.remove(partition);
+        }
+        self.parts.source.release(partitions).for_table(&self.parts.spec.name)
+    }
+
+    /// Begins partitions where the ledger ends, or where the spec says when it has no position.
+    pub(super) fn take_over(&mut self, partitions: &[i32]) -> Result<(), WorkerError> {
+        let mut positions = Vec::with_capacity(partitions.len());
+        let mut first = Vec::new();
+        for &partition in partitions {
+            let position = match self.committed_position(partition)? {
+                Some(position) => self.check_retained(partition, position)?,
+                None => {
+                    let PollerParts { source, spec, .. } = &mut self.parts;
+                    let start = source.start_offset(partition, &spec.start).for_table(&spec.name)?;
+                    first.push(self.range(partition, start, start, false));
+                    start
+                }
+            };
+            positions.push((partition, position));
+        }
+        if !first.is_empty() && self.lane.is_some() {
+            // Pins a start that would move (latest, timestamp) before the first row is read.
+            self.change(Change::Append { files: Vec::new(), ranges: first, rejected: Vec::new() })?;
+        }
+        for &(partition, position) in &positions {
+            self.parts.intake.positions.begin(partition, position);
+        }
+        self.parts.source.assign(&positions).for_table(&self.parts.spec.name)?;
+        if self.paused {
+            self.parts.source.pause().for_table(&self.parts.spec.name)?;
+        }
+        tracing::info!(table = %self.name(), ?positions, "partitions assigned");
+        Ok(())
+    }
+
+    pub(super) fn committed_position(&self, partition: i32) -> Result<Option<i64>, WorkerError> {
+        let Some(table) = self.table() else { return Ok(None) };
+        let spec = &self.parts.spec;
+        self.parts.handle.block_on(async {
+            let mut state = table.state.lock().await;
+            table.ledger.refresh(&mut state).await.for_table(&spec.name)?;
+            let source =
+                SourcePartition { cluster: spec.cluster.clone(), topic: spec.topic.clone(), partition };
+            Ok(state.next_offset(&source))
+        })
+    }
+
+    /// The position, or the first offset that the broker still has when the spec says to go on.
+    pub(super) fn check_retained(&mut self, partition: i32, position: i64) -> Result<i64, WorkerError> {
+        let PollerParts { source, spec, .. } = &mut self.parts;
+        let marks = source.watermarks(partition).for_table(&spec.name)?;
+        let (table, topic) = (spec.name.clone(), spec.topic.clone());
+        if position > marks.high {
+            return Err(WorkerError::PositionBeyondEnd {
+                table,
+                topic,
+                partition,
+                position,
+                end: marks.high,
+            });
+        }
+        if position >= marks.low {
+            return Ok(position);
+        }
+        if spec.on_lost_range == OnLostRange::Stop {
+            return Err(WorkerError::LostRange { table, topic, partition, start: position, end: marks.low });
+        }
+        tracing::error!(table, topic, partition, start = position, end = marks.low, "records lost, going on");
+        let lost = self.range(partition, position, marks.low, true);
+        self.change(Change::Append { files: Vec::new(), ranges: vec![lost], rejected: Vec::new() })?;
+        Ok(marks.low)
+    }
+
+    pub(super) fn range(&self, partition: i32, start: i64, end: i64, lost: bool) -> OffsetRange {
+        let spec = &self.parts.spec;
+        OffsetRange { cluster: spec.cluster.clone(), topic: spec.topic.clone(), partition, start, end, lost }
+    }
+
+    /// Drops everything buffered and begins every owned partition where the ledger ends.
+    pub(super) fn begin_at_ledger(&mut self) -> Result<(), WorkerError> {
+        self.wait_for_lane()?;
+        self.parts.intake.clear().for_table(&self.parts.spec.name)?;
+        self.submitted.clear();
+        self.waiting_for_schema = None;
+        self.resume()?;
+        let mut positions = Vec::new();
+        for partition in self.parts.intake.positions.partitions() {
+            if let Some(position) = self.committed_position(partition)? {
+                self.parts.intake.positions.begin(partition, position);
+                positions.push((partition, position));
+            }
+        }
+        self.parts.memory = None;
+        self.follow_schema()?;
+        self.ends_seen.clear();
+        self.parts.source.seek(&positions).for_table(&self.parts.spec.name)
+    }
+}

@@ -1,0 +1,124 @@
+//! Writer schemas: learned when a record needs them, committed before a row of them is.
+
+use super::intake::Halt;
+use super::poller::Poller;
+use super::poller::PollerParts;
+use crate::error::ForTable;
+use crate::error::WorkerError;
+use crate::flush::FlushReason;
+use siltstone_ingest::decoder::Learned;
+use siltstone_ingest::decoder::SchemaNeed;
+use siltstone_protocol::Change;
+use siltstone_protocol::ErrorKind;
+use siltstone_protocol::Schema;
+use std::sync::Arc;
+use std::time::Duration;
+use std::time::Instant;
+
+const REGISTRY_RETRY_MIN: Duration = Duration::from_secs(1);
+const REGISTRY_RETRY_MAX: Duration = Duration::from_secs(30);
+const SCHEMA_COMMIT_TRIES_MAX: u32 = 10;
+
+impl Poller {
+    pub(super) fn act_on_halt(&mut self) -> Result<(), WorkerError> {
+        match self.parts.intake.take_halt() {
+            None | Some(Halt::Full) => Ok(()),
+            Some(Halt::Failed(error)) => Err(error).for_table(self.name()),
+            Some(Halt::Rejected { partition, offset, reason }) => Err(WorkerError::RejectedRecord {
+                table: self.name().to_owned(),
+                topic: self.parts.spec.topic.clone(),
+                partition,
+                offset,
+                reason,
+            }),
+            Some(Halt::NeedsSchema(need)) => self.learn(need, REGISTRY_RETRY_MIN),
+        }
+    }
+
+    pub(super) fn learn_again(&mut self) -> Result<(), WorkerError> {
+        match self.waiting_for_schema.take() {
+            Some((need, at, backoff)) if Instant::now() >= at => self.learn(need, backoff),
+            waiting => {
+                self.waiting_for_schema = waiting;
+                Ok(())
+            }
+        }
+    }
+
+    pub(super) fn learn(&mut self, need: SchemaNeed, backoff: Duration) -> Result<(), WorkerError> {
+        for _ in 0..SCHEMA_COMMIT_TRIES_MAX {
+            let PollerParts { handle, intake, registry, .. } = &mut self.parts;
+            match handle.block_on(intake.decoder.learn(need, registry.as_deref())) {
+                Ok(Learned::Ready | Learned::Refused(_)) => return self.resume(),
+                Ok(Learned::Evolves(schema)) => self.evolve(schema)?,
+                Err(error) if error.kind() == ErrorKind::Unavailable => {
+                    tracing::warn!(table = %self.name(), %error, "registry does not answer, table paused");
+                    self.parts.metrics.retry(self.name(), "registry");
+                    self.pause()?;
+                    let next = (backoff * 2).min(REGISTRY_RETRY_MAX);
+                    let at = Instant::now() + self.parts.identity.jitter(backoff);
+                    self.waiting_for_schema = Some((need, at, next));
+                    return Ok(());
+                }
+                Err(error) => return Err(error).for_table(self.name()),
+            }
+        }
+        Err(self.internal("the table's schema did not settle"))
+    }
+
+    /// Makes the table what the records need: everything before is committed in the old schema first.
+    pub(super) fn evolve(&mut self, schema: Schema) -> Result<(), WorkerError> {
+        if self.table().is_none() {
+            return self.create(schema);
+        }
+        self.flush_all(FlushReason::Schema)?;
+        let known = self.parts.intake.schema.as_ref().map(|schema| schema.schema_id);
+        self.follow_schema()?;
+        if self.parts.intake.schema.as_ref().map(|schema| schema.schema_id) != known {
+            return Ok(()); // Another worker was first: look at the record against its schema.
+        }
+        tracing::info!(table = %self.name(), schema_id = schema.schema_id, "schema grows");
+        match self.change(Change::SetSchema { schema }) {
+            Err(error) if error.kind() == ErrorKind::Conflict => {}
+            other => other?,
+        }
+        self.follow_schema()
+    }
+
+    pub(super) fn create(&mut self, schema: Schema) -> Result<(), WorkerError> {
+        let table = self.parts.handle.block_on(self.parts.runtime.create(schema))?;
+        self.lane = self.parts.runtime.start_lane(&self.parts.handle);
+        self.follow_schema()?;
+        let owned: Vec<_> = self.parts.intake.positions.iter().map(|(id, at)| (id, at.committed)).collect();
+        tracing::info!(table = %table.name, location = %table.location, "table created");
+        let mut first = Vec::new();
+        for (partition, start) in owned {
+            if self.committed_position(partition)?.is_none() {
+                first.push(self.range(partition, start, start, false));
+            }
+        }
+        if first.is_empty() {
+            return Ok(());
+        }
+        self.change(Change::Append { files: Vec::new(), ranges: first, rejected: Vec::new() })
+    }
+
+    /// Takes the ledger's schema over when it is newer than the decoder's. The buffer is closed first.
+    pub(super) fn follow_schema(&mut self) -> Result<(), WorkerError> {
+        let Some(table) = self.table() else { return Ok(()) };
+        let schema = self.parts.handle.block_on(async {
+            let mut state = table.state.lock().await;
+            table.ledger.refresh(&mut state).await.for_table(&table.name)?;
+            Ok::<_, WorkerError>(state.schema.clone())
+        })?;
+        if self.parts.intake.schema.as_ref().is_some_and(|known| known.schema_id == schema.schema_id) {
+            return Ok(());
+        }
+        if self.parts.intake.rows() > 0 {
+            self.flush_all(FlushReason::Schema)?;
+        }
+        self.parts.intake.decoder.set_table_schema(schema.clone()).for_table(&self.parts.spec.name)?;
+        self.parts.intake.schema = Some(Arc::new(schema));
+        Ok(())
+    }
+}
