@@ -2,7 +2,13 @@
 //!
 //! `consume_rate <host:port> <topic> <batch|single> [queue MiB] [fetch KiB]` reads the topic from its first offset to
 //! its end and prints rows, seconds and CPU seconds of the whole process (client threads included).
-#![allow(clippy::print_stdout, clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a tool to run by hand")]
+#![allow(
+    clippy::print_stdout,
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a tool to run by hand"
+)]
 
 use std::{
     collections::BTreeMap,
@@ -34,8 +40,7 @@ fn main() {
         panic!("usage: consume_rate <host:port> <topic> <batch|single> [queue MiB] [fetch KiB]");
     };
     let number = |at: usize, default: usize| rest.get(at).map_or(default, |text| text.parse().unwrap());
-    let options =
-        KafkaOptions { queue_bytes: number(0, 64) << 20, fetch_bytes: number(1, 2048) << 10 };
+    let options = KafkaOptions { queue_bytes: number(0, 64) << 20, fetch_bytes: number(1, 2048) << 10 };
     let (wall, cpu) = (Instant::now(), cpu_seconds());
     let seen = match mode.as_str() {
         "batch" => batch(brokers, topic, options),
@@ -74,7 +79,9 @@ fn batch(brokers: &str, topic: &str, options: KafkaOptions) -> Seen {
                 SourceEvent::Assigned(partitions) => {
                     let positions: Vec<(i32, i64)> = partitions
                         .iter()
-                        .map(|partition| (*partition, source.start_offset(*partition, &Start::Earliest).unwrap()))
+                        .map(|partition| {
+                            (*partition, source.start_offset(*partition, &Start::Earliest).unwrap())
+                        })
                         .collect();
                     source.assign(&positions).unwrap();
                 }

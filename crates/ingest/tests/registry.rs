@@ -73,7 +73,9 @@ async fn answer(State(stub): State<Stub>, request: Request) -> Response {
     let answers = stub.answers.lock().unwrap();
     match answers.get(request.uri().path()) {
         Some((status, body)) => (StatusCode::from_u16(*status).unwrap(), body.clone()).into_response(),
-        None => (StatusCode::NOT_FOUND, r#"{"error_code":40403,"message":"Schema not found"}"#).into_response(),
+        None => {
+            (StatusCode::NOT_FOUND, r#"{"error_code":40403,"message":"Schema not found"}"#).into_response()
+        }
     }
 }
 
@@ -110,7 +112,10 @@ async fn an_id_is_asked_for_once_even_by_many_at_once() {
         .collect();
     for task in tasks {
         let schema = task.await.unwrap().unwrap();
-        assert_eq!((schema.id, schema.format, schema.schema.as_str()), (7, RegistryFormat::Avro, r#"{"type":"string"}"#));
+        assert_eq!(
+            (schema.id, schema.format, schema.schema.as_str()),
+            (7, RegistryFormat::Avro, r#"{"type":"string"}"#)
+        );
     }
     assert_eq!(stub.requests(), 1);
     // An outage does not matter for what is known.
@@ -122,7 +127,9 @@ async fn an_id_is_asked_for_once_even_by_many_at_once() {
 #[tokio::test]
 async fn latest_is_believed_for_a_while_and_gives_its_id_away() {
     let (stub, url) = Stub::start().await;
-    let version = |id: u32| format!(r#"{{"subject":"a/b c","version":1,"id":{id},"schema":"{{}}","schemaType":"JSON"}}"#);
+    let version = |id: u32| {
+        format!(r#"{{"subject":"a/b c","version":1,"id":{id},"schema":"{{}}","schemaType":"JSON"}}"#)
+    };
     stub.put("/subjects/a%2Fb%20c/versions/latest", &version(3));
     let limits = RegistryLimits { latest_for: Duration::from_millis(100), ..limits() };
     let registry = HttpRegistry::with_limits(&settings(&[&url], None), limits).unwrap();
@@ -179,7 +186,10 @@ async fn what_is_not_there_is_told_from_a_wrong_url() {
     assert!(matches!(registry.schema_by_id(5).await.unwrap_err(), IngestError::Invalid { .. }));
     stub.status("/schemas/ids/6", 200, r#"{"secret": "hunter2""#);
     let error = registry.schema_by_id(6).await.unwrap_err();
-    assert!(matches!(error, IngestError::Invalid { .. }) && !error.to_string().contains("hunter2"), "{error}");
+    assert!(
+        matches!(error, IngestError::Invalid { .. }) && !error.to_string().contains("hunter2"),
+        "{error}"
+    );
     stub.put("/schemas/ids/8", r#"{"schema":"x","schemaType":"THRIFT"}"#);
     assert!(matches!(registry.schema_by_id(8).await.unwrap_err(), IngestError::SchemaRefused { .. }));
 }
@@ -208,7 +218,10 @@ async fn credentials_travel_in_a_header_and_nowhere_else() {
     let before = stub.requests();
     let registry = HttpRegistry::with_limits(&settings(&[&url], Some(wrong)), limits()).unwrap();
     let error = registry.schema_by_id(1).await.unwrap_err();
-    assert!(matches!(error, IngestError::Refused { .. }) && !format!("{error:?}").contains("hunter2"), "{error}");
+    assert!(
+        matches!(error, IngestError::Refused { .. }) && !format!("{error:?}").contains("hunter2"),
+        "{error}"
+    );
     assert_eq!(stub.requests(), before + 1, "not retried");
     let away = settings(&["http://user:hunter2@127.0.0.1:1"], None);
     let error = HttpRegistry::with_limits(&away, limits()).unwrap().schema_by_id(1).await.unwrap_err();
@@ -219,7 +232,9 @@ async fn credentials_travel_in_a_header_and_nowhere_else() {
 fn version(references: &[(&str, &str, u32)]) -> String {
     let list: Vec<String> = references
         .iter()
-        .map(|(name, subject, version)| format!(r#"{{"name":"{name}","subject":"{subject}","version":{version}}}"#))
+        .map(|(name, subject, version)| {
+            format!(r#"{{"name":"{name}","subject":"{subject}","version":{version}}}"#)
+        })
         .collect();
     format!(r#"{{"id":1,"schema":"\"text\"","references":[{}]}}"#, list.join(","))
 }
@@ -246,10 +261,16 @@ async fn endless_references_and_answers_are_refused() {
     let error = registry(&[&url]).schema_by_id(1).await.unwrap_err();
     assert!(error.to_string().contains("cycle"), "{error}");
     for depth in 0..50 {
-        stub.put(&format!("/subjects/d{depth}/versions/1"), &version(&[("D", &format!("d{}", depth + 1), 1)]));
+        stub.put(
+            &format!("/subjects/d{depth}/versions/1"),
+            &version(&[("D", &format!("d{}", depth + 1), 1)]),
+        );
     }
     stub.put("/schemas/ids/2", &version(&[("D", "d0", 1)]));
-    assert!(matches!(registry(&[&url]).schema_by_id(2).await.unwrap_err(), IngestError::SchemaRefused { .. }));
+    assert!(matches!(
+        registry(&[&url]).schema_by_id(2).await.unwrap_err(),
+        IngestError::SchemaRefused { .. }
+    ));
     stub.put("/schemas/ids/3", &format!(r#"{{"schema":"{}"}}"#, "x".repeat(5 << 20)));
     let error = registry(&[&url]).schema_by_id(3).await.unwrap_err();
     assert!(matches!(error, IngestError::SchemaRefused { .. }), "{error}");
@@ -283,7 +304,8 @@ fn settings_are_checked_at_once() {
 #[tokio::test]
 async fn fixed_answers() {
     let registry = FixedRegistry::new();
-    let schema = RegisteredSchema { id: 4, format: RegistryFormat::Avro, schema: "{}".to_owned(), references: vec![] };
+    let schema =
+        RegisteredSchema { id: 4, format: RegistryFormat::Avro, schema: "{}".to_owned(), references: vec![] };
     registry.put("orders-value", schema);
     assert_eq!(registry.latest("orders-value").await.unwrap().id, 4);
     assert!(matches!(registry.schema_by_id(5).await.unwrap_err(), IngestError::NotFound { .. }));
@@ -310,7 +332,8 @@ async fn a_real_registry_answers() {
         let answer: serde_json::Value = serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap();
         u32::try_from(answer["id"].as_u64().unwrap()).unwrap()
     };
-    let address = r#"{"type":"record","name":"Address","namespace":"shop","fields":[{"name":"city","type":"string"}]}"#;
+    let address =
+        r#"{"type":"record","name":"Address","namespace":"shop","fields":[{"name":"city","type":"string"}]}"#;
     let order = r#"{"type":"record","name":"Order","namespace":"shop","fields":[{"name":"to","type":"shop.Address"}]}"#;
     let (below, subject) = (format!("address-{suffix}"), format!("order-{suffix}"));
     register(&below, serde_json::json!({"schema": address})).await;

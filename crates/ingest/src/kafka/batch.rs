@@ -10,6 +10,9 @@
 //! 2. `fill` takes messages into the hand; `peek` lends the first; `pop` frees it.
 //! 3. What is left in the hand stays ours until popped or discarded.
 //!
+//! Trap: this interface counts an end-of-partition mark as a record in librdkafka's own note of the position, from which
+//! a partition goes on after a rebalance. So the source keeps positions itself and seeks at every rebalance.
+//!
 //! Invariants: every pointer in `hand` came from `rd_kafka_consume_batch_queue`, was not freed, and is freed exactly
 //! once. The consumer outlives the queue, because this struct holds both and frees the queue first.
 

@@ -21,6 +21,9 @@ use crate::{
     source::{RecordSource, SourceEvent, Visit, Watermarks},
 };
 
+/// A seek refused for longer is replaced by a new beginning of the partition.
+const SEEK_PATIENCE: Duration = Duration::from_secs(1);
+
 impl RecordSource for KafkaSource {
     fn poll(
         &mut self,
@@ -109,12 +112,12 @@ impl RecordSource for KafkaSource {
         if !still.is_empty() {
             self.restart(&still)?;
         }
-        let deadline = Instant::now() + REQUEST_TIMEOUT;
+        let patience = Instant::now() + SEEK_PATIENCE;
         while !left.is_empty() {
             let answer = consumer
                 .seek_partitions(self.list(left.iter().copied())?, REQUEST_TIMEOUT)
                 .map_err(|error| self.explain(&error, "seek"))?;
-            // A partition that is still starting refuses a seek for some milliseconds.
+            // A partition that is still starting refuses a seek for some milliseconds; one that stands still always.
             let refused: BTreeSet<i32> = answer
                 .elements()
                 .iter()
@@ -122,11 +125,8 @@ impl RecordSource for KafkaSource {
                 .map(|element| element.partition())
                 .collect();
             left.retain(|(id, _)| refused.contains(id));
-            if !left.is_empty() && Instant::now() >= deadline {
-                return Err(IngestError::unavailable(
-                    format!("cluster {}, topic {}, partitions {refused:?}", self.cluster, self.topic),
-                    "the position could not be moved",
-                ));
+            if !left.is_empty() && Instant::now() >= patience {
+                return self.restart(&left);
             }
             if !left.is_empty() {
                 std::thread::sleep(Duration::from_millis(10));

@@ -3,6 +3,7 @@
 //! 1. `serve` drains the consumer's own queue: rebalances, errors, logs. It never waits.
 //! 2. `deliver` visits the hand of messages, refilled from the batch queue, and tracks the next offset per partition.
 //! 3. A rebalance stays unanswered until `assign` or `release` named every partition of it.
+//! 4. Before each answer the partitions kept are put back to our own positions: librdkafka's are not trusted.
 //!
 //! Pausing is ours alone: messages are left in the queue, whose size is bounded, so nothing is fetched twice.
 
@@ -301,6 +302,7 @@ impl KafkaSource {
 
     pub(super) fn answer_assign(&mut self) -> Result<(), IngestError> {
         let consumer = self.consumer()?;
+        self.hold_positions()?;
         let answers = std::mem::take(&mut self.answers);
         for (partition, next) in &answers {
             self.partitions.insert(*partition, *next);
@@ -330,11 +332,22 @@ impl KafkaSource {
         for partition in &revoked {
             self.partitions.remove(*partition);
         }
+        self.hold_positions()?;
         let result = match consumer.rebalance_protocol() {
             RebalanceProtocol::Cooperative => consumer.incremental_unassign(&self.names(&held)),
             _ => consumer.unassign(),
         };
         self.changed(result, "the release")
+    }
+
+    /// Puts the partitions kept through a rebalance back to our own positions, before the answer resumes them.
+    ///
+    /// Librdkafka paused them, and would go on at the position it noted for the application. In the batch interface
+    /// that note is one too far after an end-of-partition mark, so the next record would be passed over.
+    fn hold_positions(&mut self) -> Result<(), IngestError> {
+        let kept: Vec<(i32, i64)> =
+            self.partitions.entries.iter().copied().filter(|(id, _)| !self.stopped.contains(id)).collect();
+        if kept.is_empty() { Ok(()) } else { self.seek(&kept) }
     }
 
     /// Begins partitions anew at these positions: a fetcher that stands still cannot be moved by a seek.

@@ -53,7 +53,11 @@ fn owned(record: &siltstone_ingest::Record<'_>) -> ReplayRecord {
         timestamp_ms: record.timestamp_ms,
         key: record.key.map(<[u8]>::to_vec),
         value: record.value.map(<[u8]>::to_vec),
-        headers: record.headers.iter().map(|(name, value)| (name.to_owned(), value.map(<[u8]>::to_vec))).collect(),
+        headers: record
+            .headers
+            .iter()
+            .map(|(name, value)| (name.to_owned(), value.map(<[u8]>::to_vec)))
+            .collect(),
     }
 }
 
@@ -84,7 +88,9 @@ pub fn step<S: RecordSource>(
                 }
                 source.assign(&answer).unwrap();
             }
-            SourceEvent::Revoked(partitions) | SourceEvent::Lost(partitions) => source.release(partitions).unwrap(),
+            SourceEvent::Revoked(partitions) | SourceEvent::Lost(partitions) => {
+                source.release(partitions).unwrap()
+            }
             SourceEvent::EndOfPartition { partition, offset } => {
                 taken.ends.insert(*partition, *offset);
             }
@@ -144,7 +150,12 @@ fn everything_arrives_once_in_order_with_its_parts<B: Bench>(bench: &B, topic: &
             ],
         },
         ReplayRecord { timestamp_ms: Some(1), key: Some(b"tombstone".to_vec()), ..ReplayRecord::default() },
-        ReplayRecord { timestamp_ms: Some(2), key: Some(Vec::new()), value: Some(Vec::new()), headers: Vec::new() },
+        ReplayRecord {
+            timestamp_ms: Some(2),
+            key: Some(Vec::new()),
+            value: Some(Vec::new()),
+            headers: Vec::new(),
+        },
     ];
     bench.produce(topic, 0, &special);
     bench.produce(topic, 1, &numbered(1, 0, 2500));
@@ -292,7 +303,9 @@ fn a_closed_source_delivers_nothing<B: Bench>(bench: &B, topic: &str) {
     bench.produce(topic, 0, &numbered(0, 0, 10));
     let mut source = bench.source(topic);
     let mut taken = Taken::default();
-    run(&mut source, &mut taken, |taken| taken.events.iter().any(|event| matches!(event, SourceEvent::Assigned(_))));
+    run(&mut source, &mut taken, |taken| {
+        taken.events.iter().any(|event| matches!(event, SourceEvent::Assigned(_)))
+    });
     source.close();
     let before = taken.count();
     let events = source.poll(STEP, 10, &mut |_| panic!("delivered after close")).unwrap();
