@@ -129,7 +129,9 @@ fn without_uuid_type(bytes: &[u8]) -> Option<Cow<'_, [u8]>> {
 /// Turns `logicalType: uuid` of fixed types into the mark. True when there was one.
 fn mark_uuids(schema: &mut serde_json::Value) -> bool {
     match schema {
-        serde_json::Value::Array(items) => items.iter_mut().fold(false, |found, item| mark_uuids(item) | found),
+        serde_json::Value::Array(items) => {
+            items.iter_mut().fold(false, |found, item| mark_uuids(item) | found)
+        }
         serde_json::Value::Object(object) => {
             let is = |key: &str, value: &str| object.get(key).and_then(|v| v.as_str()) == Some(value);
             let mut found = is("type", "fixed") && is("logicalType", "uuid");
@@ -304,9 +306,7 @@ fn data_file(value: Value, columns: &[Option<Column>]) -> Option<DataFile> {
 
 fn partition_value(value: Value, is_uuid: bool) -> Option<PrimitiveLiteral> {
     Some(match value {
-        Value::Fixed(16, v) if is_uuid => {
-            PrimitiveLiteral::UInt128(u128::from_be_bytes(v.try_into().ok()?))
-        }
+        Value::Fixed(16, v) if is_uuid => PrimitiveLiteral::UInt128(u128::from_be_bytes(v.try_into().ok()?)),
         Value::Boolean(v) => PrimitiveLiteral::Boolean(v),
         Value::Int(v) | Value::Date(v) => PrimitiveLiteral::Int(v),
         Value::Long(v)

@@ -154,7 +154,7 @@ impl IcebergTable {
         self.head = None;
         let Some(stored) = self.bucket.head().await? else { return Ok(()) };
         let name = Bucket::metadata_name(stored.version);
-        let metadata = Metadata::parse(&self.bucket.path(&name).to_string(), &stored.bytes)?;
+        let metadata = Metadata::parse(self.bucket.path(&name).as_ref(), &stored.bytes)?;
         let head = Head { number: stored.version, metadata, manifests: None, validated: Instant::now() };
         if stored.hint != Some(stored.version) {
             // Left behind by a worker that ended between the two puts.

@@ -36,11 +36,11 @@ fn layouts(types: &[&str]) -> (iceberg::spec::Schema, iceberg::spec::PartitionSp
         .enumerate()
         .map(|(i, t)| json!({"id": i + 1, "name": format!("c {i}"), "required": false, "type": t}))
         .collect();
-    let parts: Vec<_> = (0..types.len())
-        .map(|i| {
-            json!({"source-id": i + 1, "field-id": 1000 + i, "name": format!("c {i}"), "transform": "identity"})
-        })
-        .collect();
+    let part = |i: usize| {
+        let name = format!("c {i}");
+        json!({"source-id": i + 1, "field-id": 1000 + i, "name": name, "transform": "identity"})
+    };
+    let parts: Vec<_> = (0..types.len()).map(part).collect();
     let schema = json!({"type": "struct", "schema-id": 3, "fields": fields});
     let spec = json!({"spec-id": 2, "fields": parts});
     (serde_json::from_value(schema).unwrap(), serde_json::from_value(spec).unwrap())
@@ -49,7 +49,7 @@ fn layouts(types: &[&str]) -> (iceberg::spec::Schema, iceberg::spec::PartitionSp
 fn values(of_least: bool) -> Vec<PrimitiveLiteral> {
     use PrimitiveLiteral as L;
     let n = |least: i64, most: i64| if of_least { least } else { most };
-    let wide = if of_least { -99_999_999_999_999_999_999_999_999_999_999_999_999 } else { 128_i128 };
+    let wide = if of_least { 1 - 10_i128.pow(38) } else { 128 };
     vec![
         L::Boolean(!of_least),
         L::Int(n(-5, 70_000) as i32),

@@ -7,5 +7,6 @@ mod cost;
 mod failures;
 mod foreign;
 mod model;
+mod readers;
 mod rig;
 mod show;

@@ -99,7 +99,18 @@ impl Rig {
         let live = BTreeMap::from([(0, BTreeSet::new())]);
         let details = DetailsCache::new(100_000);
         let options = ProjectionOptions { snapshots_max: 100_000, ..ProjectionOptions::default() };
-        Self { store, ledger, state, details, live, options, step_ms: 1000, now_ms: START_MS, files: 0, offset: 0 }
+        Self {
+            store,
+            ledger,
+            state,
+            details,
+            live,
+            options,
+            step_ms: 1000,
+            now_ms: START_MS,
+            files: 0,
+            offset: 0,
+        }
     }
 
     pub(super) fn table(&self) -> IcebergTable {
