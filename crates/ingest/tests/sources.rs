@@ -8,7 +8,7 @@ mod support;
 mod contract;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant},
 };
@@ -188,7 +188,7 @@ fn partitions_move_between_members_without_loss(kafka: &Kafka, options: &[(&str,
                 rows: &mut BTreeMap<i32, Vec<i64>>| {
         let positions = ledger.clone();
         step(&mut members[which], &mut taken[which], 50, &positions, &mut |partition, offset| {
-            assert!(!positions.get(&partition).is_some_and(|next| offset < *next), "delivered twice");
+            assert!(positions.get(&partition).is_none_or(|next| offset >= *next), "delivered twice");
             ledger.insert(partition, offset + 1);
             rows.entry(partition).or_default().push(offset);
             Visit::Taken
@@ -211,15 +211,11 @@ fn partitions_move_between_members_without_loss(kafka: &Kafka, options: &[(&str,
         turn(&mut members, 0, &mut taken, &mut ledger, &mut rows);
         turn(&mut members, 1, &mut taken, &mut ledger, &mut rows);
     }
-    let revoked: BTreeSet<usize> = taken[0]
-        .events
-        .iter()
-        .filter_map(|event| match event {
-            SourceEvent::Revoked(list) => Some(list.len()),
-            _ => None,
-        })
-        .collect();
-    assert_eq!(revoked, BTreeSet::from([if eager { 4 } else { 2 }]), "{:?}", taken[0].events);
+    let revoked = taken[0].events.iter().find_map(|event| match event {
+        SourceEvent::Revoked(list) => Some(list.len()),
+        _ => None,
+    });
+    assert_eq!(revoked, Some(if eager { 4 } else { 2 }), "{:?}", taken[0].events);
     for partition in 0..4 {
         kafka.produce(&topic, partition, &numbered(partition, 500, 700));
     }

@@ -1,4 +1,5 @@
 //! What every `RecordSource` owes its caller, as functions over any source.
+#![allow(unreachable_pub, reason = "a module of a test binary")]
 
 use std::{
     collections::BTreeMap,
@@ -193,10 +194,10 @@ fn a_blocked_record_comes_again_first<B: Bench>(bench: &B, topic: &str) {
         let mut first = true;
         step(&mut source, &mut taken, 64, &BTreeMap::new(), &mut |_, offset| {
             assert!(!after_block, "the poll goes on after a blocked record");
-            if std::mem::take(&mut first) {
-                if let Some(expected) = blocked {
-                    assert_eq!(offset, expected, "the blocked record comes first");
-                }
+            if std::mem::take(&mut first)
+                && let Some(expected) = blocked
+            {
+                assert_eq!(offset, expected, "the blocked record comes first");
             }
             // Every seventh is blocked twice before it is taken.
             if offset % 7 == 3 && blocks < 2 {
