@@ -173,7 +173,7 @@ async fn end_offsets(spec: &Spec, table: &TableSpec) -> BTreeMap<i32, (i64, i64)
     let table = table.clone();
     let name = table.name.clone();
     let asked = tokio::task::spawn_blocking(move || {
-        let mut source = KafkaSource::new(&cluster, &table)?;
+        let mut source = KafkaSource::observer(&cluster, &table)?;
         let mut ends = BTreeMap::new();
         for partition in source.partitions()? {
             let marks = source.watermarks(partition)?;

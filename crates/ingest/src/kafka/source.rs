@@ -140,10 +140,27 @@ impl KafkaSource {
         Self::with_options(cluster, table, KafkaOptions::default())
     }
 
+    /// A source that never joins the group: for partitions and watermarks alone.
+    ///
+    /// # Errors
+    /// As [`Self::with_options`].
+    pub fn observer(cluster: &SourceCluster, table: &TableSpec) -> Result<Self, IngestError> {
+        Self::build(cluster, table, KafkaOptions::default(), false)
+    }
+
     pub fn with_options(
         cluster: &SourceCluster,
         table: &TableSpec,
         options: KafkaOptions,
+    ) -> Result<Self, IngestError> {
+        Self::build(cluster, table, options, true)
+    }
+
+    fn build(
+        cluster: &SourceCluster,
+        table: &TableSpec,
+        options: KafkaOptions,
+        joins: bool,
     ) -> Result<Self, IngestError> {
         let config = client_config(cluster, table, &options);
         let context = Context::new(&cluster.name, &table.topic);
@@ -152,12 +169,14 @@ impl KafkaSource {
         let consumer = Arc::new(consumer);
         let queue = BatchQueue::new(Arc::clone(&consumer), &table.topic)
             .ok_or_else(|| IngestError::internal("no queue for the Kafka client"))?;
-        consumer.subscribe(&[&table.topic]).map_err(|_| {
-            IngestError::invalid(
-                format!("cluster {}, topic {}", cluster.name, table.topic),
-                "the topic's name is refused",
-            )
-        })?;
+        if joins {
+            consumer.subscribe(&[&table.topic]).map_err(|_| {
+                IngestError::invalid(
+                    format!("cluster {}, topic {}", cluster.name, table.topic),
+                    "the topic's name is refused",
+                )
+            })?;
+        }
         let now = Instant::now();
         Ok(Self {
             cluster: cluster.name.clone(),
