@@ -1,7 +1,7 @@
 //! The rows of a dead-letter table: rejected records as they came, and why.
 //!
-//! Absent on purpose: the decoder's view of the record, and free text. The reason is a closed code; what the record
-//! holds is in `key`, `value` and `headers`, in the user's own table.
+//! Absent on purpose: the decoder's view of the record, and free text. The reason is a closed code; what
+//! the record holds is in `key`, `value` and `headers`, in the user's own table.
 
 use std::fmt;
 
@@ -57,8 +57,8 @@ impl DeadLetters {
         Ok(Self { cluster: cluster.to_owned(), topic: topic.to_owned(), columns, bytes: 0 })
     }
 
-    /// Takes a rejected record; `now_ms` is the caller's clock. False when the batch is full: nothing was taken,
-    /// [`DeadLetters::finish`] it and push again. An empty batch takes any record.
+    /// Takes a rejected record; `now_ms` is the caller's clock. False when the batch is full: nothing was
+    /// taken, [`DeadLetters::finish`] it and push again. An empty batch takes any record.
     #[must_use = "a record that was not taken must be pushed again"]
     pub fn push(
         &mut self,
@@ -159,5 +159,50 @@ impl DeadLetters {
         }
         self.bytes = 0;
         self.columns.finish().map(Some)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use arrow::{
+        array::{Array, AsArray},
+        datatypes::{Int64Type, TimestampMicrosecondType},
+    };
+
+    use super::*;
+    use crate::Headers;
+
+    fn record(value: &[u8]) -> Record<'_> {
+        let headers = Headers::empty();
+        Record { partition: 1, offset: 9, timestamp_ms: None, key: None, value: Some(value), headers }
+    }
+
+    #[test]
+    fn a_rejected_record_is_kept_as_it_came() {
+        let mut letters = DeadLetters::new("prod", "orders").unwrap();
+        assert!(letters.push(&record(b"\xff"), RejectReason::InvalidUtf8, Some(u32::MAX), 5));
+        assert!(letters.push(&record(b""), RejectReason::BadFraming, None, 6));
+        let batch = letters.finish().unwrap().unwrap();
+        assert_eq!(batch.schema().fields().len(), schema().fields.len());
+        assert_eq!(batch.column(1).as_string::<i32>().value(0), "orders");
+        assert_eq!(batch.column(3).as_primitive::<Int64Type>().value(1), 9);
+        assert_eq!(batch.column(6).as_binary::<i32>().value(0), b"\xff");
+        assert!(batch.column(5).is_null(0) && batch.column(8).is_null(1));
+        assert_eq!(batch.column(8).as_primitive::<Int64Type>().value(0), i64::from(u32::MAX));
+        assert_eq!(batch.column(9).as_string::<i32>().value(0), "invalid_utf8");
+        assert_eq!(batch.column(10).as_primitive::<TimestampMicrosecondType>().value(1), 6000);
+        assert!(letters.finish().unwrap().is_none());
+    }
+
+    #[test]
+    fn a_full_batch_takes_no_more_and_an_empty_one_takes_any() {
+        let mut letters = DeadLetters::new("prod", "orders").unwrap();
+        let large = vec![0; BATCH_BYTES_MAX + 1];
+        assert!(letters.push(&record(&large), RejectReason::TooLarge, None, 0));
+        assert!(!letters.push(&record(b"x"), RejectReason::TooLarge, None, 0));
+        assert_eq!(letters.finish().unwrap().unwrap().num_rows(), 1);
+        assert!(letters.push(&record(b"x"), RejectReason::TooLarge, None, 0));
+        assert!(!format!("{letters:?}").contains("[120]"));
     }
 }

@@ -1,8 +1,8 @@
 //! Writer schema and table schema to a program.
 //!
-//! Fields match columns by name. A writer may be narrower than the table (int to long, float or double; long to
-//! float or double; float to double; fewer decimal digits; fixed to binary; string to binary and back) and may
-//! lack optional columns. Anything else must first become part of the table.
+//! Fields match columns by name. A writer may be narrower than the table (int to long, float or double; long
+//! to float or double; float to double; fewer decimal digits; fixed to binary; string to binary and back) and
+//! may lack optional columns. Anything else must first become part of the table.
 
 use siltstone_protocol::{Field, PrimitiveType, Schema, Type};
 

@@ -1,8 +1,8 @@
 //! Avro's JSON form to the arena.
 //!
-//! Names resolve in any order over the schema and its references. Logical types that do not fit their base, and
-//! unknown ones, are the base type, as Avro says. Absent on purpose: documentation, defaults and orders are
-//! never read, and JSON errors are not passed on, because they quote.
+//! Names resolve in any order over the schema and its references. Logical types that do not fit their base,
+//! and unknown ones, are the base type, as Avro says. Absent on purpose: documentation, defaults and orders
+//! are never read, and JSON errors are not passed on, because they quote.
 
 use std::collections::{HashMap, HashSet};
 

@@ -17,9 +17,10 @@
 //! | `null` alone | no column, until a later schema gives the field a type |
 //! | a whole schema that is no record | the single column `value` |
 //!
-//! Members of a union's struct are called as Avro calls the branch: the name of a record, enum or fixed without
-//! its namespace, else the base type's name (`int`, `long`, `string`, `array`, ..). Names stay as branches come.
-//! What is recursive is refused by name, and so is a record without fields: no format can hold it.
+//! Members of a union's struct are called as Avro calls the branch: the name of a record, enum or fixed
+//! without its namespace, else the base type's name (`int`, `long`, `string`, `array`, ..). Names stay as
+//! branches come. What is recursive is refused by name, and so is a record without fields: no format can
+//! hold it.
 //!
 //! Field ids are assigned depth-first from 1: a field, then what is inside it, then the next one.
 

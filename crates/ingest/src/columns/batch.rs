@@ -84,8 +84,8 @@ impl Columns {
     /// Hands the complete rows over as a batch, without copying, and begins anew with as much room.
     ///
     /// # Errors
-    /// `Internal` when a decoder broke the contract: a null in a required column, or columns of unequal length.
-    /// The rows are gone then.
+    /// `Internal` when a decoder broke the contract: a null in a required column, or columns of unequal
+    /// length. The rows are gone then.
     pub fn finish(&mut self) -> Result<RecordBatch, IngestError> {
         self.rollback(self.mark());
         let rows = std::mem::take(&mut self.rows);

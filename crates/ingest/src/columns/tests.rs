@@ -129,7 +129,9 @@ fn batch_of(seeds: impl Iterator<Item = u64>) -> RecordBatch {
 proptest! {
     /// Rows that stop anywhere leave no trace: the batch equals the one of the complete rows alone.
     #[test]
-    fn rollback_is_exact(rows in prop::collection::vec((any::<u32>(), prop::option::weighted(0.3, 0u32..60)), 0..80)) {
+    fn rollback_is_exact(
+        rows in prop::collection::vec((any::<u32>(), prop::option::weighted(0.3, 0u32..60)), 0..80),
+    ) {
         let mut columns = Columns::new(&every_kind()).unwrap();
         let mut good = Vec::new();
         for (seed, fuel) in rows {

@@ -84,7 +84,8 @@ impl Decoder {
             && self.table.schema_mode == SchemaMode::Registry
     }
 
-    /// Decodes one record into the current batch. Never partial: on anything but `Row` the batch is as before.
+    /// Decodes one record into the current batch. Never partial: on anything but `Row` the batch is as
+    /// before.
     pub fn push(&mut self, record: &Record<'_>) -> Pushed {
         if self.bytes() >= BATCH_BYTES_MAX {
             return Pushed::Full;
@@ -155,7 +156,8 @@ impl Decoder {
         }
     }
 
-    /// The ledger's schema changed, by this worker or another. Only with an empty batch, after [`Decoder::finish`].
+    /// The ledger's schema changed, by this worker or another. Only with an empty batch, after
+    /// [`Decoder::finish`].
     pub fn set_table_schema(&mut self, schema: Schema) -> Result<(), IngestError> {
         if self.rows() > 0 {
             return Err(IngestError::internal("a table's schema was set while a batch has rows"));

@@ -1,13 +1,14 @@
 //! What a table becomes when records of another schema arrive.
 //!
-//! Columns match by name and are never renamed, reordered or dropped: a column that the incoming schema lacks stays
-//! and is null for its records. A table follows by what every reader of its files can follow:
+//! Columns match by name and are never renamed, reordered or dropped: a column that the incoming schema
+//! lacks stays and is null for its records. A table follows by what every reader of its files can follow:
 //!
 //! 1. additions, always optional, with ids after the last one ever used;
 //! 2. widenings: int to long, float to double, more decimal digits;
 //! 3. required to optional.
 //!
-//! An incoming schema that is narrower than the table changes nothing. Pure, and knows nothing of Avro or JSON.
+//! An incoming schema that is narrower than the table changes nothing. Pure, and knows nothing of Avro or
+//! JSON.
 
 use siltstone_protocol::{Field, PrimitiveType, Schema, Type};
 

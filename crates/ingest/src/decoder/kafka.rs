@@ -65,7 +65,8 @@ impl Metadata {
         match (&expected.data_type, &field.data_type) {
             (Type::Struct(ours), Type::Struct(theirs)) if same(ours, theirs) => {}
             _ => {
-                let why = "it is not the column that kafka_metadata adds; rename the field or turn kafka_metadata off";
+                let why =
+                    "it is not the one that kafka_metadata adds; rename the field or turn kafka_metadata off";
                 return Err(IngestError::invalid(format!("column {KAFKA_COLUMN}"), why));
             }
         }

@@ -19,8 +19,8 @@ use crate::{
 pub enum Learned {
     /// Push the record again.
     Ready,
-    /// The table must first become this: additions, widenings, or the first schema of all. Finish the batch, change
-    /// the ledger, call [`Decoder::set_table_schema`], push the record again.
+    /// The table must first become this: additions, widenings, or the first schema of all. Finish the
+    /// batch, change the ledger, call [`Decoder::set_table_schema`], push the record again.
     Evolves(Schema),
     /// Records of this schema are rejected with this reason; push the record again to have it so.
     Refused(RejectReason),
@@ -111,8 +111,8 @@ impl Decoder {
         Learned::Refused(reason)
     }
 
-    /// A schema from the registry is the producers' matter: its records are rejected. One from the spec is an error
-    /// that somebody must correct.
+    /// A schema from the registry is the producers' matter: its records are rejected. One from the spec is
+    /// an error that somebody must correct.
     fn unusable(&mut self, key: Option<u32>, error: IngestError) -> Result<Learned, IngestError> {
         if matches!(own(&self.table), Own::Fixed(_)) {
             return Err(error);
@@ -133,7 +133,8 @@ impl Decoder {
     }
 }
 
-/// The schema of a table's first version, as its source has it now; `None` when the subject does not exist yet.
+/// The schema of a table's first version, as its source has it now; `None` when the subject does not exist
+/// yet.
 pub async fn initial_schema(
     table: &TableSpec,
     registry: Option<&dyn SchemaRegistry>,

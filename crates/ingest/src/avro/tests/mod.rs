@@ -1,0 +1,6 @@
+//! `model`: random schemas and values, encoded and read back by apache-avro, the oracle.
+
+mod compiled;
+mod model;
+mod oracle;
+mod schemas;
