@@ -238,7 +238,7 @@ def order(number: int, seed: int = 7) -> dict:
         "id": number,
         "customer_id": dice.randrange(500),
         "region": dice.choice(REGIONS) if dice.random() > 0.03 else None,
-        "ordered_ms": FIRST_ORDER_MS + number * 61_000 + dice.randrange(3_600_000),
+        "ordered_ms": FIRST_ORDER_MS + number * 601_000 + dice.randrange(3_600_000),
         "cents": dice.randrange(1, 10_000_000),
         "note": None
         if dice.random() < 0.1

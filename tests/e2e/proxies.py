@@ -105,7 +105,9 @@ class UnconditionalS3:
             def do_GET(self):
                 query = urllib.parse.parse_qs(urllib.parse.urlsplit(self.path).query)
                 if "list-type" in query:
-                    return self.list(self.key().rstrip("/"), {name: values[0] for name, values in query.items()})
+                    return self.list(
+                        self.key().rstrip("/"), {name: values[0] for name, values in query.items()}
+                    )
                 body = store.objects.get(self.key())
                 if body is None:
                     return self.answer(404, b"<Error><Code>NoSuchKey</Code></Error>")

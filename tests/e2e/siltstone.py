@@ -83,8 +83,8 @@ class Siltstone:
         self.folder = folder
         self.store = store
         self.spec = folder / "siltstone.yaml"
-        self.environment = {**os.environ, "RUST_BACKTRACE": "0", **(env or {})}
-        self.environment.pop("RUST_LOG", None)
+        own = {name: value for name, value in os.environ.items() if name != "RUST_LOG"}
+        self.environment = {**own, "RUST_BACKTRACE": "0", **(env or {})}
         self.workers: list[Worker] = []
         self.write(tables, clusters)
 
@@ -187,13 +187,12 @@ class Worker:
         return self.get("/metrics").text
 
     def metric(self, name: str, **labels: str) -> float:
-        """The sum over all series of a metric that carry these labels."""
-        total, found = 0.0, False
+        """The sum over all series of a metric that carry these labels; 0 when there is none yet."""
+        total = 0.0
         for line in self.metrics().splitlines():
             series = re.match(rf"{name}(?:{{(.*)}})? (\S+)", line)
             if series and all(f'{label}="{value}"' in (series[1] or "") for label, value in labels.items()):
-                total, found = total + float(series[2]), True
-        assert found, f"no metric {name} with {labels}"
+                total += float(series[2])
         return total
 
     def ready(self, seconds: float = 30) -> Worker:

@@ -63,9 +63,9 @@ def scratch() -> pathlib.Path:
     return _scratch
 
 
-def read(kind: str, path: str, where: str | None = None) -> pa.Table:
+def read(kind: str, path: str) -> pa.Table:
     """A table by its path; `kind` is `iceberg` or `delta`."""
-    return _arrow({"op": "read", "format": kind, "path": path, "where": where})
+    return _arrow({"op": "read", "format": kind, "path": path})
 
 
 def sql(query: str) -> pa.Table:

@@ -23,18 +23,18 @@ def session(settings: dict):
 
 
 def read(spark, request: dict) -> dict:
-    frame = spark.read.format(request["format"]).load(request["path"])
-    if request.get("where"):
-        frame = frame.where(request["where"])
-    table = frame.toArrow()
-    with pa.OSFile(request["out"], "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-        writer.write_table(table)
-    return {"rows": table.num_rows, "partitions": frame.rdd.getNumPartitions()}
+    return hand_over(spark.read.format(request["format"]).load(request["path"]), request["out"])
 
 
 def sql(spark, request: dict) -> dict:
-    table = spark.sql(request["query"]).toArrow()
-    with pa.OSFile(request["out"], "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+    return hand_over(spark.sql(request["query"]), request["out"])
+
+
+def hand_over(frame, path: str) -> dict:
+    """Writes a frame as an Arrow file. `toArrow()` would refuse a null struct that has a required member."""
+    batches = frame._collect_as_arrow()
+    table = pa.Table.from_batches(batches) if batches else pa.table({name: [] for name in frame.columns})
+    with pa.OSFile(path, "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)
     return {"rows": table.num_rows}
 

@@ -350,7 +350,7 @@ def test_kafka_metadata_column(engine, name):
             Sent(
                 writer({"id": 0}), key=b"k\xff", headers=headers, timestamp_ms=1_700_000_000_123, partition=0
             ),
-            Sent(writer({"id": 1}), key=None, timestamp_ms=0, partition=1),
+            Sent(writer({"id": 1}), key=None, timestamp_ms=1, partition=1),
             Sent(writer({"id": 2}), key=b"", timestamp_ms=1_700_000_000_999, partition=1),
         ],
     )

@@ -145,7 +145,10 @@ CASES = [
             },
         ),
     ),
-    ('{"id": 27, "customer": {}}', row(id=27, customer={"id": None, "since": None, "addresses": None})),
+    (
+        '{"id": 27, "customer": {"addresses": []}}',
+        row(id=27, customer={"id": None, "since": None, "addresses": []}),
+    ),
     ('{"unknown": {"deep": [1, {"id": 99}]}, "id": 28, "also": "x"}', row(id=28)),
     ('\n {"id" : 29 ,\t"large":\r\n 7 }  \n', row(id=29, large=7)),
 ]
@@ -159,6 +162,18 @@ def test_every_type(engine, name):
     assert [field["required"] for field in run.table().fields()] == [True] + [False] * (len(COLUMNS) - 1)
     files.check_layout(run.table())
     readers.check(run.table(), [expected for _, expected in CASES])
+
+
+def test_null_list_inside_a_struct(engine, name):
+    """PyIceberg makes an empty list of it, so the others are asked."""
+    topic = create_topic()
+    send(topic, [Sent(b'{"id": 1, "customer": {}}'), Sent(b'{"id": 2, "customer": {"addresses": null}}')])
+    columns = [column for column in COLUMNS if column["name"] in ("id", "customer")]
+    run = engine([json_table(name, topic, columns, dlq_mode="stop")])
+    run.once()
+    empty = {"id": None, "since": None, "addresses": None}
+    others = {who: reader for who, reader in readers.ALL.items() if who != "PyIceberg"}
+    readers.check(run.table(), [{"id": 1, "customer": empty}, {"id": 2, "customer": empty}], others)
 
 
 def test_spark_reads_json_tables(engine, name):

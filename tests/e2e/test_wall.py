@@ -187,7 +187,7 @@ def test_avro_schemas_and_records(engine, name):
         return Sent(writer(row), tokens().encode(), ((tokens(), tokens().encode()),))
 
     other = schema({"type": "map", "values": "string"}, default={tokens(): tokens()})
-    incompatible = AvroWriter(other, registry.register(f"{topic}-value", other))
+    incompatible = AvroWriter(other, registry.register(f"{topic}-other", other))
     recursive = {
         "type": "record",
         "name": "Loop",
