@@ -1,8 +1,8 @@
 //! A store that fails on demand and counts what is asked of it.
 //!
-//! Faults are chosen by the number of the operation, so a test can go through all of them one by one. Each stands
-//! for something that real stores do: answer with an error, perform and lose the reply, hang, or ignore
-//! conditions.
+//! Faults are chosen by the number of the operation, so a test can go through all of them one by one.
+//! Each stands for something that real stores do: answer with an error, perform and lose the reply,
+//! hang, or ignore conditions.
 
 use std::{
     fmt,

@@ -191,7 +191,8 @@ fn refused(subject: &str, error: &object_store::Error) -> LakeError {
     LakeError::invalid(
         subject,
         format_args!(
-            "the store cannot be set up ({fault}); look at the options and at the credentials in the environment"
+            "the store cannot be set up ({fault}); look at the options and at the credentials in the \
+             environment"
         ),
     )
 }

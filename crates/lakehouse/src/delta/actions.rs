@@ -199,3 +199,19 @@ impl Seen {
 fn is_ours(path: &str) -> bool {
     path.strip_suffix(".parquet").is_some_and(|name| ulid::Ulid::from_string(name).is_ok())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn our_files_are_known_by_their_names() {
+        assert!(
+            is_ours("01m81g49agv8rz9vvk8qjpd3cj.parquet") && is_ours("01M81G49AGV8RZ9VVK8QJPD3CJ.parquet")
+        );
+        assert!(
+            !is_ours("part-00000-0f5c.c000.snappy.parquet")
+                && !is_ours("a/01M81G49AGV8RZ9VVK8QJPD3CJ.parquet")
+        );
+    }
+}

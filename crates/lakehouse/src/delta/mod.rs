@@ -1,8 +1,8 @@
 //! The Delta projection: ledger entries shown as commits of a Delta log.
 //!
-//! The Delta table's root is `<table>/data`, its log `<table>/data/_delta_log`: Delta's VACUUM deletes what it does not
-//! know below its root, so neither Iceberg's metadata nor the ledger lies there. Paths of files in the log are
-//! then just `<ulid>.parquet`.
+//! The Delta table's root is `<table>/data`, its log `<table>/data/_delta_log`: Delta's VACUUM deletes
+//! what it does not know below its root, so neither Iceberg's metadata nor the ledger lies there. Paths of
+//! files in the log are then just `<ulid>.parquet`.
 //!
 //! 1. Find the newest log version and, going back from it, the last commit of ours: its `txn` action
 //!    (application `siltstone-<table uuid>`) is the ledger version shown ([`log`]).
@@ -16,11 +16,11 @@
 //! The log is written here, and not by `deltalake`'s commit builder, because that reads a snapshot per
 //! attempt and refreshes it after each commit (a listing, and a replay of the commits since the last
 //! checkpoint), and calls our own landed commit a conflict when its reply was lost. Here a commit is one
-//! put, at any age of the table. The crate reads tables back, looks up `txn` beyond the log's tail, and makes checkpoints.
+//! put, at any age of the table. The crate looks up `txn` beyond the log's tail, and makes checkpoints.
 //!
-//! What moves positions alone makes no commit of its own: `shown` moves in memory, the `txn` follows with the next
-//! files, at latest after `UNLOGGED_MAX` versions. An empty string as a partition value reads as null
-//! in Delta, by its protocol.
+//! What moves positions alone makes no commit of its own: what is shown moves in memory, and the `txn`
+//! follows with the next files, at latest after `UNLOGGED_MAX` versions. An empty string as a partition
+//! value reads as null in Delta, by its protocol.
 //!
 //! Absent on purpose: column mapping, deletion vectors, type widening. Renames and changes of type
 //! are refused by [`check_evolution`]; ask it before the ledger takes the change.

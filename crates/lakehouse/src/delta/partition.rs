@@ -30,8 +30,9 @@ pub(super) fn values(
             return Err(LakeError::invalid(
                 format_args!("table {table}: column {column}"),
                 format_args!(
-                    "is a partition column of the Delta table, whose partitioning cannot change, but spec {} does not \
-                     partition by its value; keep the field, or leave delta out of the table's formats",
+                    "is a partition column of the Delta table, whose partitioning cannot change, but spec {} \
+                     does not partition by its value; keep the field, or leave delta out of the table's \
+                     formats",
                     spec.spec_id
                 ),
             ));

@@ -103,8 +103,9 @@ impl Ledger {
     /// have landed or not. Calling again with the same commit id tells, and finishes it.
     ///
     /// # Errors
-    /// `Fenced`: the ranges do not fit; drop the buffer and start from the ledger. `Conflict`: a removed file is gone,
-    /// or an id is taken; plan anew. `Invalid`: the change itself is wrong. `Unavailable`: outcome unknown.
+    /// `Fenced`: the ranges do not fit; drop the buffer and start from the ledger. `Conflict`: a removed
+    /// file is gone, or an id is taken; plan anew. `Invalid`: the change itself is wrong.
+    /// `Unavailable`: outcome unknown.
     pub async fn commit(
         &self,
         state: &mut LedgerState,
@@ -167,8 +168,8 @@ impl Ledger {
     }
 
     /// Deletes entries below `keep_from` that are older than `age_ms_min` (and a day) and that no kept
-    /// checkpoint needs. Returns how many. For maintenance: `keep_from` is the lowest version that any projection or
-    /// report still has to read.
+    /// checkpoint needs. Returns how many. For maintenance: `keep_from` is the lowest version that any
+    /// projection or report still has to read.
     ///
     /// # Errors
     /// `Unavailable`: the store did not answer; what was deleted is deleted.
@@ -206,8 +207,8 @@ impl Ledger {
 
     /// One put-if-absent, and what became of it.
     ///
-    /// The reply alone is never believed: "exists" may be our own earlier put whose reply was lost (412, and on S3
-    /// a raw 409), and an error may have come after the put. The entry itself says whose it is.
+    /// The reply alone is never believed: "exists" may be our own earlier put whose reply was lost (412,
+    /// and on S3 a raw 409), and an error may have come after the put. The entry itself says whose it is.
     async fn put(&self, entry: &Entry, bytes: &bytes::Bytes) -> Result<Put, LakeError> {
         let path = self.entry_path(entry.version);
         let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };

@@ -1,11 +1,12 @@
 //! AWS shared credentials: the profile files, which `object_store` does not read.
 //!
 //! Order, as AWS tools have it: keys in the environment; web identity; the profile; then the container's
-//! and the instance's role (those two are `object_store`'s own). The profile's name is the option `profile`, else
-//! `AWS_PROFILE`, else `default`. Read are `aws_access_key_id`, `aws_secret_access_key` and
-//! `aws_session_token` from `AWS_SHARED_CREDENTIALS_FILE` (`~/.aws/credentials`) and then `AWS_CONFIG_FILE`
-//! (`~/.aws/config`). Files are read again when their keys are older than a minute, because tools renew
-//! them under a running process.
+//! and the instance's role (those two are `object_store`'s own). The profile's name is the option
+//! `profile` (which goes before all of these), else `AWS_PROFILE`, else `default`. Read are
+//! `aws_access_key_id`, `aws_secret_access_key` and `aws_session_token` from
+//! `AWS_SHARED_CREDENTIALS_FILE` (`~/.aws/credentials`) and then `AWS_CONFIG_FILE` (`~/.aws/config`).
+//! Files are read again when their keys are older than a minute, because tools renew them under a
+//! running process.
 //!
 //! Absent on purpose: `credential_process`, single sign-on and assumed roles of a profile. Export keys
 //! from those into the environment or the credentials file.

@@ -78,3 +78,57 @@ async fn a_store_that_ignores_conditions_is_refused() {
     assert_eq!(error.kind(), ErrorKind::Invalid);
     assert!(error.to_string().contains("ignores conditional puts"), "{error}");
 }
+
+/// Against a real S3 service: `SILTSTONE_TEST_S3_ENDPOINT`, and keys in the environment as for any S3 client.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_real_service_commits_each_version_once() {
+    use siltstone_protocol::{
+        Change, Field, Format, OffsetRange, PartitionSpec, PrimitiveType, Schema, SortOrder,
+    };
+
+    let Ok(endpoint) = std::env::var("SILTSTONE_TEST_S3_ENDPOINT") else { return };
+    let options = [
+        ("endpoint", endpoint.as_str()),
+        ("path_style", "true"),
+        ("allow_http", "true"),
+        ("region", "us-east-1"),
+    ];
+    let bucket = std::env::var("SILTSTONE_TEST_S3_BUCKET").unwrap_or_else(|_| "lake".to_owned());
+    let store = open(&destination(&format!("s3://{bucket}/tables"), &options)).unwrap();
+    store.probe_conditional_put().await.unwrap();
+    let location = store.table_location(&format!("race/{}", uuid::Uuid::new_v4().simple()));
+    let create = Change::Create {
+        name: "race".into(),
+        schema: Schema::new(0, vec![Field::required(1, "id", PrimitiveType::Long.into())]),
+        partition_spec: PartitionSpec::default(),
+        sort_order: SortOrder::default(),
+        formats: vec![Format::Delta],
+    };
+    let ledger = crate::ledger::Ledger::new(Arc::clone(&store.store), location.clone());
+    ledger.create(create, "create", 1).await.unwrap();
+    let writers = (0..4).map(|writer| {
+        let ledger = crate::ledger::Ledger::new(Arc::clone(&store.store), location.clone());
+        tokio::spawn(async move {
+            let mut state = ledger.load().await.unwrap().unwrap();
+            for n in 0..8 {
+                let (cluster, topic) = ("c".to_owned(), "t".to_owned());
+                let range =
+                    OffsetRange { cluster, topic, partition: writer, start: n, end: n + 1, lost: false };
+                let change = Change::Append { files: vec![], ranges: vec![range], rejected: vec![] };
+                ledger.commit(&mut state, change, &format!("w{writer}n{n}"), 1).await.unwrap();
+            }
+        })
+    });
+    for writer in writers.collect::<Vec<_>>() {
+        writer.await.unwrap();
+    }
+    let state = ledger.load().await.unwrap().unwrap();
+    assert_eq!((state.version, state.coverage.len()), (32, 4));
+    let missing = open(&destination("s3://no-such-bucket-here/tables", &options)).unwrap();
+    let error = missing.probe_conditional_put().await.unwrap_err();
+    let key = std::env::var("AWS_SECRET_ACCESS_KEY").unwrap_or_default();
+    assert!(
+        error.to_string().contains("no-such-bucket-here") && !error.to_string().contains(&key),
+        "{error}"
+    );
+}

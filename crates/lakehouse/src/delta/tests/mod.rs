@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod real_files;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
