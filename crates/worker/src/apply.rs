@@ -63,20 +63,30 @@ async fn look(lake: &TableStore, spec: &Spec, table_spec: &TableSpec) -> Result<
         siltstone_ingest::decoder::initial_schema(table_spec, registry).await.for_table(&table_spec.name)?;
     let table = Table::open(lake, table_spec).await?;
     let live = match &table {
-        Some(table) => {
-            let state = table.state.lock().await;
-            Some(LiveTable {
-                schema: state.schema.clone(),
-                partition_spec: state.partition_spec.clone(),
-                sort_order: state.sort_order.clone(),
-                formats: state.formats.clone(),
-                version: state.version,
-            })
-        }
+        Some(table) => Some(live(table).await),
         None => None,
     };
     let plan = plan(table_spec, live.as_ref(), wanted.as_ref());
     Ok(Looked { plan, table, wanted })
+}
+
+async fn live(table: &Table) -> LiveTable {
+    let state = table.state.lock().await;
+    LiveTable {
+        schema: state.schema.clone(),
+        partition_spec: state.partition_spec.clone(),
+        sort_order: state.sort_order.clone(),
+        formats: state.formats.clone(),
+        version: state.version,
+    }
+}
+
+/// A worker goes on with the table as it is; changes of layout are `apply`'s, and people should know.
+pub(crate) async fn warn_of_drift(spec: &TableSpec, table: &Table) {
+    let plan = plan(spec, Some(&live(table).await), None);
+    if !matches!(plan, TablePlan::NothingToDo { .. }) {
+        tracing::warn!(table = %spec.name, "the spec differs from the table: see `siltstone plan`, then `siltstone apply`");
+    }
 }
 
 async fn apply(lake: &TableStore, spec: &TableSpec, looked: &Looked) -> Result<(), WorkerError> {

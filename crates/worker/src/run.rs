@@ -494,6 +494,7 @@ async fn open(runtime: &TableRuntime, registry: Option<&dyn SchemaRegistry>) -> 
         runtime.adopt_dead_letters(Arc::new(dead_letters));
     }
     if let Some(table) = Table::open(&shared.lake, spec).await? {
+        crate::apply::warn_of_drift(spec, &table).await;
         runtime.adopt(table).await;
         return Ok(());
     }

@@ -29,8 +29,11 @@ fn every_type() -> Schema {
         (1..).zip(primitives).map(|(id, p)| Field::optional(id, format!("c{id}"), p.into())).collect();
     fields.push(Field::required(30, "required", P::Long.into()));
     let members = vec![Field::required(32, "a", P::Int.into()), Field::optional(33, "b", P::String.into())];
-    let list =
-        Type::List { element_id: 35, element_required: true, element: Box::new(Type::Struct(members.clone())) };
+    let list = Type::List {
+        element_id: 35,
+        element_required: true,
+        element: Box::new(Type::Struct(members.clone())),
+    };
     fields.push(Field::optional(31, "struct", Type::Struct(members)));
     fields.push(Field::optional(34, "list", renumbered(list)));
     fields.push(Field::optional(
