@@ -79,7 +79,8 @@ async fn a_store_that_ignores_conditions_is_refused() {
     assert!(error.to_string().contains("ignores conditional puts"), "{error}");
 }
 
-/// Against a real S3 service: `SILTSTONE_TEST_S3_ENDPOINT`, and keys in the environment as for any S3 client.
+/// Against a real S3 service that does not make buckets by itself: `SILTSTONE_TEST_S3_ENDPOINT`, and
+/// keys in the environment or a profile, as for any S3 client.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_real_service_commits_each_version_once() {
     use siltstone_protocol::{
@@ -126,9 +127,7 @@ async fn a_real_service_commits_each_version_once() {
     assert_eq!((state.version, state.coverage.len()), (32, 4));
     let missing = open(&destination("s3://no-such-bucket-here/tables", &options)).unwrap();
     let error = missing.probe_conditional_put().await.unwrap_err();
-    let key = std::env::var("AWS_SECRET_ACCESS_KEY").unwrap_or_default();
-    assert!(
-        error.to_string().contains("no-such-bucket-here") && !error.to_string().contains(&key),
-        "{error}"
-    );
+    assert!(error.to_string().contains("no-such-bucket-here"), "{error}");
+    let secret = std::env::var("AWS_SECRET_ACCESS_KEY").unwrap_or_default();
+    assert!(secret.is_empty() || !format!("{error:?}").contains(&secret));
 }
