@@ -81,18 +81,22 @@ def group_members(group: str) -> list[set[int]]:
 # --- Sending ----------------------------------------------------------------------------------------------------
 
 
-def send(topic: str, records, codec: str = "none", **options) -> list[Sent]:
+def send(topic: str, records, codec: str = "none") -> list[Sent]:
     """Sends and waits; gives the records back with their offsets, in the order given."""
-    producer = Producer(
+    return _deliver(_producer(codec), topic, list(records))
+
+
+@functools.cache
+def _producer(codec: str) -> Producer:
+    """One a codec for the whole run: to begin one takes longer than to send."""
+    return Producer(
         {
             "bootstrap.servers": brokers(),
             "compression.type": codec,
             "enable.idempotence": True,
             "linger.ms": 5,
-            **options,
         }
     )
-    return _deliver(producer, topic, list(records))
 
 
 def _deliver(producer: Producer, topic: str, records: list[Sent], commit: bool | None = None) -> list[Sent]:
