@@ -5,15 +5,25 @@
 # ~/.cache/siltstone-lab, starts on the loopback interface, and ends again.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$PWD/target}"
+export CARGO_TARGET_DIR
+
+# One selection of packages and features for every step: another one would build the dependencies anew.
+selection=(--workspace --locked --features siltstone-cli/failpoints)
 
 cargo fmt --all --check
-cargo clippy --workspace --all-targets --locked -- -D warnings
+cargo clippy "${selection[@]}" --all-targets -- -D warnings
+cargo build "${selection[@]}" --all-targets
 
 # Tests of crates find the services by SILTSTONE_TEST_*; without them they run against stand-ins alone.
 trap tests/services/down.sh EXIT
+tests/setup.sh
 tests/services/up.sh
 set -a
 # shellcheck disable=SC1091
 source "${SILTSTONE_LAB:-$HOME/.cache/siltstone-lab}/run/services.env"
 set +a
-cargo test --workspace --locked
+export AWS_ACCESS_KEY_ID="$SILTSTONE_TEST_S3_ACCESS_KEY" AWS_SECRET_ACCESS_KEY="$SILTSTONE_TEST_S3_SECRET_KEY"
+cargo test "${selection[@]}"
+
+SILTSTONE_KEEP_SERVICES=1 SILTSTONE_BIN="$CARGO_TARGET_DIR/debug/siltstone" tests/e2e.sh

@@ -104,7 +104,7 @@ def _answer() -> dict:
 def _settings() -> dict:
     jars = sorted(str(jar) for jar in (lab.HOME / "dist" / "spark-jars").glob("*.jar"))
     s3 = {
-        "endpoint": lab.address("S3"),
+        "endpoint": lab.address("S3_ENDPOINT"),
         "access.key": lab.address("S3_ACCESS_KEY"),
         "secret.key": lab.address("S3_SECRET_KEY"),
         "path.style.access": "true",

@@ -48,7 +48,7 @@ class Bucket:
 
     @property
     def destination(self) -> str:
-        endpoint = lab.address("S3")
+        endpoint = lab.address("S3_ENDPOINT")
         return f"s3://{self.bucket}/{self.prefix}?region=us-east-1&endpoint={endpoint}&allow_http=true&path_style=true"
 
     def url(self, path: str) -> str:
@@ -63,14 +63,14 @@ class Bucket:
         return pyarrow.fs.S3FileSystem(
             access_key=lab.address("S3_ACCESS_KEY"),
             secret_key=lab.address("S3_SECRET_KEY"),
-            endpoint_override=lab.address("S3"),
+            endpoint_override=lab.address("S3_ENDPOINT"),
             region="us-east-1",
         )
 
     @property
     def delta_options(self) -> dict:
         return {
-            "AWS_ENDPOINT_URL": lab.address("S3"),
+            "AWS_ENDPOINT_URL": lab.address("S3_ENDPOINT"),
             "AWS_ACCESS_KEY_ID": lab.address("S3_ACCESS_KEY"),
             "AWS_SECRET_ACCESS_KEY": lab.address("S3_SECRET_KEY"),
             "AWS_REGION": "us-east-1",
@@ -81,7 +81,7 @@ class Bucket:
     @property
     def iceberg_options(self) -> dict:
         return {
-            "s3.endpoint": lab.address("S3"),
+            "s3.endpoint": lab.address("S3_ENDPOINT"),
             "s3.access-key-id": lab.address("S3_ACCESS_KEY"),
             "s3.secret-access-key": lab.address("S3_SECRET_KEY"),
             "s3.region": "us-east-1",

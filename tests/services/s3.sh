@@ -51,7 +51,7 @@ JSON
     -master.port="$MASTER" -master.port.grpc="$MASTER_RPC" -volume.port="$VOLUME" -volume.port.grpc="$VOLUME_RPC" \
     -filer -filer.port="$FILER" -filer.port.grpc="$FILER_RPC" \
     -s3 -s3.port="$S3_PORT" -s3.port.grpc="$S3_RPC" -s3.port.iceberg=0 -s3.port.lance=0 -s3.config="$DATA/s3.json" -s3.iam=false \
-    -s3.externalUrl="http://127.0.0.1:$S3_PORT" \
+    -s3.autoCreateBucket=false -s3.externalUrl="http://127.0.0.1:$S3_PORT" \
     -volume.max=40 -master.volumeSizeLimitMB=256 -volume.preStopSeconds=0 -master.telemetry=false \
     -master.electionTimeout=1s -master.heartbeatInterval=100ms
   wait_ready s3 60 http_ok "http://127.0.0.1:$S3_PORT/healthz"
