@@ -106,6 +106,16 @@ impl Decoder {
         })
     }
 
+    /// The caller cannot take what `Evolves` asked for (a format of the table has no form for it): records of this
+    /// schema are rejected as `incompatible_schema`.
+    pub fn reject_schema(&mut self, need: SchemaNeed) {
+        let key = match need {
+            SchemaNeed::Id(id) => Some(id),
+            SchemaNeed::Latest => None,
+        };
+        self.programs.refuse(key, RejectReason::IncompatibleSchema);
+    }
+
     fn refuse(&mut self, key: Option<u32>, reason: RejectReason) -> Learned {
         self.programs.refuse(key, reason);
         Learned::Refused(reason)

@@ -10,6 +10,7 @@ use siltstone_ingest::decoder::Learned;
 use siltstone_ingest::decoder::SchemaNeed;
 use siltstone_protocol::Change;
 use siltstone_protocol::ErrorKind;
+use siltstone_protocol::Format;
 use siltstone_protocol::Schema;
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,7 +51,13 @@ impl Poller {
             let PollerParts { handle, intake, registry, .. } = &mut self.parts;
             match handle.block_on(intake.decoder.learn(need, registry.as_deref())) {
                 Ok(Learned::Ready | Learned::Refused(_)) => return self.resume(),
-                Ok(Learned::Evolves(schema)) => self.evolve(schema)?,
+                Ok(Learned::Evolves(schema)) => {
+                    if !self.can_show(&schema)? {
+                        self.parts.intake.decoder.reject_schema(need);
+                        return self.resume();
+                    }
+                    self.evolve(schema)?;
+                }
                 Err(error) if error.kind() == ErrorKind::Unavailable => {
                     tracing::warn!(table = %self.name(), %error, "registry does not answer, table paused");
                     self.parts.metrics.retry(self.name(), "registry");
@@ -64,6 +71,24 @@ impl Poller {
             }
         }
         Err(self.internal("the table's schema did not settle"))
+    }
+
+    /// False when a format of the table has no form for this schema (Delta takes no other type for a
+    /// column that has data): the ledger must not take it either, or that format would stand still.
+    fn can_show(&self, schema: &Schema) -> Result<bool, WorkerError> {
+        let Some(table) = self.table() else { return Ok(true) };
+        let state = self.parts.handle.block_on(table.state.lock());
+        if !state.formats.contains(&Format::Delta) {
+            return Ok(true);
+        }
+        match siltstone_lakehouse::delta::check_evolution(&table.name, &state.schema, schema) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::Invalid => {
+                tracing::warn!(table = %table.name, %error, "records of this schema are rejected");
+                Ok(false)
+            }
+            Err(error) => Err(error).for_table(&table.name),
+        }
     }
 
     /// Makes the table what the records need: everything before is committed in the old schema first.
