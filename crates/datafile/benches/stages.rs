@@ -22,6 +22,7 @@ use siltstone_spec::{Compression, Files};
 const ROWS: usize = 1_000_000;
 const BATCH: usize = 8192;
 const SLICE: usize = 8192;
+const STRIPE_SLICES: usize = 8;
 
 fn schema() -> Schema {
     let columns = [
@@ -104,8 +105,11 @@ fn encode(schema: &Schema, order: &SortOrder, compression: Compression, slices: 
         Files { target_size: 512 << 20, row_group_bytes: 128 << 20, compression, bloom_filters: Vec::new() };
     let options = EncoderOptions::new(schema, &files, order, &slices[slices.len() / 2]).unwrap();
     let mut encoder = Encoder::new(std::io::sink(), &options, ROWS, "{}").unwrap();
-    for slice in slices {
-        encoder.write(slice[0].len(), |column| Ok(Arc::clone(&slice[column]))).unwrap();
+    for stripe in slices.chunks(STRIPE_SLICES) {
+        let rows = stripe.iter().map(|slice| slice[0].len()).sum();
+        encoder
+            .write(rows, SLICE, |column, range| Ok(Arc::clone(&stripe[range.start / SLICE][column])))
+            .unwrap();
     }
     encoder.finish().unwrap().1
 }
@@ -131,8 +135,10 @@ fn stages(c: &mut Criterion) {
     group.bench_function("gather", |b| {
         let columns = columns(&batches);
         b.iter(|| {
-            for places in index.rows.chunks(SLICE) {
-                columns.iter().for_each(|column| drop(black_box(column.rows(places).unwrap())));
+            for stripe in index.rows.chunks(SLICE * STRIPE_SLICES) {
+                for column in &columns {
+                    stripe.chunks(SLICE).for_each(|places| drop(black_box(column.rows(places).unwrap())));
+                }
             }
         });
     });

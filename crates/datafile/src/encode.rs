@@ -7,12 +7,13 @@
 //!   by the encoder to what did come.
 //! - The Arrow schema is not embedded: readers go by Parquet's own, and view types cannot appear.
 //!
-//! Memory: the encoded row group in flight (at most `row_group_bytes` and one slice), and one page per column.
+//! Memory: the encoded row group in flight (`row_group_bytes`, and what the last stripe exceeds it by), and one
+//! page per column.
 
 mod encodings;
 mod nans;
 
-use std::{collections::BTreeMap, io::Write, sync::Arc};
+use std::{collections::BTreeMap, io::Write, ops::Range, sync::Arc};
 
 use arrow::{array::ArrayRef, datatypes::SchemaRef};
 use parquet::{
@@ -195,11 +196,18 @@ impl<W: Write + Send> Encoder<W> {
         })
     }
 
-    /// Encodes a slice of `rows` rows, asking for one column after the other, so that only one is held.
+    /// Encodes the next `rows` rows, column after column, each in slices of at most `slice_rows`.
+    /// `column` is asked for the rows of one slice of one column, so that only that is held; a column's
+    /// slices come one after the other, because a column's values are then still in cache.
     ///
     /// # Errors
     /// `Encode`, and those of `column`.
-    pub fn write(&mut self, rows: usize, mut column: impl FnMut(usize) -> Result<ArrayRef>) -> Result<()> {
+    pub fn write(
+        &mut self,
+        rows: usize,
+        slice_rows: usize,
+        column: impl Fn(usize, Range<usize>) -> Result<ArrayRef>,
+    ) -> Result<()> {
         let failed = |_| DataFileError::encode("a column");
         let group = match &mut self.group {
             Some(group) => group,
@@ -208,14 +216,19 @@ impl<W: Write + Send> Encoder<W> {
                 none.insert(self.factory.create_column_writers(group).map_err(failed)?)
             }
         };
-        let mut writers = group.iter_mut();
+        let mut leaf_writers = group.as_mut_slice();
         for (index, field) in self.arrow.fields().iter().enumerate() {
-            let array = column(index)?;
-            nans::count(&mut self.nans, field, &array, None);
-            for leaf in compute_leaves(field, &array).map_err(failed)? {
-                let writer = writers.next().ok_or_else(|| DataFileError::encode("a column"))?;
-                writer.write(&leaf).map_err(failed)?;
+            let mut leaf_count = 0;
+            for start in (0..rows).step_by(slice_rows.max(1)) {
+                let array = column(index, start..rows.min(start + slice_rows.max(1)))?;
+                nans::count(&mut self.nans, field, &array, None);
+                let leaves = compute_leaves(field, &array).map_err(failed)?;
+                leaf_count = leaves.len();
+                for (leaf, writer) in leaves.iter().zip(leaf_writers.iter_mut()) {
+                    writer.write(leaf).map_err(failed)?;
+                }
             }
+            leaf_writers = leaf_writers.get_mut(leaf_count..).unwrap_or_default();
         }
         self.group_rows += rows;
         self.rows += rows as u64;
@@ -225,9 +238,15 @@ impl<W: Write + Send> Encoder<W> {
         Ok(())
     }
 
-    /// Rows that still fit into the row group.
-    pub fn group_room(&self) -> usize {
-        ROW_GROUP_ROWS_MAX - self.group_rows
+    /// Rows that are likely to fit into the row group, and into a file of `file_bytes`; at least `least`, but
+    /// never more than a row group may have. Before anything is written: `least`, which is then a sample.
+    pub fn room(&self, file_bytes: u64, least: usize) -> usize {
+        let bytes = self.bytes();
+        let per_row = (bytes / self.rows.max(1)).max(1);
+        let group = self.row_group_bytes.saturating_sub(self.group_bytes());
+        let bytes = group.min(file_bytes.saturating_sub(bytes));
+        let likely = if self.rows == 0 { 0 } else { usize::try_from(bytes / per_row).unwrap_or(usize::MAX) };
+        likely.max(least).min(ROW_GROUP_ROWS_MAX - self.group_rows)
     }
 
     pub fn rows(&self) -> u64 {

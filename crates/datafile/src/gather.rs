@@ -214,7 +214,12 @@ fn binary(arrays: &[ArrayRef]) -> GatherFn {
     })
 }
 
-/// Two passes: the ranges first, so that their cache misses overlap, then the bytes.
+/// Values up to this length are copied as one constant-size block: two moves and no call.
+const SHORT: usize = 16;
+
+/// Two passes: the places of the values first, so that their cache misses overlap, then the bytes.
+///
+/// A short value's block may write past its end; the next value, or the cut at the end, takes that away.
 fn take_bytes(
     parts: &[(OffsetBuffer<i32>, Buffer)],
     places: &[u32],
@@ -222,25 +227,31 @@ fn take_bytes(
 ) -> Result<(OffsetBuffer<i32>, Buffer)> {
     let slices: Vec<(&[i32], &[u8])> =
         parts.iter().map(|(offsets, values)| (offsets.as_ref(), values.as_slice())).collect();
-    let mut ranges: Vec<(u32, u32, u32)> = Vec::with_capacity(places.len());
-    let mut offsets: Vec<i32> = Vec::with_capacity(places.len() + 1);
-    offsets.push(0);
-    let mut total = 0_u64;
-    for place in places {
+    let mut total = 0_usize;
+    let mut sources: Vec<(&[u8], usize)> = Vec::with_capacity(places.len());
+    sources.extend(places.iter().map(|place| {
         let (batch, row) = locate(*place, row_bits);
-        let offsets_in = slices[batch].0;
-        let (start, end) = (offsets_in[row] as u32, offsets_in[row + 1] as u32);
-        ranges.push((batch as u32, start, end));
-        total += u64::from(end - start);
-        offsets.push(total as i32);
-    }
-    if total > i32::MAX as u64 {
+        let (offsets, bytes) = slices[batch];
+        let (start, end) = (offsets[row] as usize, offsets[row + 1] as usize);
+        total += end - start;
+        (&bytes[start..], end - start)
+    }));
+    if total > i32::MAX as usize {
         return Err(DataFileError::compute("gathering more than 2 GiB of one column at once"));
     }
-    let mut values = MutableBuffer::with_capacity(total as usize);
-    for (batch, start, end) in ranges {
-        values.extend_from_slice(&slices[batch as usize].1[start as usize..end as usize]);
-    }
+    let mut values = vec![0_u8; total + SHORT];
+    let mut offsets: Vec<i32> = Vec::with_capacity(places.len() + 1);
+    offsets.push(0);
+    let mut to = 0;
+    offsets.extend(sources.into_iter().map(|(source, length)| {
+        match source.first_chunk::<SHORT>() {
+            Some(block) if length <= SHORT => values[to..to + SHORT].copy_from_slice(block),
+            _ => values[to..to + length].copy_from_slice(&source[..length]),
+        }
+        to += length;
+        to as i32
+    }));
+    values.truncate(to);
     Ok((OffsetBuffer::new(offsets.into()), values.into()))
 }
 

@@ -1,8 +1,8 @@
 //! A flush: batches in, durable files out.
 //!
 //! 1. Check the batches against the table's schema; sort once (`sort`).
-//! 2. On a blocking thread, for each partition in order: open a file, gather slice after slice of sorted rows,
-//!    column after column, and encode. One file is open at a time, so thousands of partitions cost no more
+//! 2. On a blocking thread, for each partition in order: open a file, gather and encode the sorted rows, stripe after
+//!    stripe, in it column after column, in it slice after slice. One file is open at a time, so thousands of partitions cost no more
 //!    memory than one.
 //! 3. Parts stream to the store meanwhile (`upload`). Files roll at the target size.
 //!
@@ -33,8 +33,10 @@ use crate::{
 
 /// Rows of a slice: few enough that a column of it stays in cache.
 const SLICE_ROWS: usize = 8192;
-/// Bytes of a slice, about.
+/// Bytes of a slice, about, all columns together.
 const SLICE_BYTES: usize = 8 << 20;
+/// Slices that one column is encoded for before the next column's turn: its buffered values stay in cache.
+const STRIPE_SLICES: usize = 8;
 /// The sample for choosing encodings: stretches of sorted rows.
 const SAMPLE_STRETCHES: usize = 8;
 const SAMPLE_STRETCH_ROWS: usize = 1024;
@@ -144,9 +146,13 @@ impl Flush<'_> {
             let path = new_path();
             let mut sink = PartSink::new(footer::location(self.table_location, &path), self.parts.clone());
             let mut encoder = Encoder::new(&mut sink, &self.options, rows.len(), &json)?;
-            while !rows.is_empty() && encoder.bytes() < self.layout.files.target_size {
-                let (slice, later) = rows.split_at(self.slice_rows.min(encoder.group_room()).min(rows.len()));
-                encoder.write(slice.len(), |column| self.columns[column].rows(slice))?;
+            let target_size = self.layout.files.target_size;
+            while !rows.is_empty() && encoder.bytes() < target_size {
+                let room = encoder.room(target_size, self.slice_rows).min(self.slice_rows * STRIPE_SLICES);
+                let (stripe, later) = rows.split_at(room.min(rows.len()));
+                encoder.write(stripe.len(), self.slice_rows, |column, range| {
+                    self.columns[column].rows(&stripe[range])
+                })?;
                 rows = later;
             }
             let written = encoder.rows();
