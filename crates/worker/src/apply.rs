@@ -23,7 +23,7 @@ use crate::{
 /// # Errors
 /// Those of store, ledger and registry.
 pub async fn plan_all(spec: &Spec) -> Result<Vec<TablePlan>, WorkerError> {
-    let lake = siltstone_lakehouse::store::open(&spec.destination).map_err(WorkerError::Store)?;
+    let lake = siltstone_lakehouse::store::open(&spec.destination).map_err(WorkerError::from)?;
     let mut plans = Vec::with_capacity(spec.tables.len());
     for table in &spec.tables {
         plans.push(look(&lake, spec, table).await?.plan);
@@ -36,8 +36,8 @@ pub async fn plan_all(spec: &Spec) -> Result<Vec<TablePlan>, WorkerError> {
 /// # Errors
 /// As [`plan_all`]; `Invalid` from a store that ignores conditional puts.
 pub async fn apply_all(spec: &Spec) -> Result<Vec<TablePlan>, WorkerError> {
-    let lake = siltstone_lakehouse::store::open(&spec.destination).map_err(WorkerError::Store)?;
-    lake.probe_conditional_put().await.map_err(WorkerError::Store)?;
+    let lake = siltstone_lakehouse::store::open(&spec.destination).map_err(WorkerError::from)?;
+    lake.probe_conditional_put().await.map_err(WorkerError::from)?;
     let mut plans = Vec::with_capacity(spec.tables.len());
     for table in &spec.tables {
         let looked = look(&lake, spec, table).await?;

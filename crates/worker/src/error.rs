@@ -7,13 +7,13 @@ use siltstone_protocol::{ErrorKind, RejectReason};
 #[non_exhaustive]
 pub enum WorkerError {
     #[error("table {table}: {source}")]
-    Ingest { table: String, source: siltstone_ingest::IngestError },
+    Ingest { table: String, source: Box<siltstone_ingest::IngestError> },
     #[error("table {table}: {source}")]
-    DataFile { table: String, source: siltstone_datafile::DataFileError },
+    DataFile { table: String, source: Box<siltstone_datafile::DataFileError> },
     #[error("table {table}: {source}")]
-    Lake { table: String, source: siltstone_lakehouse::LakeError },
+    Lake { table: String, source: Box<siltstone_lakehouse::LakeError> },
     #[error("{0}")]
-    Store(siltstone_lakehouse::LakeError),
+    Store(Box<siltstone_lakehouse::LakeError>),
     #[error("table {table}: {message}")]
     Spec { table: String, message: String },
     #[error(
@@ -60,6 +60,13 @@ impl WorkerError {
     }
 }
 
+impl From<siltstone_lakehouse::LakeError> for WorkerError {
+    /// An error of the bucket as a whole.
+    fn from(error: siltstone_lakehouse::LakeError) -> Self {
+        Self::Store(Box::new(error))
+    }
+}
+
 /// Adds the table's name to an error of a lower crate.
 pub(crate) trait ForTable<T> {
     fn for_table(self, table: &str) -> Result<T, WorkerError>;
@@ -67,18 +74,18 @@ pub(crate) trait ForTable<T> {
 
 impl<T> ForTable<T> for Result<T, siltstone_ingest::IngestError> {
     fn for_table(self, table: &str) -> Result<T, WorkerError> {
-        self.map_err(|source| WorkerError::Ingest { table: table.to_owned(), source })
+        self.map_err(|source| WorkerError::Ingest { table: table.to_owned(), source: Box::new(source) })
     }
 }
 
 impl<T> ForTable<T> for Result<T, siltstone_datafile::DataFileError> {
     fn for_table(self, table: &str) -> Result<T, WorkerError> {
-        self.map_err(|source| WorkerError::DataFile { table: table.to_owned(), source })
+        self.map_err(|source| WorkerError::DataFile { table: table.to_owned(), source: Box::new(source) })
     }
 }
 
 impl<T> ForTable<T> for Result<T, siltstone_lakehouse::LakeError> {
     fn for_table(self, table: &str) -> Result<T, WorkerError> {
-        self.map_err(|source| WorkerError::Lake { table: table.to_owned(), source })
+        self.map_err(|source| WorkerError::Lake { table: table.to_owned(), source: Box::new(source) })
     }
 }

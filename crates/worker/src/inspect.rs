@@ -62,7 +62,7 @@ pub struct PartitionStatus {
 /// # Errors
 /// Those of the store, naming bucket and option.
 pub fn open_lake(spec: &Spec) -> Result<TableStore, WorkerError> {
-    siltstone_lakehouse::store::open(&spec.destination).map_err(WorkerError::Store)
+    siltstone_lakehouse::store::open(&spec.destination).map_err(WorkerError::from)
 }
 
 /// The table if it exists; `dead_letters`: the one of its rejected records.

@@ -291,8 +291,8 @@ pub async fn run(
     progress: Arc<Progress>,
     stop: watch::Receiver<bool>,
 ) -> Result<RunSummary, WorkerError> {
-    let lake = siltstone_lakehouse::store::open(&spec.destination).map_err(WorkerError::Store)?;
-    lake.probe_conditional_put().await.map_err(WorkerError::Store)?;
+    let lake = siltstone_lakehouse::store::open(&spec.destination).map_err(WorkerError::from)?;
+    lake.probe_conditional_put().await.map_err(WorkerError::from)?;
     let metrics = Arc::new(Metrics::default());
     let registry = metrics.register();
     let budget = MemoryBudget::new(options.memory_bytes);

@@ -65,7 +65,7 @@ fn every_kind() -> Schema {
 /// Appends a value made from `seed`, some of them null. Stops early (an error) when `fuel` runs out.
 fn append(column: &mut Column, seed: u64, fuel: &mut u32) -> Result<(), ()> {
     *fuel = fuel.checked_sub(1).ok_or(())?;
-    if seed % 4 == 0 {
+    if seed.is_multiple_of(4) {
         column.append_null();
         return Ok(());
     }
@@ -75,7 +75,7 @@ fn append(column: &mut Column, seed: u64, fuel: &mut u32) -> Result<(), ()> {
 fn append_value(column: &mut Column, seed: u64, fuel: &mut u32) -> Result<(), ()> {
     let bytes = seed.to_le_bytes();
     match column {
-        Column::Boolean(bits) => bits.push(seed % 3 == 0),
+        Column::Boolean(bits) => bits.push(seed.is_multiple_of(3)),
         Column::Int32(values) => values.push(seed as i32),
         Column::Int64(values) => values.push(seed as i64),
         Column::Float32(values) => values.push(seed as f32),

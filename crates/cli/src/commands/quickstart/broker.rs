@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::Context;
 use rdkafka::{
     ClientConfig,
+    error::{KafkaError, RDKafkaErrorCode},
     mocking::MockCluster,
     producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer},
 };
@@ -66,9 +67,7 @@ impl Broker {
         loop {
             match self.producer.send(record) {
                 Ok(()) => return Ok(()),
-                Err((rdkafka::error::KafkaError::MessageProduction(code), back))
-                    if code == rdkafka::types::RDKafkaErrorCode::QueueFull =>
-                {
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
                     record = back;
                     std::thread::sleep(Duration::from_millis(5));
                 }

@@ -146,7 +146,7 @@ impl Avro {
         let number = random.next();
         let signed = (number as i64) >> (number % 64);
         match self {
-            Self::Boolean => Value::Boolean(number % 2 == 0),
+            Self::Boolean => Value::Boolean(number.is_multiple_of(2)),
             Self::Int => Value::Int(signed as i32),
             Self::Long => Value::Long(signed),
             Self::Float => Value::Float(signed as f32 / 3.0),
@@ -192,7 +192,7 @@ impl Avro {
             }
             Self::Optional(first, inner) => {
                 let null = u32::from(!first);
-                if number % 3 == 0 {
+                if number.is_multiple_of(3) {
                     return Value::Union(null, Box::new(Value::Null));
                 }
                 Value::Union(1 - null, Box::new(inner.value(random)))
