@@ -1,6 +1,7 @@
 //! The stages of a flush, each alone: sort, gather, encode; one thread.
 //!
-//! Shape: orders, 1 million rows of 7 columns in batches of 8,192, in order of arrival. Rates are rows a second.
+//! Shape: orders, 1 million rows of 7 columns in batches of 8,192, in order of arrival. Rates are rows a
+//! second.
 
 #![allow(clippy::unwrap_used, missing_docs)]
 

@@ -5,9 +5,12 @@
 //! 3. Minimum and maximum are compared as their type demands (decimals as numbers, bytes unsigned).
 //! 4. Strings and binary are cut to 16 characters or bytes: the lower bound is a prefix; the upper bound is
 //!    rounded up to the next string of that length, and left out when there is none.
-//! 5. Zeros of floats are widened to -0.0 below and +0.0 above.
+//! 5. UUIDs compare unsigned here and, half by half, signed in older Java readers. Bounds are given only
+//!    where both orders agree: not across the sign of the first half, and one step wider in that half.
+//! 6. Zeros of floats are widened to -0.0 below and +0.0 above.
 //!
-//! A minimum that the encoder had cut is still a lower bound, a cut maximum was rounded up by it: both are used.
+//! A minimum that the encoder had cut is still a lower bound, a cut maximum was rounded up by it: both are
+//! used.
 
 use std::cmp::Ordering;
 
@@ -86,6 +89,12 @@ impl Bounds {
     /// Lower and upper bound of the file.
     pub(crate) fn finish(self) -> (Option<Datum>, Option<Datum>) {
         let primitive = self.primitive;
+        if primitive == PrimitiveType::Uuid {
+            return match (self.lower, self.upper) {
+                (Side::Known(Value::Bytes(lower)), Side::Known(Value::Bytes(upper))) => uuids(&lower, &upper),
+                _ => (None, None),
+            };
+        }
         let lower = match self.lower {
             Side::Known(value) => lower_datum(value, primitive),
             _ => None,
@@ -224,6 +233,19 @@ fn upper_bytes(bytes: &[u8]) -> Option<Vec<u8>> {
         }
     }
     None
+}
+
+/// Bounds of UUIDs that hold whether halves compare signed or unsigned.
+fn uuids(lower: &[u8], upper: &[u8]) -> (Option<Datum>, Option<Datum>) {
+    let half = |bytes: &[u8]| bytes.first_chunk::<8>().map(|half| i64::from_be_bytes(*half));
+    let widened = half(lower).zip(half(upper)).and_then(|(lower, upper)| {
+        let (below, above) = (lower.checked_sub(1)?, upper.checked_add(1)?);
+        let signs = [below, lower, upper, above].map(|half| half < 0);
+        (signs == [true; 4] || signs == [false; 4]).then_some((below, above))
+    });
+    let Some((below, above)) = widened else { return (None, None) };
+    let bound = |half: i64, rest: u8| datum(&[half.to_be_bytes(), [rest; 8]].concat(), PrimitiveType::Uuid);
+    (bound(below, 0xff), bound(above, 0))
 }
 
 fn exact_datum(value: Value, primitive: PrimitiveType) -> Option<Datum> {

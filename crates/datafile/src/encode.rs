@@ -7,8 +7,8 @@
 //!   by the encoder to what did come.
 //! - The Arrow schema is not embedded: readers go by Parquet's own, and view types cannot appear.
 //!
-//! Memory: the encoded row group in flight (`row_group_bytes`, and what the last stripe exceeds it by), and one
-//! page per column.
+//! Memory: the encoded row group in flight (`row_group_bytes`, and what the last stripe exceeds it by), and
+//! one page per column.
 
 mod encodings;
 mod nans;

@@ -146,7 +146,7 @@ fn hex(bytes: &[u8]) -> String {
 
 fn unhex(text: &str) -> Option<Vec<u8>> {
     let digits: Vec<u8> = text.chars().map(|c| c.to_digit(16).map(|d| d as u8)).collect::<Option<_>>()?;
-    if digits.len() % 2 != 0 {
+    if !digits.len().is_multiple_of(2) {
         return None;
     }
     Some(digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect())
@@ -169,9 +169,10 @@ mod tests {
     fn values_round_trip_and_the_token_hides_them() {
         let types =
             [PrimitiveType::String, PrimitiveType::Decimal { precision: 38, scale: 2 }, PrimitiveType::Int];
+        let minus_five = (-5_i128).to_be_bytes();
         let values = PartitionValues::new(
             2,
-            &[Some("Zürich".as_bytes().to_vec()), Some(least_bytes(&(-5_i128).to_be_bytes()).to_vec()), None],
+            &[Some("Zürich".as_bytes().to_vec()), Some(least_bytes(&minus_five).to_vec()), None],
         );
         let again = PartitionValues::from_json(&values.to_json().unwrap()).unwrap();
         let literals = again.literals(&types).unwrap();

@@ -13,7 +13,8 @@
 //! Order of values is Iceberg's: floats have -0.0 before +0.0 and every NaN after +infinity; strings and
 //! bytes compare as unsigned bytes; decimals by value.
 //!
-//! Memory beside the batches: 8 or 16 bytes a row while sorting, 4 bytes a row afterwards.
+//! Memory beside the batches: 16 or 32 bytes a row while sorting (words, and room for as many), 4 bytes a row
+//! afterwards; transformed keys that are new columns, while they are in use.
 
 mod batches;
 mod codes;

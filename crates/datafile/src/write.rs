@@ -1,9 +1,9 @@
 //! A flush: batches in, durable files out.
 //!
 //! 1. Check the batches against the table's schema; sort once (`sort`).
-//! 2. On a blocking thread, for each partition in order: open a file, gather and encode the sorted rows, stripe after
-//!    stripe, in it column after column, in it slice after slice. One file is open at a time, so thousands of partitions cost no more
-//!    memory than one.
+//! 2. On a blocking thread, for each partition in order: open a file, gather and encode the sorted rows,
+//!    stripe after stripe, in it column after column, in it slice after slice. One file is open at a time, so
+//!    thousands of partitions cost no more memory than one.
 //! 3. Parts stream to the store meanwhile (`upload`). Files roll at the target size.
 //!
 //! Memory beside the batches: the sort index (`sort`), one column of one slice (`gather`), the row group in

@@ -89,6 +89,34 @@ fn decimals_are_exact_in_every_width() {
 }
 
 proptest! {
+    /// Java's `UUID.compareTo` has both halves signed.
+    #[test]
+    fn no_uuid_lies_outside_in_either_order(
+        uuids in prop::collection::vec(prop_oneof![any::<u128>(), (0..1_u128 << 66)], 1..8),
+        sign in any::<bool>(),
+    ) {
+        let uuids: Vec<u128> = uuids.into_iter().map(|uuid| if sign { uuid >> 1 } else { uuid }).collect();
+        let bytes = |uuid: &u128| FixedLenByteArray::from(uuid.to_be_bytes().to_vec());
+        let (min, max) = (uuids.iter().min().map(bytes), uuids.iter().max().map(bytes));
+        let group = Statistics::fixed_len_byte_array(min, max, None, Some(0), false);
+        if let (Some(lower), Some(upper)) = bounds(P::Uuid, &[(Some(group), 1)]) {
+            let value = |datum: &Datum| match datum.literal() {
+                iceberg::spec::PrimitiveLiteral::UInt128(value) => *value,
+                _ => unreachable!(),
+            };
+            let signed = |uuid: u128| ((uuid >> 64) as i64, uuid as i64);
+            for uuid in uuids {
+                prop_assert!((value(&lower)..=value(&upper)).contains(&uuid));
+                prop_assert!((signed(value(&lower))..=signed(value(&upper))).contains(&signed(uuid)));
+            }
+        } else {
+            let (min, max) = (uuids.iter().min().unwrap() >> 64, uuids.iter().max().unwrap() >> 64);
+            // Only where the signs differ, or a half cannot be widened.
+            let ends = [0, (1 << 63) - 1, 1 << 63, u128::from(u64::MAX)];
+            prop_assert!(min >> 63 != max >> 63 || ends.contains(&min) || ends.contains(&max));
+        }
+    }
+
     #[test]
     fn no_text_lies_outside(texts in prop::collection::vec("[a\u{7f}é\u{d7ff}\u{10ffff}]{0,40}", 1..8)) {
         let (min, max) = (texts.iter().min().unwrap(), texts.iter().max().unwrap());

@@ -6,7 +6,8 @@
 //! | others | dictionary | plain |
 //!
 //! A dictionary of mostly distinct values costs a hash per row and is thrown away in the end. Delta makes
-//! sorted and clustered integers small before the codec sees them. Columns in lists and maps keep the dictionary.
+//! sorted and clustered integers small before the codec sees them. Columns in lists and maps keep the
+//! dictionary.
 
 use std::{collections::HashSet, hash::Hash};
 

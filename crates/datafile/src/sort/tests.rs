@@ -113,7 +113,11 @@ fn check(sizes: &[usize], seed: u64, spec: &PartitionSpec, order: &SortOrder) {
 }
 
 prop_compose! {
-    fn key()(id in prop_oneof![1..=PRIMITIVES, Just(20), Just(22), Just(23), Just(24)], pick in any::<prop::sample::Index>(), bits in 0_u8..4)
+    fn key()(
+        id in prop_oneof![1..=PRIMITIVES, Just(20), Just(22), Just(23), Just(24)],
+        pick in any::<prop::sample::Index>(),
+        bits in 0_u8..4,
+    )
         -> (i32, Transform, u8) {
         (id, *pick.get(&transforms(id)), bits)
     }

@@ -120,18 +120,25 @@ proptest! {
 
     /// The `iceberg` crate, where it is right.
     #[test]
-    fn agrees_with_the_iceberg_crate(value in any::<i64>(), day in -100_000_i32..100_000, text in ".{0,20}", n in 1_u32..1000) {
+    fn agrees_with_the_iceberg_crate(
+        value in any::<i64>(),
+        day in -100_000_i32..100_000,
+        text in ".{0,20}",
+        n in 1_u32..1000,
+    ) {
+        let micros = |per_day: i64| TimestampMicrosecondArray::from(vec![i64::from(day) * per_day]);
+        let triple = Decimal128Array::from(vec![i128::from(value) * 3]);
         use iceberg::{spec::Transform as Theirs, transform::create_transform_function};
         let cases: Vec<(Transform, Theirs, ArrayRef)> = vec![
             (Transform::Bucket(n), Theirs::Bucket(n), Arc::new(Int64Array::from(vec![value]))),
             (Transform::Bucket(n), Theirs::Bucket(n), Arc::new(StringArray::from(vec![text.clone()]))),
-            (Transform::Bucket(n), Theirs::Bucket(n), Arc::new(Decimal128Array::from(vec![i128::from(value) * 3]))),
+            (Transform::Bucket(n), Theirs::Bucket(n), Arc::new(triple)),
             (Transform::Truncate(n), Theirs::Truncate(n), Arc::new(StringArray::from(vec![text]))),
             (Transform::Truncate(n), Theirs::Truncate(n), Arc::new(Int64Array::from(vec![value / 2]))),
             (Transform::Year, Theirs::Year, Arc::new(Date32Array::from(vec![day]))),
             (Transform::Month, Theirs::Month, Arc::new(Date32Array::from(vec![day]))),
-            (Transform::Day, Theirs::Day, Arc::new(TimestampMicrosecondArray::from(vec![i64::from(day) * 43_200_000_000]))),
-            (Transform::Hour, Theirs::Hour, Arc::new(TimestampMicrosecondArray::from(vec![i64::from(day) * 1_800_000_000]))),
+            (Transform::Day, Theirs::Day, Arc::new(micros(43_200_000_000))),
+            (Transform::Hour, Theirs::Hour, Arc::new(micros(1_800_000_000))),
         ];
         for (ours, theirs, array) in cases {
             let wanted = create_transform_function(&theirs).unwrap().transform(Arc::clone(&array)).unwrap();
