@@ -15,7 +15,7 @@ from decimal import Decimal
 
 import fastavro
 import requests
-from confluent_kafka import Producer, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
 
 import lab
@@ -128,6 +128,12 @@ def _deliver(producer: Producer, topic: str, records: list[Sent], commit: bool |
                 )
                 break
             except BufferError:
+                producer.poll(0.1)
+            except KafkaException as error:
+                # A partition made a moment ago: this producer's view of the topic is older.
+                if error.args[0].code() != KafkaError._UNKNOWN_PARTITION or index > 0:
+                    raise
+                producer.list_topics(topic, timeout=10)
                 producer.poll(0.1)
         producer.poll(0)
     if producer.flush(60) or failures:

@@ -38,7 +38,7 @@ def rows(count: int, seed: int = 3) -> list[dict]:
         )
         row = {
             "id": number,
-            "word": dice.choice(["", "a", "ab", "abc", "abd", "äöü", "äöx", "𝄞 clef", "long " * 10]),
+            "word": dice.choice([" ", "a", "ab", "abc", "abd", "äöü", "äöx", "𝄞 clef", "long " * 10]),
             "number": dice.choice([-(2**31) + 8, -7, -1, 0, 1, 6, 7, 2**31 - 1]),
             "price": Decimal(dice.randrange(-999_999, 999_999)).scaleb(-2),
             "day": moment.date(),

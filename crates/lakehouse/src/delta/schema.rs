@@ -147,12 +147,12 @@ pub(super) fn schema_string(schema: &Schema) -> String {
 /// The least protocol that shows this schema.
 pub(super) fn protocol(schema: &Schema) -> Protocol {
     if schema.fields.iter().any(|field| has_timestamp_ntz(&field.data_type)) {
-        let features = || Some(vec!["timestampNtz"]);
+        // From writer version 7 on every feature in use is listed; a column that is not nullable uses `invariants`.
         return Protocol {
             min_reader_version: 3,
             min_writer_version: 7,
-            reader_features: features(),
-            writer_features: features(),
+            reader_features: Some(vec!["timestampNtz"]),
+            writer_features: Some(vec!["timestampNtz", "invariants"]),
         };
     }
     Protocol { min_reader_version: 1, min_writer_version: 2, reader_features: None, writer_features: None }

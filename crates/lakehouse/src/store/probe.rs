@@ -53,6 +53,13 @@ pub(super) async fn conditional_put_at(store: &TableStore, name: &str) -> Result
 /// At the start a refusal is a setting to change, not something to wait for.
 fn at_start(subject: &str, error: &object_store::Error) -> LakeError {
     let fault = StoreFault::of(error);
+    if fault.status == Some(501) {
+        return LakeError::invalid(
+            subject,
+            "the store does not implement conditional puts (If-None-Match), without which two workers could \
+             commit the same version; use a store that honours them",
+        );
+    }
     let refused = matches!(
         fault.code,
         StoreFaultCode::NotFound | StoreFaultCode::PermissionDenied | StoreFaultCode::Unauthenticated

@@ -16,7 +16,7 @@ pub const SCHEMA: &str = r#"{"type": "record", "name": "Order", "namespace": "sh
 /// The schema's id at the registry endpoint.
 pub const SCHEMA_ID: u32 = 1;
 /// One order in so many is followed by a broken record.
-const BROKEN_EVERY: u32 = 1_000;
+const BROKEN_EVERY: u32 = 100;
 const FIRST_ORDER_MS: i64 = 1_767_225_600_000;
 
 /// An order's record value in Confluent's framing.
