@@ -103,6 +103,7 @@ def _deliver(producer: Producer, topic: str, records: list[Sent], commit: bool |
     """`commit`: None outside a transaction, else whether to commit or to abort it."""
     offsets: list[int | None] = [None] * len(records)
     failures = []
+    deadline = time.monotonic() + 10
 
     def on_delivery(index):
         def delivered(error, message):
@@ -128,6 +129,12 @@ def _deliver(producer: Producer, topic: str, records: list[Sent], commit: bool |
                 )
                 break
             except BufferError:
+                producer.poll(0.1)
+            except KafkaException as fault:
+                # Partitions added since the producer last looked.
+                if fault.args[0].code() != KafkaError._UNKNOWN_PARTITION or time.monotonic() > deadline:
+                    raise
+                producer.list_topics(topic, timeout=10)
                 producer.poll(0.1)
             except KafkaException as error:
                 # A partition made a moment ago: this producer's view of the topic is older.

@@ -23,7 +23,7 @@ use siltstone_spec::{Compression, Files};
 const ROWS: usize = 1_000_000;
 const BATCH: usize = 8192;
 const SLICE: usize = 8192;
-const STRIPE_SLICES: usize = 8;
+const STRIPE_SLICES: usize = 32;
 
 fn schema() -> Schema {
     let columns = [

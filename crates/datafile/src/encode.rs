@@ -18,13 +18,13 @@ use std::{collections::BTreeMap, io::Write, ops::Range, sync::Arc};
 use arrow::{array::ArrayRef, datatypes::SchemaRef};
 use parquet::{
     arrow::arrow_writer::{ArrowColumnWriter, ArrowRowGroupWriterFactory, compute_leaves},
-    basic::{Compression as ParquetCompression, ZstdLevel},
+    basic::{Compression as ParquetCompression, LogicalType, ZstdLevel},
     file::{
         metadata::{KeyValue, ParquetMetaData, SortingColumn},
         properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder, WriterVersion},
         writer::SerializedFileWriter,
     },
-    schema::types::{ColumnPath, TypePtr},
+    schema::types::{ColumnPath, SchemaDescriptor, TypePtr},
 };
 use siltstone_protocol::{NullOrder, Schema, SortDirection, SortOrder, Transform};
 use siltstone_spec::{Compression, Files};
@@ -83,6 +83,12 @@ impl EncoderOptions {
             (footer::ICEBERG_SCHEMA_KEY, schema_json),
         ];
         let parquet = parquet_schema(schema)?;
+        // Iceberg's vectorized Spark reader did not take dictionary pages of UUIDs for years.
+        for column in SchemaDescriptor::new(Arc::clone(&parquet)).columns() {
+            if column.logical_type_ref() == Some(&LogicalType::Uuid) {
+                properties = properties.set_column_dictionary_enabled(column.path().clone(), false);
+            }
+        }
         Ok(Self { arrow, parquet, properties, bloom_columns, row_group_bytes: files.row_group_bytes, pairs })
     }
 

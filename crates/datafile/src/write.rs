@@ -36,7 +36,7 @@ const SLICE_ROWS: usize = 8192;
 /// Bytes of a slice, about, all columns together.
 const SLICE_BYTES: usize = 8 << 20;
 /// Slices that one column is encoded for before the next column's turn: its buffered values stay in cache.
-const STRIPE_SLICES: usize = 8;
+const STRIPE_SLICES: usize = 32;
 /// The sample for choosing encodings: stretches of sorted rows.
 const SAMPLE_STRETCHES: usize = 8;
 const SAMPLE_STRETCH_ROWS: usize = 1024;

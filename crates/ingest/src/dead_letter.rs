@@ -77,7 +77,8 @@ impl DeadLetters {
             let bare = Record { key: None, value: None, headers: crate::Headers::empty(), ..*record };
             written = self.write(&bare, reason, schema_id, now_ms);
         }
-        self.bytes = if self.rows().is_multiple_of(64) { self.columns.bytes() } else { self.bytes + size + 128 };
+        self.bytes =
+            if self.rows().is_multiple_of(64) { self.columns.bytes() } else { self.bytes + size + 128 };
         written.is_ok()
     }
 

@@ -270,6 +270,21 @@ async fn footers_hold_what_readers_want() {
 }
 
 #[tokio::test]
+async fn uuids_have_no_dictionary() {
+    let schema = Schema::new(
+        0,
+        vec![Field::optional(1, "u", P::Uuid.into()), Field::optional(2, "n", P::Long.into())],
+    );
+    let layout = layout(schema, &[], &[]);
+    let (store, at) = memory();
+    let batch = testing::batch(&layout.schema, 100, &mut testing::rng(1));
+    let written = write_sorted(vec![batch], &layout, &store, &at).await.unwrap();
+    let (metadata, _) = metadata(&store, &at, &written[0]).await;
+    let dictionary = |column: usize| metadata.row_group(0).column(column).dictionary_page_offset().is_some();
+    assert_eq!([dictionary(0), dictionary(1)], [false, true]);
+}
+
+#[tokio::test]
 async fn a_later_schema_reads_by_field_id() {
     let layout = layout(simple(), &[], &[]);
     let (store, at) = memory();
