@@ -136,6 +136,12 @@ wait_ready() {
     fi
     sleep 0.1
   done
+  # The answer may have come from another process that took the port meanwhile; then ours ends at once.
+  sleep 0.3
+  if ! alive "$name"; then
+    say "$name ended; its last lines:"; tail -n 25 "$SILTSTONE_LAB/log/$name.log" >&2
+    return 1
+  fi
   say "$name is ready after $((SECONDS - began)) s"
 }
 
