@@ -1,0 +1,24 @@
+#!/usr/bin/env python3
+"""read_tables.py TABLE_DIR: the same files as an Iceberg table and as a Delta table."""
+
+import pathlib
+import sys
+
+from deltalake import DeltaTable
+from pyiceberg.table import StaticTable
+
+
+def main():
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    location = pathlib.Path(sys.argv[1]).resolve()
+    iceberg = StaticTable.from_metadata(str(location)).scan().to_arrow()
+    delta = DeltaTable(str(location / "data")).to_pyarrow_table()
+    print(f"Iceberg: {iceberg.num_rows} rows, Delta: {delta.num_rows} rows, columns: {', '.join(iceberg.schema.names)}")
+    key = iceberg.schema.names[0]
+    same = sorted(iceberg[key].to_pylist()) == sorted(delta[key].to_pylist())
+    print(f"the same {key} in both: {'yes' if same else 'NO'}")
+    sys.exit(0 if same else 1)
+
+
+main()
