@@ -11,7 +11,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 SILTSTONE_LAB="${SILTSTONE_LAB:-$HOME/.cache/siltstone-lab}"
 
 ./setup.sh
-if [ -z "${SILTSTONE_KEEP_SERVICES:-}" ]; then trap ./services/down.sh EXIT; fi
+if [ -z "${SILTSTONE_KEEP_SERVICES:-}" ]; then trap "$PWD/services/down.sh" EXIT; fi
 ./services/up.sh
 cd e2e
 "$SILTSTONE_LAB/venv/bin/python" -m pytest "$@"
