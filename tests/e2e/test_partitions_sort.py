@@ -38,6 +38,8 @@ def rows(count: int, seed: int = 3) -> list[dict]:
         )
         row = {
             "id": number,
+            # The empty string is left out: as an identity partition value Delta reads it as null (a known fault,
+            # told in README.md). Put "" back here when it is mended.
             "word": dice.choice([" ", "a", "ab", "abc", "abd", "äöü", "äöx", "𝄞 clef", "long " * 10]),
             "number": dice.choice([-(2**31) + 8, -7, -1, 0, 1, 6, 7, 2**31 - 1]),
             "price": Decimal(dice.randrange(-999_999, 999_999)).scaleb(-2),
