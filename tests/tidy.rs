@@ -26,8 +26,8 @@ const ARROWS: &[(&str, &[&str])] = &[
 const PROTOCOL_MAY_USE: &[&str] = &["serde", "serde_json", "thiserror"];
 
 /// Lines of a Rust file outside its tests.
-const FILE_LINES_MAX: usize = 650;
-const LINE_COLUMNS_MAX: usize = 125;
+const FILE_LINES_MAX: usize = 540;
+const LINE_COLUMNS_MAX: usize = 120;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_path_buf()
@@ -124,11 +124,7 @@ fn files_and_lines_are_readable() {
         }
         for (number, line) in text.lines().enumerate() {
             // A line that a string literal makes long cannot be broken.
-            if !test
-                && line.chars().count() > LINE_COLUMNS_MAX
-                && !line.contains('"')
-                && !line.contains("//! |")
-            {
+            if line.chars().count() > LINE_COLUMNS_MAX && !line.contains('"') && !line.contains("//! |") {
                 faults.push(format!("{}:{}: {} columns", path.display(), number + 1, line.chars().count()));
             }
         }

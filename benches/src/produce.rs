@@ -1,6 +1,6 @@
 //! Filling a topic: row `i` goes to partition `i mod partitions`, in order.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use clap::Args;
@@ -46,6 +46,7 @@ pub fn produce(args: &ProduceArgs) -> anyhow::Result<()> {
         .set("batch.size", "1048576")
         .set("queue.buffering.max.messages", "500000")
         .create()?;
+    let began_ms = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis();
     let began = Instant::now();
     let (mut value, mut bytes) = (Vec::new(), 0);
     for n in 0..args.rows {
@@ -76,6 +77,7 @@ pub fn produce(args: &ProduceArgs) -> anyhow::Result<()> {
     producer.flush(Duration::from_secs(120))?;
     let summary = serde_json::json!({
         "topic": args.topic, "rows": args.rows, "value_bytes": bytes, "seconds": began.elapsed().as_secs_f64(),
+        "began_ms": u64::try_from(began_ms)?,
     });
     println!("{summary}");
     Ok(())

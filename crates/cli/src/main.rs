@@ -15,9 +15,22 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-/// Many small buffers cross threads here; this allocator keeps that cheap and gives memory back.
+/// For our own buffers and, because it also takes the C library's place, for those of the Kafka client: one allocator
+/// that gives memory back is what keeps the process near its budget.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// Options of the allocator, read by it before `main` (`MALLOC_CONF` in the environment overrides them). Buffers are
+/// few, large and cross threads, so few arenas do; freed pages go back within a second, large ones no sooner than
+/// small ones, because the next buffer wants them again.
+#[allow(unsafe_code, reason = "the allocator looks for a symbol of this name; nothing else can have it")]
+#[unsafe(export_name = "malloc_conf")]
+pub static ALLOCATOR_OPTIONS: Option<&'static std::ffi::c_char> = {
+    const OPTIONS: &std::ffi::CStr =
+        c"narenas:4,background_thread:true,dirty_decay_ms:500,muzzy_decay_ms:0,oversize_threshold:0";
+    // SAFETY: the pointer is that of a constant, never null and never gone.
+    unsafe { OPTIONS.as_ptr().as_ref() }
+};
 
 fn main() -> ExitCode {
     let cli = args::Cli::parse();

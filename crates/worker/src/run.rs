@@ -533,5 +533,5 @@ fn fetch_options(shared: &Shared) -> KafkaOptions {
     let default = KafkaOptions::default();
     let share = usize::try_from(shared.budget.limit() / 8 / shared.tables.max(1)).unwrap_or(usize::MAX);
     let queue_bytes = share.clamp(FETCH_BYTES_MIN, default.queue_bytes);
-    KafkaOptions { queue_bytes, fetch_bytes: default.fetch_bytes.min(queue_bytes / 4) }
+    KafkaOptions { queue_bytes, fetch_bytes: default.fetch_bytes.min(queue_bytes / 16) }
 }

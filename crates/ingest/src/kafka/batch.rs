@@ -10,8 +10,8 @@
 //! 2. `fill` takes messages into the hand; `peek` lends the first; `pop` frees it.
 //! 3. What is left in the hand stays ours until popped or discarded.
 //!
-//! Trap: this interface counts an end-of-partition mark as a record in librdkafka's own note of the position, from which
-//! a partition goes on after a rebalance. So the source keeps positions itself and seeks at every rebalance.
+//! Trap: this interface counts an end-of-partition mark as a record in librdkafka's own note of the position, from
+//! which a partition goes on after a rebalance. So the source keeps positions itself and seeks at every rebalance.
 //!
 //! Invariants: every pointer in `hand` came from `rd_kafka_consume_batch_queue`, was not freed, and is freed exactly
 //! once. The consumer outlives the queue, because this struct holds both and frees the queue first.
@@ -84,7 +84,8 @@ impl<C: ConsumerContext> BatchQueue<C> {
     }
 
     /// Redirects a partition's messages into this queue. What its own queue holds already is moved here, in order,
-    /// so calling it again is harmless. Needed again after each assignment: librdkafka undoes it when a partition stops.
+    /// so calling it again is harmless. Needed again after each assignment: librdkafka undoes it when a partition
+    /// stops.
     pub(super) fn forward(&self, partition: i32) -> bool {
         // SAFETY: client and topic name are valid; the handle is checked, used, and given back within this function.
         // The redirection itself is reference-counted inside librdkafka.

@@ -7,6 +7,10 @@ use siltstone_spec::{SourceCluster, TableSpec};
 
 use super::source::KafkaOptions;
 
+/// What the client keeps of a record in its queue beside key and value: its operation, rounded up by the allocator.
+/// Of small records this is most of the memory, and `queued.max.messages.kbytes` does not count it.
+const CLIENT_RECORD_BYTES: usize = 320;
+
 /// Builds the settings. Values of secrets go into it and nowhere else.
 pub(super) fn client_config(
     cluster: &SourceCluster,
@@ -38,14 +42,16 @@ pub(super) fn client_config(
 }
 
 fn defaults(config: &mut ClientConfig, table: &TableSpec, options: &KafkaOptions) {
-    let queue_kib = (options.queue_bytes / 1024).clamp(1024, 2_097_151);
+    // Half for the records' bytes, half for what the client keeps of each record besides.
+    let queue_kib = (options.queue_bytes / 2 / 1024).clamp(512, 2_097_151);
+    let queue_records = (options.queue_bytes / 2 / CLIENT_RECORD_BYTES).clamp(1_000, 1_000_000);
     let fetch_bytes = options.fetch_bytes.clamp(64 << 10, 64 << 20);
     config
         .set("client.id", format!("siltstone-{}", table.name))
         .set("check.crcs", "true")
         // With the default of 1000 ms a full queue pauses the fetcher for a second.
         .set("fetch.queue.backoff.ms", "10")
-        .set("queued.min.messages", "1000000")
+        .set("queued.min.messages", queue_records.to_string())
         .set("queued.max.messages.kbytes", queue_kib.to_string())
         .set("fetch.message.max.bytes", fetch_bytes.to_string())
         .set("fetch.max.bytes", (fetch_bytes * 8).to_string())

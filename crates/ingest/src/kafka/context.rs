@@ -1,7 +1,7 @@
 //! What the client tells us between messages.
 //!
-//! A rebalance is only written down here: the client waits (all partitions paused, heartbeats going on) until the source
-//! answers with an assign or unassign call, however much later. Librdkafka's group state stays in "wait for the
+//! A rebalance is only written down here: the client waits (all partitions paused, heartbeats going on) until the
+//! source answers with an assign or unassign call, however much later. Librdkafka's group state stays in "wait for the
 //! assign call" meanwhile; destroying the event does not answer it.
 
 use std::{

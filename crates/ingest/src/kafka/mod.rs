@@ -9,6 +9,8 @@ mod config;
 mod context;
 mod fault;
 mod polling;
+mod positions;
+mod rebalance;
 mod source;
 
 pub(crate) use batch::NativeHeaders;

@@ -13,7 +13,8 @@ use siltstone_spec::Start;
 
 use super::{
     fault,
-    source::{KafkaSource, Positions, REQUEST_TIMEOUT, WAIT_SLICE},
+    positions::Positions,
+    source::{KafkaSource, REQUEST_TIMEOUT, WAIT_SLICE},
 };
 use crate::{
     error::IngestError,

@@ -2,8 +2,7 @@
 //!
 //! 1. `serve` drains the consumer's own queue: rebalances, errors, logs. It never waits.
 //! 2. `deliver` visits the hand of messages, refilled from the batch queue, and tracks the next offset per partition.
-//! 3. A rebalance stays unanswered until `assign` or `release` named every partition of it.
-//! 4. Before each answer the partitions kept are put back to our own positions: librdkafka's are not trusted.
+//! 3. A rebalance stays unanswered until `assign` or `release` named every partition of it (`rebalance`).
 //!
 //! Pausing is ours alone: messages are left in the queue, whose size is bounded, so nothing is fetched twice.
 
@@ -16,7 +15,7 @@ use std::{
 use rdkafka::{
     Message, Offset, TopicPartitionList,
     config::FromClientConfigAndContext,
-    consumer::{BaseConsumer, Consumer, RebalanceProtocol},
+    consumer::{BaseConsumer, Consumer},
     error::KafkaError,
     types::RDKafkaRespErr as Code,
 };
@@ -25,8 +24,9 @@ use siltstone_spec::{SourceCluster, TableSpec};
 use super::{
     batch::{BatchQueue, Item},
     config::client_config,
-    context::{Context, Rebalance},
+    context::Context,
     fault::{self, Place},
+    positions::Positions,
 };
 use crate::{
     error::IngestError,
@@ -44,7 +44,7 @@ const SERVED_MAX: usize = 1000;
 /// assignment and seldom later.
 const FORWARD_SOON: Duration = Duration::from_millis(100);
 const FORWARD_LATER: Duration = Duration::from_secs(5);
-const SETTLING: Duration = Duration::from_secs(30);
+pub(super) const SETTLING: Duration = Duration::from_secs(30);
 
 /// Memory of one source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,7 +57,7 @@ pub struct KafkaOptions {
 
 impl Default for KafkaOptions {
     fn default() -> Self {
-        Self { queue_bytes: 64 << 20, fetch_bytes: 2 << 20 }
+        Self { queue_bytes: 64 << 20, fetch_bytes: 1 << 20 }
     }
 }
 
@@ -102,36 +102,6 @@ impl std::fmt::Debug for KafkaSource {
             .field("group", &self.group)
             .field("paused", &self.paused)
             .finish_non_exhaustive()
-    }
-}
-
-/// Assigned partitions and the next offset of each, ascending; runs of one partition are found at once.
-#[derive(Default)]
-pub(super) struct Positions {
-    entries: Vec<(i32, i64)>,
-    last: usize,
-}
-
-impl Positions {
-    pub(super) fn find(&mut self, partition: i32) -> Option<&mut i64> {
-        if self.entries.get(self.last).is_none_or(|(id, _)| *id != partition) {
-            self.last = self.entries.binary_search_by_key(&partition, |(id, _)| *id).ok()?;
-        }
-        self.entries.get_mut(self.last).map(|(_, next)| next)
-    }
-
-    fn insert(&mut self, partition: i32, next: i64) {
-        self.remove(partition);
-        let place = self.entries.partition_point(|(id, _)| *id < partition);
-        self.entries.insert(place, (partition, next));
-    }
-
-    fn remove(&mut self, partition: i32) {
-        self.entries.retain(|(id, _)| *id != partition);
-    }
-
-    fn contains(&self, partition: i32) -> bool {
-        self.entries.binary_search_by_key(&partition, |(id, _)| *id).is_ok()
     }
 }
 
@@ -273,7 +243,7 @@ impl KafkaSource {
     /// by the right way: taking them would mix up the order.
     pub(super) fn bring_back(&mut self, strays: &BTreeSet<i32>) -> Result<(), IngestError> {
         let positions: Vec<(i32, i64)> =
-            self.partitions.entries.iter().copied().filter(|(id, _)| strays.contains(id)).collect();
+            self.partitions.iter().filter(|(id, _)| strays.contains(id)).collect();
         if positions.is_empty() {
             return Ok(());
         }
@@ -286,139 +256,6 @@ impl KafkaSource {
         self.seek(&positions)
     }
 
-    pub(super) fn rebalanced(&mut self, rebalance: Rebalance) -> Result<(), IngestError> {
-        self.reached = true;
-        match rebalance {
-            Rebalance::Assign(partitions) => {
-                self.offered = partitions.iter().copied().collect();
-                self.answers.clear();
-                if partitions.is_empty() {
-                    return self.answer_assign();
-                }
-                self.events.push(SourceEvent::Assigned(partitions));
-            }
-            Rebalance::Revoke { partitions, lost } => {
-                // An assignment that was still unanswered is void.
-                self.offered.clear();
-                self.answers.clear();
-                self.unreleased = partitions.iter().copied().collect();
-                self.revoked.clone_from(&partitions);
-                if partitions.is_empty() {
-                    return self.answer_release();
-                }
-                if let Some(open) = &mut self.open {
-                    open.queue.discard(|partition| partitions.contains(&partition));
-                }
-                self.events.push(if lost {
-                    SourceEvent::Lost(partitions)
-                } else {
-                    SourceEvent::Revoked(partitions)
-                });
-            }
-        }
-        Ok(())
-    }
-
-    pub(super) fn answer_assign(&mut self) -> Result<(), IngestError> {
-        let consumer = self.consumer()?;
-        self.hold_positions()?;
-        let answers = std::mem::take(&mut self.answers);
-        for (partition, next) in &answers {
-            self.partitions.insert(*partition, *next);
-            self.stopped.remove(partition);
-        }
-        let list = self.list(answers.iter().copied())?;
-        if let Some(open) = &mut self.open {
-            open.queue.discard(|partition| answers.iter().any(|(id, _)| *id == partition));
-            for (partition, _) in &answers {
-                open.queue.forward(*partition);
-            }
-        }
-        let now = Instant::now();
-        (self.settled_at, self.forward_at) = (now + SETTLING, now);
-        let result = match consumer.rebalance_protocol() {
-            RebalanceProtocol::Cooperative => consumer.incremental_assign(&list),
-            _ => consumer.assign(&list),
-        };
-        self.changed(result, "the assignment")
-    }
-
-    pub(super) fn answer_release(&mut self) -> Result<(), IngestError> {
-        let consumer = self.consumer()?;
-        let revoked = std::mem::take(&mut self.revoked);
-        // What was offered and lost before it was assigned is not in the client's assignment.
-        let held: Vec<i32> = revoked.iter().copied().filter(|id| self.partitions.contains(*id)).collect();
-        for partition in &revoked {
-            self.partitions.remove(*partition);
-        }
-        self.hold_positions()?;
-        let result = match consumer.rebalance_protocol() {
-            RebalanceProtocol::Cooperative => consumer.incremental_unassign(&self.names(&held)),
-            _ => consumer.unassign(),
-        };
-        self.changed(result, "the release")
-    }
-
-    /// Puts the partitions kept through a rebalance back to our own positions, before the answer resumes them.
-    ///
-    /// Librdkafka paused them, and would go on at the position it noted for the application. In the batch interface
-    /// that note is one too far after an end-of-partition mark, so the next record would be passed over.
-    fn hold_positions(&mut self) -> Result<(), IngestError> {
-        let kept: Vec<(i32, i64)> =
-            self.partitions.entries.iter().copied().filter(|(id, _)| !self.stopped.contains(id)).collect();
-        if kept.is_empty() { Ok(()) } else { self.seek(&kept) }
-    }
-
-    /// Begins partitions anew at these positions: a fetcher that stands still cannot be moved by a seek.
-    pub(super) fn restart(&mut self, positions: &[(i32, i64)]) -> Result<(), IngestError> {
-        let consumer = self.consumer()?;
-        let result = match consumer.rebalance_protocol() {
-            RebalanceProtocol::Cooperative => {
-                let partitions: Vec<i32> = positions.iter().map(|(partition, _)| *partition).collect();
-                let list = self.list(positions.iter().copied())?;
-                consumer
-                    .incremental_unassign(&self.names(&partitions))
-                    .and_then(|()| consumer.incremental_assign(&list))
-            }
-            _ => {
-                let all = self.list(self.partitions.entries.iter().copied())?;
-                if let Some(open) = &mut self.open {
-                    open.queue.discard(|_| true);
-                }
-                consumer.assign(&all)
-            }
-        };
-        let now = Instant::now();
-        (self.settled_at, self.forward_at) = (now + SETTLING, now);
-        self.changed(result, "new positions")?;
-        for (partition, _) in positions {
-            self.stopped.remove(partition);
-        }
-        Ok(())
-    }
-
-    /// Tells a position that is gone from one that the client only took for gone (after a change of leaders, say):
-    /// the latter is begun anew, once.
-    pub(super) fn examine(&mut self) -> Result<(), IngestError> {
-        for partition in std::mem::take(&mut self.suspects) {
-            let Some(next) = self.partitions.find(partition).map(|next| *next) else { continue };
-            match self.watermarks(partition) {
-                Ok(range) => {
-                    let there = (range.low..=range.high).contains(&next);
-                    if there && self.healed.insert(partition, next) != Some(next) {
-                        tracing::warn!(topic = self.topic, partition, offset = next, "fetching begins anew");
-                        self.restart(&[(partition, next)])?;
-                    } else {
-                        self.events.push(SourceEvent::OffsetOutOfRange { partition });
-                    }
-                }
-                Err(error) if error.kind().is_retryable() => self.suspects.push(partition),
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
-    }
-
     pub(super) fn forward_again(&mut self) {
         let now = Instant::now();
         if now < self.forward_at {
@@ -426,8 +263,8 @@ impl KafkaSource {
         }
         self.forward_at = now + if now < self.settled_at { FORWARD_SOON } else { FORWARD_LATER };
         if let Some(open) = &self.open {
-            for (partition, _) in &self.partitions.entries {
-                open.queue.forward(*partition);
+            for (partition, _) in self.partitions.iter() {
+                open.queue.forward(partition);
             }
         }
     }

@@ -389,7 +389,8 @@ proptest! {
         for op in ops.into_iter().flat_map(|op| [Some(op), None]).flatten().chain(live) {
             match op {
                 Op::Commit(start, end) => {
-                    let (start, end) = if start < 0 { (position.unwrap_or(0), position.unwrap_or(0) + end) } else { (start, end) };
+                    let next = position.unwrap_or(0);
+                    let (start, end) = if start < 0 { (next, next + end) } else { (start, end) };
                     let fresh = (start..end).all(|offset| !set.contains(&offset));
                     let fits = position.is_none_or(|position| {
                         start == position || (start < end && end <= position && fresh)

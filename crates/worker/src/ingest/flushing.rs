@@ -16,7 +16,7 @@ use std::time::Instant;
 const WAIT_UNPOLLED_MAX: Duration = Duration::from_secs(5);
 /// One table fills at most this share of the budget; as much again may be on its way to the bucket,
 /// and the rest is for sorting and writing.
-const BUFFER_SHARE_PERCENT: u64 = 35;
+const BUFFER_SHARE_PERCENT: u64 = 30;
 
 impl Poller {
     pub(super) fn flush_if_due(&mut self) -> Result<(), WorkerError> {
