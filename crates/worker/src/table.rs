@@ -15,7 +15,7 @@ use tokio::sync::{Mutex, watch};
 use crate::error::{ForTable, WorkerError};
 
 /// Details of this many recent files are kept for the projections; older ones are read from footers.
-const DETAILS_CACHED_MAX: usize = 20_000;
+const DETAILS_CACHED_MAX: usize = 8192;
 
 /// A table in use. Cheap to share.
 pub struct Table {

@@ -30,7 +30,7 @@ use super::{
 };
 
 /// Entries of decoded manifests kept in memory.
-const ENTRIES_CACHED_MAX: usize = 20_000;
+const ENTRIES_CACHED_MAX: usize = 8192;
 /// Manifests read at once.
 pub(crate) const READS_AT_ONCE: usize = 8;
 
