@@ -6,7 +6,7 @@
 use std::fmt;
 
 use siltstone_datafile::DataFileError;
-use siltstone_protocol::ErrorKind;
+use siltstone_protocol::{ErrorKind, Format};
 
 /// A failure of the store, the ledger or a projection.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +42,9 @@ pub enum LakeError {
     /// A request or a setting that a person must change.
     #[error("{subject}: {problem}")]
     Invalid { subject: String, problem: String },
+    /// A format has no form for what a table is, or is to become.
+    #[error("table {table}: column {column}: {why}; {way_out}")]
+    CannotShow { table: String, format: Format, column: String, why: String, way_out: String },
     /// A stored object breaks its format.
     #[error("{path}: {problem}")]
     Data { path: String, problem: String },
@@ -102,7 +105,7 @@ impl LakeError {
             Self::Unknown { .. } => ErrorKind::Unavailable,
             Self::Fenced { .. } => ErrorKind::Fenced,
             Self::Conflict { .. } | Self::Contended { .. } => ErrorKind::Conflict,
-            Self::Invalid { .. } | Self::Foreign { .. } => ErrorKind::Invalid,
+            Self::Invalid { .. } | Self::CannotShow { .. } | Self::Foreign { .. } => ErrorKind::Invalid,
             Self::Data { .. } => ErrorKind::Data,
             Self::DataFile(error) => error.kind(),
             Self::Internal { .. } => ErrorKind::Internal,

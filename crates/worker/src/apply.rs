@@ -5,7 +5,7 @@
 
 use siltstone_ingest::{HttpRegistry, SchemaRegistry};
 use siltstone_lakehouse::{Committed, TableStore};
-use siltstone_protocol::{Change, Format, Schema};
+use siltstone_protocol::{Change, Schema};
 use siltstone_spec::{
     Spec, TableSpec,
     plan::{LiveTable, Step, TablePlan, plan},
@@ -14,6 +14,7 @@ use siltstone_spec::{
 
 use crate::{
     error::{ForTable, WorkerError},
+    formats,
     run::Identity,
     table::Table,
 };
@@ -67,7 +68,26 @@ async fn look(lake: &TableStore, spec: &Spec, table_spec: &TableSpec) -> Result<
         None => None,
     };
     let plan = plan(table_spec, live.as_ref(), wanted.as_ref());
+    let plan = showable(plan, table.as_ref()).await?;
     Ok(Looked { plan, table, wanted })
+}
+
+/// The plan, or its refusal when a format of the table cannot show what it leads to.
+async fn showable(plan: TablePlan, table: Option<&Table>) -> Result<TablePlan, WorkerError> {
+    let checked = match (&plan, table) {
+        (TablePlan::Create { table, schema: Some(schema), formats, .. }, _) => {
+            formats::check_new(table, schema, formats)
+        }
+        (TablePlan::Change { steps, .. }, Some(table)) => {
+            let state = table.state.lock().await;
+            formats::check(table, &state, formats::Target::after(&state, steps)).await
+        }
+        _ => Ok(()),
+    };
+    Ok(match formats::refusal(checked)? {
+        None => plan,
+        Some(reason) => TablePlan::Refused { table: plan.table().to_owned(), reasons: vec![reason] },
+    })
 }
 
 async fn live(table: &Table) -> LiveTable {
@@ -148,19 +168,6 @@ async fn show(table: &Table) -> Result<(), WorkerError> {
     let mut state = table.state.lock().await.clone();
     for mut projection in table.projections().await {
         crate::projector::catch_up(table, &mut state, projection.as_mut()).await?;
-    }
-    Ok(())
-}
-
-/// What a table of these formats cannot hold, said before it exists.
-///
-/// # Errors
-/// `Invalid`, naming the column and the way out.
-pub(crate) fn check_formats(name: &str, change: &Change) -> Result<(), WorkerError> {
-    if let Change::Create { schema, partition_spec, formats, .. } = change
-        && formats.contains(&Format::Delta)
-    {
-        siltstone_lakehouse::delta::check_table(name, schema, partition_spec).for_table(name)?;
     }
     Ok(())
 }

@@ -12,6 +12,7 @@
 pub mod apply;
 pub mod error;
 pub mod flush;
+mod formats;
 pub mod http;
 pub mod ingest;
 pub mod inspect;

@@ -127,7 +127,9 @@ impl Table {
         commit_id: &str,
         now_ms: i64,
     ) -> Result<Self, WorkerError> {
-        crate::apply::check_formats(name, &change)?;
+        if let Change::Create { schema, formats, .. } = &change {
+            crate::formats::check_new(name, schema, formats)?;
+        }
         let path = lake.table_location(location);
         let ledger = Ledger::new(lake.store.clone(), path);
         let state = match ledger.create(change, commit_id, now_ms).await {

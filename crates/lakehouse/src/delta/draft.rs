@@ -56,7 +56,7 @@ impl Context<'_> {
     /// The first commit: the table as the ledger's state has it.
     pub(super) async fn first(&self) -> Result<Vec<Action>, LakeError> {
         let state = self.state;
-        schema::check_table(&state.name, &state.schema, &state.partition_spec)?;
+        schema::check_change(state, &state.schema)?;
         if state.live_files.len() > FIRST_FILES_MAX {
             return Err(LakeError::invalid(
                 &state.name,
@@ -152,7 +152,7 @@ impl Context<'_> {
     fn set_schema(&self, entry: &Entry, schema: &Schema) -> Result<Draft, LakeError> {
         match self.state.schemas.get(&self.schema_id) {
             Some(shown) => schema::check_evolution(&self.state.name, shown, schema)?,
-            None => schema::check_table(&self.state.name, schema, &self.state.partition_spec)?,
+            None => schema::check_table(&self.state.name, schema)?,
         }
         let protocol = schema::protocol(schema);
         let upgrade = protocol.min_writer_version > 2;

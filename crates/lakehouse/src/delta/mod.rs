@@ -19,11 +19,13 @@
 //! put, at any age of the table. The crate looks up `txn` beyond the log's tail, and makes checkpoints.
 //!
 //! What moves positions alone makes no commit of its own: what is shown moves in memory, and the `txn`
-//! follows with the next files, at latest after `UNLOGGED_MAX` versions. An empty string as a partition
-//! value reads as null in Delta, by its protocol.
+//! follows with the next files, at latest after `UNLOGGED_MAX` versions.
 //!
-//! Absent on purpose: column mapping, deletion vectors, type widening. Renames and changes of type
-//! are refused by [`check_evolution`]; ask it before the ledger takes the change.
+//! Partition columns are those whose values a Delta log holds exactly ([`partition`]); they are decided by
+//! the log's first commit and stay. A log of an earlier build that has others is refused, with the way out.
+//!
+//! Absent on purpose: column mapping, deletion vectors, type widening. Renames, changes of type and the loss
+//! of a partition column are refused by [`DeltaTable::check_change`]; ask it before the ledger takes them.
 
 mod actions;
 mod checkpoint;
@@ -37,5 +39,5 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-pub use schema::{check_evolution, check_table};
+pub use schema::check_table;
 pub use table::DeltaTable;

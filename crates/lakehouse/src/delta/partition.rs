@@ -1,8 +1,18 @@
-//! Partition values as the Delta protocol writes them.
+//! Partition values as the Delta protocol writes them: texts, of which the empty one means null.
+//!
+//! | type | partition column | why |
+//! | --- | --- | --- |
+//! | boolean, int, long, decimal | yes | one text for each value, read back by every reader |
+//! | string | no | the empty string reads as null |
+//! | binary, fixed, uuid | no | bytes are written as text, by each reader in its own way; empty reads as null |
+//! | date | no | no text for years outside 0000 to 9999, and one such record would stop the table |
+//! | timestamp, timestamptz | no | as date; without a zone the text is read in the reader's own |
+//! | float, double | no | readers spell NaN and the infinities differently |
+//! | time | no | Delta has no such type |
 
 use std::collections::BTreeMap;
 
-use chrono::{DateTime, NaiveDate};
+use chrono::NaiveDate;
 use iceberg::spec::{Literal, PrimitiveLiteral};
 use siltstone_datafile::FileDetails;
 use siltstone_protocol::{PartitionSpec, PrimitiveType, Schema, Transform, Type};
@@ -12,7 +22,7 @@ use crate::error::LakeError;
 /// The values of the Delta partition columns of one file.
 ///
 /// # Errors
-/// `Invalid`: the file's partition spec no longer has one of the columns as an identity field.
+/// `Invalid`: the file's partition spec does not have one of the columns as an identity field.
 pub(super) fn values(
     table: &str,
     columns: &[String],
@@ -27,15 +37,8 @@ pub(super) fn values(
             spec.fields.iter().position(|p| p.source_id == field.id && p.transform == Transform::Identity)
         });
         let (Some(field), Some(at)) = (field, at) else {
-            return Err(LakeError::invalid(
-                format_args!("table {table}: column {column}"),
-                format_args!(
-                    "is a partition column of the Delta table, whose partitioning cannot change, but spec {} \
-                     does not partition by its value; keep the field, or leave delta out of the table's \
-                     formats",
-                    spec.spec_id
-                ),
-            ));
+            super::schema::check_partition_columns(table, columns, schema, spec)?;
+            return Err(LakeError::internal(&details.path, "a partition column without a partition field"));
         };
         let value = match details.partition.get(at) {
             Some(Some(Literal::Primitive(literal))) => match &field.data_type {
@@ -56,22 +59,12 @@ pub(super) fn values(
 /// A value as text; `None` for what the protocol cannot write.
 fn text(primitive: PrimitiveType, literal: &PrimitiveLiteral) -> Option<String> {
     match (primitive, literal) {
-        (PrimitiveType::Date, PrimitiveLiteral::Int(days)) => date(*days),
-        (PrimitiveType::Timestamptz, PrimitiveLiteral::Long(micros)) => {
-            Some(DateTime::from_timestamp_micros(*micros)?.format("%Y-%m-%dT%H:%M:%S%.6fZ").to_string())
-        }
-        (PrimitiveType::Timestamp, PrimitiveLiteral::Long(micros)) => {
-            Some(DateTime::from_timestamp_micros(*micros)?.format("%Y-%m-%d %H:%M:%S%.6f").to_string())
-        }
         (PrimitiveType::Decimal { scale, .. }, PrimitiveLiteral::Int128(unscaled)) => {
             Some(decimal(*unscaled, scale))
         }
-        (_, PrimitiveLiteral::Boolean(value)) => Some(value.to_string()),
-        (_, PrimitiveLiteral::Int(value)) => Some(value.to_string()),
-        (_, PrimitiveLiteral::Long(value)) => Some(value.to_string()),
-        (_, PrimitiveLiteral::Float(value)) => Some(value.0.to_string()),
-        (_, PrimitiveLiteral::Double(value)) => Some(value.0.to_string()),
-        (_, PrimitiveLiteral::String(value)) => Some(value.clone()),
+        (PrimitiveType::Boolean, PrimitiveLiteral::Boolean(value)) => Some(value.to_string()),
+        (PrimitiveType::Int | PrimitiveType::Long, PrimitiveLiteral::Int(value)) => Some(value.to_string()),
+        (PrimitiveType::Int | PrimitiveType::Long, PrimitiveLiteral::Long(value)) => Some(value.to_string()),
         _ => None,
     }
 }
@@ -104,9 +97,7 @@ mod tests {
         use PrimitiveLiteral as L;
         let cases = [
             (PrimitiveType::Int, L::Int(-3), "-3"),
-            (PrimitiveType::Date, L::Int(19_723), "2024-01-01"),
-            (PrimitiveType::Timestamptz, L::Long(1_704_067_200_000_001), "2024-01-01T00:00:00.000001Z"),
-            (PrimitiveType::Timestamp, L::Long(-1), "1969-12-31 23:59:59.999999"),
+            (PrimitiveType::Long, L::Long(i64::MIN), "-9223372036854775808"),
             (PrimitiveType::Decimal { precision: 38, scale: 3 }, L::Int128(-5), "-0.005"),
             (
                 PrimitiveType::Decimal { precision: 38, scale: 0 },
@@ -114,10 +105,11 @@ mod tests {
                 "18446744073709551615",
             ),
             (PrimitiveType::Boolean, L::Boolean(true), "true"),
-            (PrimitiveType::String, L::String("a=b".into()), "a=b"),
         ];
         for (primitive, literal, expected) in cases {
             assert_eq!(text(primitive, &literal).as_deref(), Some(expected));
         }
+        assert_eq!(text(PrimitiveType::String, &L::String(String::new())), None);
+        assert_eq!(text(PrimitiveType::Date, &L::Int(0)), None);
     }
 }

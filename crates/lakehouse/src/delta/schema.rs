@@ -8,43 +8,86 @@
 //! | uuid, fixed | binary | Delta has neither; Spark 4.0 refuses to read a column that Parquet marks as uuid |
 //! | time | refused | Delta has no time of day; over a file with one, as `long`, its readers disagree |
 //! | struct, list, map | struct, array, map | |
+//!
+//! A partition column of the Delta table is what the table partitions by itself (identity) and what
+//! partition values hold exactly, in every reader; the table is in [`super::partition`]. Files hold every
+//! column, so the others are read from them, and the files' statistics prune as partition values would.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use serde_json::{Value, json};
-use siltstone_protocol::{Field, PartitionSpec, PrimitiveType, Schema, Transform, Type};
+use siltstone_protocol::{Field, Format, PartitionSpec, PrimitiveType, Schema, Transform, Type};
 
 use super::actions::Protocol;
-use crate::error::LakeError;
+use crate::{error::LakeError, ledger::LedgerState};
 
 /// Characters that Delta without column mapping does not take in column names.
 const NAME_FORBIDDEN: &[char] = &[' ', ',', ';', '{', '}', '(', ')', '\n', '\t', '='];
 
-/// Checks that a table of this schema and partition spec can be shown as Delta.
+/// Checks that a table of this schema can be shown as Delta. Any partition spec can.
 ///
 /// # Errors
-/// `Invalid`, naming the column and what to do.
-pub fn check_table(table: &str, schema: &Schema, spec: &PartitionSpec) -> Result<(), LakeError> {
-    check_fields(table, "", &schema.fields)?;
-    for column in partition_columns(schema, spec) {
-        let data_type = schema.column(&column).map(|field| &field.data_type);
-        let takes = matches!(data_type, Some(Type::Primitive(primitive)) if !matches!(
-            primitive,
-            PrimitiveType::Binary | PrimitiveType::Uuid | PrimitiveType::Fixed(_) | PrimitiveType::Time
-        ));
-        if !takes {
-            return Err(refuse(table, &column, "is of a type by whose values Delta cannot partition"));
-        }
+/// `CannotShow`, naming the column and what to do.
+pub fn check_table(table: &str, schema: &Schema) -> Result<(), LakeError> {
+    check_fields(table, "", &schema.fields)
+}
+
+/// Checks that Delta can show a table that becomes this: the rows it holds, and those to come.
+///
+/// # Errors
+/// `CannotShow`, naming the column and what to do.
+pub(super) fn check_change(state: &LedgerState, schema: &Schema) -> Result<(), LakeError> {
+    let held: BTreeSet<i32> = state.live_files.values().map(|file| file.schema_id).collect();
+    let held = held.iter().filter_map(|id| state.schemas.get(id));
+    held.chain([&state.schema]).try_for_each(|old| check_evolution(&state.name, old, schema))
+}
+
+/// Checks that the partition columns that a Delta log declares can be filled from files of this spec.
+///
+/// # Errors
+/// `CannotShow`, naming the column and what to do; `Invalid` for a log of an earlier build.
+pub(super) fn check_partition_columns(
+    table: &str,
+    columns: &[String],
+    schema: &Schema,
+    spec: &PartitionSpec,
+) -> Result<(), LakeError> {
+    check_log_columns(table, columns, schema)?;
+    let filled = partition_columns(schema, [spec]);
+    match columns.iter().find(|column| !filled.contains(column)) {
+        None => Ok(()),
+        Some(column) => Err(cannot_show(
+            table,
+            column,
+            "is a partition column of the Delta table, whose partitioning cannot change",
+            "keep the column itself in partition_by beside the new fields, or make a new table",
+        )),
     }
-    Ok(())
+}
+
+/// Checks that the partition columns that a Delta log declares are of types that partition values hold.
+///
+/// # Errors
+/// `Invalid`: an earlier build declared others; names the column and what to do.
+pub(super) fn check_log_columns(table: &str, columns: &[String], schema: &Schema) -> Result<(), LakeError> {
+    let exact = |column: &&String| schema.column(column).is_some_and(|field| is_exact(&field.data_type));
+    match columns.iter().find(|column| !exact(column)) {
+        None => Ok(()),
+        Some(column) => Err(LakeError::invalid(
+            format_args!("table {table}: column {column}"),
+            "is a partition column in the Delta log, put there by an earlier build, though partition values \
+             do not hold it exactly (the empty string reads as null); delete data/_delta_log to have the log \
+             rebuilt from the ledger",
+        )),
+    }
 }
 
 /// Checks that a Delta table can follow from one schema to the next: columns may be added and become
 /// optional. Delta without column mapping finds columns by name, so ids keep their names and types.
 ///
 /// # Errors
-/// `Invalid`, naming the column and what to do.
-pub fn check_evolution(table: &str, old: &Schema, new: &Schema) -> Result<(), LakeError> {
+/// `CannotShow`, naming the column and what to do.
+pub(super) fn check_evolution(table: &str, old: &Schema, new: &Schema) -> Result<(), LakeError> {
     check_fields(table, "", &new.fields)?;
     check_same(table, "", &old.fields, &new.fields)
 }
@@ -88,7 +131,7 @@ fn check_same(table: &str, prefix: &str, old: &[Field], new: &[Field]) -> Result
         let path = format!("{prefix}{}", before.name);
         let Some(after) = new.iter().find(|field| field.id == before.id) else {
             if new.iter().any(|field| field.name == before.name) {
-                return Err(refuse(
+                return Err(refuse_change(
                     table,
                     &path,
                     "was dropped and added anew; Delta would read the old values",
@@ -97,7 +140,7 @@ fn check_same(table: &str, prefix: &str, old: &[Field], new: &[Field]) -> Result
             continue;
         };
         if after.name != before.name {
-            return Err(refuse(
+            return Err(refuse_change(
                 table,
                 &path,
                 "was renamed, which Delta without column mapping cannot follow",
@@ -107,7 +150,7 @@ fn check_same(table: &str, prefix: &str, old: &[Field], new: &[Field]) -> Result
             (Type::Struct(old), Type::Struct(new)) => check_same(table, &format!("{path}."), old, new)?,
             (old, new) if loosely_same(old, new) => {}
             _ => {
-                return Err(refuse(
+                return Err(refuse_change(
                     table,
                     &path,
                     "changed its type, which Delta without type widening cannot follow",
@@ -123,20 +166,49 @@ fn loosely_same(old: &Type, new: &Type) -> bool {
     to_delta(old, Nullability::Ignored) == to_delta(new, Nullability::Ignored)
 }
 
-fn refuse(table: &str, column: &str, problem: &str) -> LakeError {
-    LakeError::invalid(
-        format_args!("table {table}: column {column}"),
-        format_args!("{problem}; leave delta out of the table's formats or change the column"),
+/// A column that Delta does not have in any table.
+fn refuse(table: &str, column: &str, why: &str) -> LakeError {
+    cannot_show(table, column, why, "leave delta out of the table's formats or change the column")
+}
+
+/// A change that a Delta table cannot follow.
+fn refuse_change(table: &str, column: &str, why: &str) -> LakeError {
+    cannot_show(
+        table,
+        column,
+        why,
+        "keep the column as it is and add the new one under another name, or make a new table",
     )
 }
 
-/// Identity partition fields over top-level columns: the Delta table's partition columns.
-pub(super) fn partition_columns(schema: &Schema, spec: &PartitionSpec) -> Vec<String> {
-    let identity = spec.fields.iter().filter(|field| field.transform == Transform::Identity);
-    identity
-        .filter_map(|field| schema.fields.iter().find(|column| column.id == field.source_id))
-        .map(|column| column.name.clone())
-        .collect()
+fn cannot_show(table: &str, column: &str, why: &str, way_out: &str) -> LakeError {
+    LakeError::CannotShow {
+        table: table.to_owned(),
+        format: Format::Delta,
+        column: column.to_owned(),
+        why: why.to_owned(),
+        way_out: way_out.to_owned(),
+    }
+}
+
+/// The partition columns of a Delta table: top-level columns of exact types by which every one of these
+/// specs partitions (identity). A log begins with all specs that the table ever had, since its files have them.
+pub(super) fn partition_columns<'s>(
+    schema: &Schema,
+    specs: impl IntoIterator<Item = &'s PartitionSpec> + Clone,
+) -> Vec<String> {
+    let is_split_by = |column: &Field, spec: &PartitionSpec| {
+        spec.fields.iter().any(|field| field.source_id == column.id && field.transform == Transform::Identity)
+    };
+    let in_all = |column: &Field| specs.clone().into_iter().all(|spec| is_split_by(column, spec));
+    let columns = schema.fields.iter().filter(|column| is_exact(&column.data_type) && in_all(column));
+    columns.map(|column| column.name.clone()).collect()
+}
+
+/// True when partition values hold each value of the type, and null, so that every reader finds it again.
+fn is_exact(data_type: &Type) -> bool {
+    use PrimitiveType as P;
+    matches!(data_type, Type::Primitive(P::Boolean | P::Int | P::Long | P::Decimal { .. }))
 }
 
 /// The schema string of a `metaData` action.
@@ -226,6 +298,8 @@ fn primitive_name(primitive: PrimitiveType) -> String {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use siltstone_protocol::PartitionField;
+
     use super::*;
 
     fn schema(fields: Vec<Field>) -> Schema {
@@ -258,10 +332,73 @@ mod tests {
         assert_eq!(protocol(&ntz).min_writer_version, 7);
     }
 
+    fn identity(source_id: i32) -> PartitionField {
+        let transform = Transform::Identity;
+        PartitionField { source_id, field_id: 999 + source_id, name: format!("p{source_id}"), transform }
+    }
+
+    #[test]
+    fn only_exact_types_are_partition_columns() {
+        use PrimitiveType as P;
+        let exact = [P::Boolean, P::Int, P::Long, P::Decimal { precision: 38, scale: 10 }];
+        let others = [
+            P::String,
+            P::Date,
+            P::Timestamp,
+            P::Timestamptz,
+            P::Float,
+            P::Double,
+            P::Binary,
+            P::Fixed(3),
+            P::Uuid,
+        ];
+        for (types, are) in [(exact.as_slice(), true), (others.as_slice(), false)] {
+            for primitive in types {
+                let table = schema(vec![Field::optional(1, "a", (*primitive).into())]);
+                check_table("t", &table).unwrap();
+                let spec = PartitionSpec { spec_id: 0, fields: vec![identity(1)] };
+                assert_eq!(partition_columns(&table, [&spec]) == ["a"], are, "{primitive}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_partition_column_is_one_in_every_spec() {
+        let columns = [(1, "a"), (2, "b")];
+        let table =
+            schema(columns.map(|(id, name)| Field::optional(id, name, PrimitiveType::Int.into())).to_vec());
+        let spec = |ids: &[i32]| PartitionSpec {
+            spec_id: 0,
+            fields: ids.iter().copied().map(identity).collect(),
+        };
+        assert_eq!(partition_columns(&table, [&spec(&[2, 1])]), ["a", "b"]);
+        assert_eq!(partition_columns(&table, [&spec(&[2, 1]), &spec(&[2])]), ["b"]);
+        assert!(partition_columns(&table, [&spec(&[2, 1]), &spec(&[])]).is_empty());
+    }
+
+    #[test]
+    fn the_columns_of_a_log_stay_partition_columns() {
+        let table = schema(vec![
+            Field::optional(1, "n", PrimitiveType::Int.into()),
+            Field::optional(2, "word", PrimitiveType::String.into()),
+        ]);
+        let spec = |fields: Vec<i32>| PartitionSpec {
+            spec_id: 3,
+            fields: fields.into_iter().map(identity).collect(),
+        };
+        let check = |column: &str, fields| {
+            check_partition_columns("t", &[column.to_owned()], &table, &spec(fields))
+                .map_err(|error| error.to_string())
+        };
+        assert_eq!(check("n", vec![2, 1]), Ok(()));
+        assert!(check("n", vec![2]).unwrap_err().contains("column n: is a partition column of the Delta"));
+        assert!(check("word", vec![2]).unwrap_err().contains("delete data/_delta_log"));
+    }
+
     #[test]
     fn what_delta_cannot_show_is_refused_by_name() {
         let time = schema(vec![Field::optional(1, "t", PrimitiveType::Time.into())]);
-        let error = check_table("shop.orders", &time, &PartitionSpec::default()).unwrap_err();
+        let error = check_table("shop.orders", &time).unwrap_err();
         assert!(error.to_string().starts_with("table shop.orders: column t: is a time of day"), "{error}");
         let old = schema(vec![Field::optional(1, "a", PrimitiveType::Int.into())]);
         for (new, part) in [

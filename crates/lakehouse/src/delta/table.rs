@@ -11,7 +11,7 @@ use std::{
 
 use async_trait::async_trait;
 use object_store::{ObjectStore, path::Path};
-use siltstone_protocol::{Entry, Format};
+use siltstone_protocol::{Entry, Format, PartitionSpec, Schema};
 
 use super::{
     actions::{self, Action, Seen},
@@ -95,6 +95,26 @@ impl DeltaTable {
     /// `Data`: the log cannot be read, or the checkpoint not made. The table is as before.
     pub async fn checkpoint(&self) -> Result<(), LakeError> {
         checkpoint::write(Arc::clone(&self.log.store), &self.location).await
+    }
+
+    /// Checks that Delta can show the table after it became this. Ask before the ledger takes it, and before
+    /// delta is added to a table's formats.
+    ///
+    /// # Errors
+    /// `CannotShow`, naming the column and what to do; those of the store.
+    pub async fn check_change(
+        &mut self,
+        state: &LedgerState,
+        schema: &Schema,
+        spec: &PartitionSpec,
+    ) -> Result<(), LakeError> {
+        schema::check_change(state, schema)?;
+        if *spec == state.partition_spec {
+            return Ok(());
+        }
+        self.look().await?;
+        let columns = self.head.as_ref().map_or(&[][..], |head| &head.partition_columns);
+        schema::check_partition_columns(&state.name, columns, schema, spec)
     }
 
     /// Looks at the log: all of its tail the first time, what is new after that.
@@ -190,7 +210,7 @@ impl DeltaTable {
 
     /// Shows a table that has no log yet.
     async fn begin(&mut self, state: &LedgerState, details: &DetailsCache) -> Result<(), LakeError> {
-        let partition_columns = schema::partition_columns(&state.schema, &state.partition_spec);
+        let partition_columns = schema::partition_columns(&state.schema, state.partition_specs.values());
         let schema_id = state.schema.schema_id;
         let actions = self.context(state, details, &partition_columns, schema_id).first().await?;
         match self.put(0, &actions).await? {
@@ -328,6 +348,9 @@ impl TableFormat for DeltaTable {
         }
         if self.head.is_none() {
             self.begin(state, details).await?;
+        }
+        if let Some(head) = &self.head {
+            schema::check_log_columns(&state.name, &head.partition_columns, &state.schema)?;
         }
         let mut gone = HashSet::new();
         // Ends: each round moves to a newer log version or a newer ledger version.

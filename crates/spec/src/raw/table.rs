@@ -61,6 +61,8 @@ pub(crate) struct RawTable {
     pub(crate) formats: Vec<RawFormat>,
     /// Partition fields: a column, or `year(c)`, `month(c)`, `day(c)`, `hour(c)`, `bucket(n, c)`,
     /// `truncate(n, c)`, `identity(c)`, `void(c)`, each with an optional ` as name`.
+    /// Delta declares the identity fields of type boolean, int, long and decimal as its partition columns
+    /// and prunes the others by the files' statistics.
     #[schemars(length(max = limits::PARTITION_FIELDS_MAX), extend("default" = json!([])),
         example = json!(["day(ordered_at)", "bucket(16, customer_id)"]))]
     pub(crate) partition_by: Vec<PartitionText>,

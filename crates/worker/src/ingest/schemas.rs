@@ -6,12 +6,14 @@ use super::poller::PollerParts;
 use crate::error::ForTable;
 use crate::error::WorkerError;
 use crate::flush::FlushReason;
+use crate::formats;
+use crate::formats::Target;
 use siltstone_ingest::decoder::Learned;
 use siltstone_ingest::decoder::SchemaNeed;
 use siltstone_protocol::Change;
 use siltstone_protocol::ErrorKind;
-use siltstone_protocol::Format;
 use siltstone_protocol::Schema;
+use siltstone_spec::plan::Reason;
 use std::sync::Arc;
 use std::time::Duration;
 use std::time::Instant;
@@ -77,17 +79,17 @@ impl Poller {
     /// column that has data): the ledger must not take it either, or that format would stand still.
     fn can_show(&self, schema: &Schema) -> Result<bool, WorkerError> {
         let Some(table) = self.table() else { return Ok(true) };
-        let state = self.parts.handle.block_on(table.state.lock());
-        if !state.formats.contains(&Format::Delta) {
-            return Ok(true);
-        }
-        match siltstone_lakehouse::delta::check_evolution(&table.name, &state.schema, schema) {
-            Ok(()) => Ok(true),
-            Err(error) if error.kind() == ErrorKind::Invalid => {
-                tracing::warn!(table = %table.name, %error, "records of this schema are rejected");
+        let checked = self.parts.handle.block_on(async {
+            let state = table.state.lock().await;
+            let target = Target { schema, partition_spec: &state.partition_spec, formats: &state.formats };
+            formats::check(&table, &state, target).await
+        });
+        match formats::refusal(checked)? {
+            None => Ok(true),
+            Some(Reason { what, why, .. }) => {
+                tracing::warn!(table = %table.name, what, why, "records of this schema are rejected");
                 Ok(false)
             }
-            Err(error) => Err(error).for_table(&table.name),
         }
     }
 

@@ -43,8 +43,9 @@ fn schema() -> Schema {
         P::Binary,
         P::Double,
         P::Boolean,
+        P::String,
     ];
-    let names = ["part", "amount", "day", "at", "local_at", "text", "uuid", "bytes", "float", "flag"];
+    let names = ["part", "amount", "day", "at", "local_at", "text", "uuid", "bytes", "float", "flag", "word"];
     let mut fields = vec![Field::required(1, "id", P::Long.into())];
     fields
         .extend((2..).zip(names).zip(primitives).map(|((id, name), p)| Field::optional(id, name, p.into())));
@@ -65,7 +66,8 @@ fn spec() -> PartitionSpec {
         name: "day_month".into(),
         transform: Transform::Month,
     };
-    PartitionSpec { spec_id: 0, fields: vec![month, identity(2, 1000, "part"), identity(5, 1001, "at")] }
+    let (part, at, word) = (identity(2, 1000, "part"), identity(5, 1001, "at"), identity(12, 1003, "word"));
+    PartitionSpec { spec_id: 0, fields: vec![month, part, at, word] }
 }
 
 /// Rows `from..from + ROWS`; every fifth has nulls.
@@ -75,7 +77,7 @@ fn batch(from: i64) -> RecordBatch {
         ids.iter().map(|id| (id % 5 != 0).then(|| value(*id))).collect()
     }
     let schema = arrow_schema(&schema()).unwrap();
-    let DataType::Struct(inner) = schema.field(11).data_type().clone() else { panic!("a struct") };
+    let DataType::Struct(inner) = schema.field(12).data_type().clone() else { panic!("a struct") };
     let text = |id: i64| format!("text-{id:04}-é{}", "x".repeat(40));
     let uuids = opt(&ids, |id| [u8::try_from(id % 251).unwrap(); 16]);
     let columns: Vec<ArrayRef> = vec![
@@ -99,6 +101,7 @@ fn batch(from: i64) -> RecordBatch {
         Arc::new(BinaryArray::from_iter(opt(&ids, |id| id.to_be_bytes()))),
         Arc::new(Float64Array::from(opt(&ids, |id| if id % 7 == 0 { f64::NAN } else { id as f64 / 4.0 }))),
         Arc::new(BooleanArray::from(opt(&ids, |id| id % 2 == 0))),
+        Arc::new(StringArray::from(opt(&ids, |id| if id % 2 == 0 { "" } else { "a" }))),
         Arc::new(StructArray::new(
             inner,
             vec![Arc::new(StringArray::from_iter_values(ids.iter().map(|id| format!("in-{id}"))))],
@@ -167,9 +170,34 @@ async fn the_log_is_the_same_from_memory_and_from_footers() {
     new().catch_up(&ledger, &state, &DetailsCache::default()).await.unwrap();
     let from_footers = store.get(&log).await.unwrap().bytes().await.unwrap();
     assert_eq!(from_memory, from_footers);
+    assert_partitions(&store, &location, &from_memory).await;
     table.checkpoint().await.unwrap();
     let rows = ROUNDS * ROWS;
     let expected =
         serde_json::json!({ "rows": rows, "files": state.live_files.len(), "sum_id": rows * (rows - 1) / 2 });
     std::fs::write(directory.join("expected.json"), expected.to_string()).unwrap();
+}
+
+/// Of the identity fields only `part` is a partition column: the empty string and null of `word` are told
+/// apart by the files and their statistics alone.
+async fn assert_partitions(store: &Arc<dyn ObjectStore>, location: &Path, commit: &[u8]) {
+    let first = Path::from(format!("{location}/data/_delta_log/{:020}.json", 0));
+    let first = store.get(&first).await.unwrap().bytes().await.unwrap();
+    let lines = |bytes: &[u8]| -> Vec<serde_json::Value> {
+        let lines = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+        lines.map(|line| serde_json::from_slice(line).unwrap()).collect()
+    };
+    let metadata = lines(&first).into_iter().find_map(|line| line.get("metaData").cloned()).unwrap();
+    assert_eq!(metadata["partitionColumns"], serde_json::json!(["part"]));
+    let mut words = std::collections::BTreeSet::new();
+    for add in lines(commit).iter().filter_map(|line| line.get("add")) {
+        let values: Vec<&String> = add["partitionValues"].as_object().unwrap().keys().collect();
+        assert_eq!(values, ["part"]);
+        let stats: serde_json::Value = serde_json::from_str(add["stats"].as_str().unwrap()).unwrap();
+        let (low, high) = (stats["minValues"]["word"].clone(), stats["maxValues"]["word"].clone());
+        assert_eq!(low, high);
+        assert_eq!(stats["nullCount"]["word"] == stats["numRecords"], low.is_null());
+        words.insert(low.as_str().map(str::to_owned));
+    }
+    assert_eq!(words, [None, Some(String::new()), Some("a".to_owned())].into());
 }

@@ -1,0 +1,81 @@
+//! Whether the formats of a table can show what it is to become: asked before the ledger takes a change,
+//! because a format that cannot follow would stand still for good.
+//!
+//! The one place of this question: `plan` and `apply`, creation, and schemas met while running ask here.
+
+use siltstone_lakehouse::{DeltaTable, LakeError, LedgerState, delta};
+use siltstone_protocol::{Format, PartitionSpec, Schema};
+use siltstone_spec::plan::{Reason, Step};
+
+use crate::{
+    error::{ForTable, WorkerError},
+    table::Table,
+};
+
+/// A table as it is to be.
+#[derive(Debug, Clone)]
+pub(crate) struct Target<'a> {
+    pub(crate) schema: &'a Schema,
+    pub(crate) partition_spec: &'a PartitionSpec,
+    pub(crate) formats: &'a [Format],
+}
+
+impl<'a> Target<'a> {
+    /// The table after these steps.
+    pub(crate) fn after(state: &'a LedgerState, steps: &'a [Step]) -> Self {
+        let mut target =
+            Self { schema: &state.schema, partition_spec: &state.partition_spec, formats: &state.formats };
+        for step in steps {
+            match step {
+                Step::SetSchema { schema } => target.schema = schema,
+                Step::SetPartitionSpec { partition_spec, .. } => target.partition_spec = partition_spec,
+                Step::SetFormats { formats, .. } => target.formats = formats,
+                _ => {}
+            }
+        }
+        target
+    }
+}
+
+/// Checks a table that does not exist yet.
+///
+/// # Errors
+/// `Invalid`, naming the column and the way out.
+pub(crate) fn check_new(name: &str, schema: &Schema, formats: &[Format]) -> Result<(), WorkerError> {
+    if formats.contains(&Format::Delta) {
+        delta::check_table(name, schema).for_table(name)?;
+    }
+    Ok(())
+}
+
+/// Checks what a table with this state is to become. Iceberg shows every change that the ledger knows.
+///
+/// # Errors
+/// `Invalid`, naming the column and the way out; those of the store.
+pub(crate) async fn check(table: &Table, state: &LedgerState, target: Target<'_>) -> Result<(), WorkerError> {
+    if !target.formats.contains(&Format::Delta) {
+        return Ok(());
+    }
+    let (store, location) = (table.store.clone(), table.location.clone());
+    let mut delta = DeltaTable::new(store, location, table.url.clone(), table.projection);
+    delta.check_change(state, target.schema, target.partition_spec).await.for_table(&table.name)
+}
+
+/// The reason for a plan to be refused, when the check found one; other errors come back.
+pub(crate) fn refusal(checked: Result<(), WorkerError>) -> Result<Option<Reason>, WorkerError> {
+    let error = match checked {
+        Ok(()) => return Ok(None),
+        Err(error) => error,
+    };
+    match &error {
+        WorkerError::Lake { source, .. } => match source.as_ref() {
+            LakeError::CannotShow { format, column, why, way_out, .. } => Ok(Some(Reason {
+                what: format!("{} and column {column}", format.as_str()),
+                why: format!("it {why}"),
+                way_out: way_out.clone(),
+            })),
+            _ => Err(error),
+        },
+        _ => Err(error),
+    }
+}
