@@ -8,8 +8,8 @@ import pytest
 import files
 import orders
 import readers
-from produce import create_topic, group_members, send
-from siltstone import wait
+from produce import Sent, create_topic, group_members, send
+from siltstone import json_table, wait
 
 
 def test_version_and_help(engine):
@@ -134,11 +134,80 @@ def test_changes_that_lose_data_are_refused(engine, name):
         for column in narrowed["input_schema"]["fields"]
     ]
     run.write([narrowed])
-    ended = run.command("apply", code=1)
+    ended = run.command("apply", code=2)
     assert "customer_id" in ended.said and name in ended.said
+    run.command("plan", code=2)
     run.write([orders.orders_table(name, topic)])
     run.once()
     readers.check(run.table(), orders.rows(0, 10), readers.ICEBERG)
+
+
+def _refused(run, *words: str) -> None:
+    """`plan` and `apply` refuse, saying these words and a way out; the ledger is as before."""
+    before = run.table().ledger() if run.table().exists() else None
+    for command in ("plan", "apply"):
+        ended = run.command(command, code=2)
+        for word in ("refused", "way out", *words):
+            assert word in ended.out, f"{command} does not say {word}:\n{ended.said}"
+    assert (run.table().ledger() if run.table().exists() else None) == before
+
+
+def test_changes_that_delta_cannot_show_are_refused(engine, name):
+    """Before the ledger takes them: otherwise the Delta table would stand still for good."""
+    topic = create_topic()
+    columns = [{"name": "id", "type": "int"}, {"name": "lane", "type": "int"}, {"name": "word", "type": "string"}]
+    data = [{"id": n, "lane": n % 3, "word": "" if n % 2 else None} for n in range(12)]
+    send(topic, [Sent(json.dumps(row).encode()) for row in data])
+    spec = json_table(name, topic, columns, partition_by=["lane", "word"])
+    run = engine([{**spec, "input_schema": {"fields": [*columns, {"name": "opens", "type": "time"}]}}])
+    _refused(run, "opens", "time of day")
+    run.write([spec])
+    run.command("apply")
+    run.once()
+    wider = [{**columns[0], "type": "long"}, *columns[1:]]
+    run.write([{**spec, "input_schema": {"fields": wider}}])
+    _refused(run, "column id", "changed its type")
+    run.write([{**spec, "partition_by": ["word"]}])
+    _refused(run, "column lane", "partition column")
+    # Strings are no partition columns in Delta: they may come and go.
+    run.write([{**spec, "partition_by": ["lane", "bucket(2, id)"]}])
+    run.command("apply")
+    send(topic, [Sent(json.dumps({**row, "id": row["id"] + 100}).encode()) for row in data])
+    run.once()
+    readers.check(run.table(), [*data, *({**row, "id": row["id"] + 100} for row in data)], readers.ALL)
+
+
+def test_delta_is_added_to_a_table_that_it_can_show(engine, name):
+    topic = create_topic()
+    columns = [{"name": "id", "type": "int"}, {"name": "lane", "type": "int"}]
+    data = [{"id": n, "lane": n % 3} for n in range(12)]
+    send(topic, [Sent(json.dumps(row).encode()) for row in data])
+    spec = json_table(name, topic, columns, formats=["iceberg"])
+    run = engine([spec])
+    run.once()
+    run.write([{**spec, "partition_by": ["lane"], "formats": ["iceberg", "delta"]}])
+    run.command("apply")
+    more = [{"id": n, "lane": n % 3} for n in range(12, 20)]
+    send(topic, [Sent(json.dumps(row).encode()) for row in more])
+    run.once()
+    readers.check(run.table(), [*data, *more], readers.ALL)
+
+
+def test_delta_is_not_added_over_widened_columns(engine, name):
+    topic = create_topic()
+    columns = [{"name": "id", "type": "int"}]
+    send(topic, [Sent(b'{"id": 1}')])
+    spec = json_table(name, topic, columns, formats=["iceberg"])
+    run = engine([spec])
+    run.once()
+    wider = {**spec, "input_schema": {"fields": [{"name": "id", "type": "long"}]}}
+    run.write([wider])
+    run.command("apply")
+    send(topic, [Sent(b'{"id": 5000000000}')])
+    run.once()
+    readers.check(run.table(), [{"id": 1}, {"id": 5_000_000_000}], readers.ICEBERG)
+    run.write([{**wider, "formats": ["iceberg", "delta"]}])
+    _refused(run, "column id", "changed its type")
 
 
 def test_status_files_snapshots_ledger(engine, name):

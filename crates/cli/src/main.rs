@@ -1,7 +1,13 @@
 //! `siltstone`: declares, runs and looks at tables made from Kafka topics.
 //!
-//! Results go to stdout, progress and logs to stderr. Exit codes: 0 done, 1 failed, 2 the command or
-//! the spec is wrong, 3 `plan` found changes (with `--exit-code`).
+//! Results go to stdout, progress and logs to stderr. Exit codes:
+//!
+//! | code | meaning |
+//! | --- | --- |
+//! | 0 | done |
+//! | 1 | failed: something outside is at fault, or a record; the message says what |
+//! | 2 | the command, the spec or a setting is wrong, or `plan` or `apply` refuses a change; nothing was changed there |
+//! | 3 | `plan --exit-code` found changes |
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is where people are spoken to")]
 #![allow(unreachable_pub, reason = "a binary has no public interface")]

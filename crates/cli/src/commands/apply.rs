@@ -14,7 +14,7 @@ pub async fn plan(args: PlanArgs) -> anyhow::Result<u8> {
     let plans = plan_all(&spec).await?;
     show(&plans, args.spec.json)?;
     if plans.iter().any(TablePlan::is_refused) {
-        return Ok(output::FAILED);
+        return Ok(output::INVALID);
     }
     let changes = plans.iter().any(|plan| !matches!(plan, TablePlan::NothingToDo { .. }));
     Ok(if changes && args.exit_code { output::CHANGES } else { output::DONE })
@@ -24,7 +24,7 @@ pub async fn apply(args: SpecArgs) -> anyhow::Result<u8> {
     let spec = load(&args.file)?;
     let plans = apply_all(&spec).await?;
     show(&plans, args.json)?;
-    Ok(if plans.iter().any(TablePlan::is_refused) { output::FAILED } else { output::DONE })
+    Ok(if plans.iter().any(TablePlan::is_refused) { output::INVALID } else { output::DONE })
 }
 
 fn show(plans: &[TablePlan], json: bool) -> anyhow::Result<()> {
