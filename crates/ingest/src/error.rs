@@ -14,6 +14,13 @@ pub enum IngestError {
     #[error("{what} is unavailable: {why}; it is tried again, nothing is lost")]
     Unavailable { what: String, why: String },
 
+    /// No broker has answered since the start.
+    #[error(
+        "cluster {cluster}, topic {topic}: none of the brokers {brokers} can be reached: {why}; check the addresses, \
+         and tls and sasl: a listener that expects them closes other connections without a word"
+    )]
+    Unreachable { cluster: String, topic: String, brokers: String, why: String },
+
     /// The topic, subject, version or schema id does not exist.
     #[error("{what} does not exist; {check}")]
     NotFound { what: String, check: String },
@@ -51,7 +58,9 @@ pub enum IngestError {
 impl IngestError {
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Unavailable { .. } | Self::ClientFatal { .. } => ErrorKind::Unavailable,
+            Self::Unavailable { .. } | Self::Unreachable { .. } | Self::ClientFatal { .. } => {
+                ErrorKind::Unavailable
+            }
             Self::NotFound { .. }
             | Self::Refused { .. }
             | Self::Invalid { .. }

@@ -5,11 +5,12 @@
 //! assign call" meanwhile; destroying the event does not answer it.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 use rdkafka::{
@@ -19,6 +20,11 @@ use rdkafka::{
     error::{KafkaError, KafkaResult},
     types::RDKafkaRespErr,
 };
+
+/// Lines of one kind are logged at most this often: a client that cannot connect says so many times a second.
+const SAID_AGAIN: Duration = Duration::from_secs(30);
+/// Kinds of lines remembered; further ones are logged each time.
+const KINDS_MAX: usize = 64;
 
 /// One step of the group.
 pub(super) enum Rebalance {
@@ -35,6 +41,33 @@ pub(super) struct Context {
     served: AtomicU64,
     /// Set when the source goes away: from then on rebalances are answered at once.
     closing: AtomicBool,
+    said: Mutex<Said>,
+}
+
+/// When a line of each kind was last logged, and how many like it were left out since.
+#[derive(Default)]
+struct Said(BTreeMap<String, (Instant, u64)>);
+
+impl Said {
+    /// `Some`: log it, with the number of lines left out before it.
+    fn again(&mut self, kind: &str, now: Instant) -> Option<u64> {
+        match self.0.get_mut(kind) {
+            Some((at, left_out)) if now.saturating_duration_since(*at) < SAID_AGAIN => {
+                *left_out += 1;
+                None
+            }
+            Some((at, left_out)) => {
+                *at = now;
+                Some(std::mem::take(left_out))
+            }
+            None => {
+                if self.0.len() < KINDS_MAX {
+                    self.0.insert(kind.to_owned(), (now, 0));
+                }
+                Some(0)
+            }
+        }
+    }
 }
 
 impl Context {
@@ -45,6 +78,7 @@ impl Context {
             rebalances: Mutex::default(),
             served: AtomicU64::new(0),
             closing: AtomicBool::new(false),
+            said: Mutex::default(),
         }
     }
 
@@ -58,6 +92,10 @@ impl Context {
 
     pub(super) fn begin_closing(&self) {
         self.closing.store(true, Ordering::Release);
+    }
+
+    fn again(&self, kind: &str) -> Option<u64> {
+        self.said.lock().unwrap_or_else(PoisonError::into_inner).again(kind, Instant::now())
     }
 
     fn count(&self) {
@@ -75,7 +113,10 @@ impl ClientContext for Context {
             | RDKafkaLogLevel::Critical
             | RDKafkaLogLevel::Error
             | RDKafkaLogLevel::Warning => {
-                tracing::warn!(cluster = self.cluster, topic = self.topic, facility, text, "kafka client")
+                if let Some(left_out) = self.again(facility) {
+                    let (cluster, topic) = (&self.cluster, &self.topic);
+                    tracing::warn!(cluster, topic, facility, text, left_out, "kafka client");
+                }
             }
             _ => tracing::debug!(cluster = self.cluster, topic = self.topic, facility, text, "kafka client"),
         }
@@ -88,11 +129,13 @@ impl ClientContext for Context {
     fn error(&self, error: KafkaError, _broker_text: &str) {
         self.count();
         let code = error.rdkafka_error_code().map_or(0, |code| code as i32);
+        let Some(left_out) = self.again(&code.to_string()) else { return };
         tracing::warn!(
             cluster = self.cluster,
             topic = self.topic,
             code,
             meaning = super::fault::meaning(code),
+            left_out,
             "kafka client error"
         );
     }
@@ -133,5 +176,27 @@ impl ConsumerContext for Context {
                 "group positions were not published; only lag tools see them"
             );
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_one_kind_are_said_once_in_a_while() {
+        let mut said = Said::default();
+        let begin = Instant::now();
+        assert_eq!(said.again("FAIL", begin), Some(0));
+        assert_eq!(said.again("-195", begin), Some(0), "another kind");
+        for _ in 0..40 {
+            assert_eq!(said.again("FAIL", begin + SAID_AGAIN / 2), None);
+        }
+        assert_eq!(said.again("FAIL", begin + SAID_AGAIN), Some(40));
+        assert_eq!(said.again("FAIL", begin + SAID_AGAIN * 2), Some(0));
+        for kind in 0..1000 {
+            assert_eq!(said.again(&format!("kind {kind}"), begin), Some(0));
+        }
+        assert!(said.0.len() <= KINDS_MAX);
     }
 }

@@ -28,6 +28,8 @@ pub(super) struct Place<'a> {
     pub(super) cluster: &'a str,
     pub(super) topic: &'a str,
     pub(super) group: &'a str,
+    /// As the spec has them.
+    pub(super) brokers: &'a str,
 }
 
 pub(super) fn is(code: i32, wanted: Code) -> bool {
@@ -133,7 +135,7 @@ pub(super) fn code_of(error: &KafkaError) -> i32 {
 
 /// The typed error for a number; None when the client goes on by itself. `reached`: brokers answered before.
 pub(super) fn error(code: i32, place: &Place<'_>, reached: bool) -> Option<IngestError> {
-    let Place { cluster, topic, group } = place;
+    let Place { cluster, topic, group, .. } = place;
     let what = format!("cluster {cluster}, topic {topic}");
     let why = format!("{} (librdkafka code {code})", meaning(code));
     Some(match classify(code) {
@@ -176,10 +178,19 @@ pub(super) fn request_error(
     request: &str,
 ) -> IngestError {
     let code = code_of(error_);
-    error(code, place, reached).unwrap_or_else(|| IngestError::Unavailable {
+    if let Some(error) = error(code, place, reached) {
+        return error;
+    }
+    let why = format!("{} (librdkafka code {code})", meaning(code));
+    let (cluster, topic, brokers) =
+        (place.cluster.to_owned(), place.topic.to_owned(), place.brokers.to_owned());
+    if !reached {
+        return IngestError::Unreachable { cluster, topic, brokers, why };
+    }
+    IngestError::Unavailable {
         what: format!("cluster {}, topic {} ({request})", place.cluster, place.topic),
-        why: format!("{} (librdkafka code {code}); check the brokers' addresses", meaning(code)),
-    })
+        why: format!("{why}; check the brokers' addresses"),
+    }
 }
 
 /// A client that could not be made: the setting at fault, never its value.
@@ -201,7 +212,7 @@ mod tests {
 
     use super::*;
 
-    const PLACE: Place<'_> = Place { cluster: "main", topic: "orders", group: "g" };
+    const PLACE: Place<'_> = Place { cluster: "main", topic: "orders", group: "g", brokers: "a:1, b:2" };
 
     #[test]
     fn access_and_topics_are_for_a_person_and_transport_is_for_the_client() {
@@ -220,6 +231,19 @@ mod tests {
         let error = error(Code::RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED as i32, &PLACE, true);
         let text = error.map(|error| error.to_string()).unwrap_or_default();
         assert!(text.contains("cluster main, topic orders") && text.contains("consumer group g"), "{text}");
+    }
+
+    #[test]
+    fn brokers_that_never_answered_are_named_with_what_to_check() {
+        let code = rdkafka::types::RDKafkaErrorCode::BrokerTransportFailure;
+        let never = request_error(&KafkaError::MetadataFetch(code), &PLACE, false, "metadata");
+        assert_eq!(never.kind(), ErrorKind::Unavailable);
+        let said = never.to_string();
+        for word in ["cluster main", "topic orders", "a:1, b:2", "tls and sasl"] {
+            assert!(said.contains(word), "{said}");
+        }
+        let later = request_error(&KafkaError::MetadataFetch(code), &PLACE, true, "metadata");
+        assert!(matches!(later, IngestError::Unavailable { .. }), "{later}");
     }
 
     #[test]

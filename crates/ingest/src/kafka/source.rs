@@ -66,6 +66,7 @@ pub struct KafkaSource {
     pub(super) cluster: String,
     pub(super) topic: String,
     pub(super) group: String,
+    pub(super) brokers: String,
     /// None once closed.
     pub(super) open: Option<Open>,
     pub(super) partitions: Positions,
@@ -152,6 +153,7 @@ impl KafkaSource {
             cluster: cluster.name.clone(),
             topic: table.topic.clone(),
             group: table.group.clone(),
+            brokers: cluster.bootstrap_brokers.join(", "),
             open: Some(Open { queue, consumer }),
             partitions: Positions::default(),
             offered: BTreeSet::new(),
@@ -170,7 +172,7 @@ impl KafkaSource {
     }
 
     pub(super) fn place(&self) -> Place<'_> {
-        Place { cluster: &self.cluster, topic: &self.topic, group: &self.group }
+        Place { cluster: &self.cluster, topic: &self.topic, group: &self.group, brokers: &self.brokers }
     }
 
     pub(super) fn consumer(&self) -> Result<Arc<BaseConsumer<Context>>, IngestError> {
