@@ -133,6 +133,119 @@ def test_topic_of_nothing_but_poison(engine, name):
     check_dead_letters(run.table(), topic, sent, sent)
 
 
+def _junk(count: int, begin: int = 0, size: int = 0) -> list[Sent]:
+    """Records that are rejected without a schema: they have no frame."""
+    return [
+        Sent(b"junk-%d" % n + b"x" * size, timestamp_ms=1_750_000_000_000 + n)
+        for n in range(begin, begin + count)
+    ]
+
+
+def _good(topic: str, count: int) -> list[Sent]:
+    """Good records, with their schema registered now and not before."""
+    writer = AvroWriter(ORDER_AVRO, Registry().register(f"{topic}-value", ORDER_AVRO))
+    return [Sent(writer(order_avro(order(n)))) for n in range(count)]
+
+
+def _check_accounts(run, topic: str, rejected: int) -> None:
+    """The ledger covers the topic from its beginning, each offset once, and counts every rejected record once."""
+    [(place, ranges)] = run.table().committed_ranges().items()
+    moving = [one for one in ranges if one[0] < one[1]]
+    assert place == (topic, 0) and moving[0][0] == 0, ranges
+    assert all(before[1] == after[0] for before, after in zip(moving, moving[1:])), ranges
+    counts = [one for entry in run.table().ledger() for one in entry["change"].get("rejected", [])]
+    assert sum(one["records"] for one in counts) == rejected, counts
+
+
+def test_poison_before_there_is_a_table(engine, name):
+    """No schema is known, so no table: bad records are kept all the same, once, and the table begins where they began."""
+    topic = create_topic()
+    run = engine([table(name, topic)])
+    sent = send(topic, _junk(50))
+    summary = run.once("--json").json()["tables"][0]
+    assert (summary["version"], summary["records_rejected"]) == (None, 50)
+    assert not run.table().exists()
+    check_dead_letters(run.table(), topic, sent, sent)
+    run.once()
+    check_dead_letters(run.table(), topic, sent, sent)
+    bad = send(topic, _junk(20, 50))
+    sent += bad + send(topic, _good(topic, 30))
+    run.once()
+    readers.check(run.table(), [order_expected(order(n)) for n in range(30)])
+    check_dead_letters(run.table(), topic, sent, [one for one in sent if one.value.startswith(b"junk")])
+    _check_accounts(run, topic, 70)
+    assert run.committed() == {0: 100}
+
+
+def test_poison_before_there_is_a_table_under_a_worker_that_is_killed(engine, name):
+    """A running worker writes it as it comes, and a kill at any time neither loses nor doubles a record."""
+    topic = create_topic()
+    run = engine([table(name, topic)])
+    letters, sent = run.table().dead_letters, []
+    for round_ in range(3):
+        worker = run.worker().ready()
+        sent += send(topic, _junk(20, 20 * round_))
+        wait(lambda: letters.exists() and readers.count(letters) == len(sent), 40, "the dead letters")
+        worker.kill()
+        check_dead_letters(run.table(), topic, sent, sent)
+        assert not run.table().exists()
+    bad = list(sent)
+    worker = run.worker().ready()
+    sent += send(topic, _good(topic, 30))
+    wait(lambda: run.table().exists() and readers.count(run.table()) == 30, 40, "the rows")
+    assert worker.stop() == 0
+    readers.check(run.table(), [order_expected(order(n)) for n in range(30)])
+    check_dead_letters(run.table(), topic, sent, bad)
+    _check_accounts(run, topic, 60)
+
+
+def test_poison_before_there_is_a_table_holds_little_memory(engine, name):
+    """More poison than the budget: it goes to the dead letters while it comes, whatever the age of the buffer."""
+    topic = create_topic()
+    sent = send(topic, _junk(600, size=100_000))
+    run = engine([table(name, topic, freshness={"max_age": "1h"})])
+    worker = run.worker(arguments=("--memory", "32MiB")).ready()
+    letters, most = run.table().dead_letters, 0.0
+
+    def most_is_written() -> bool:
+        nonlocal most
+        most = max(most, worker.metric("siltstone_memory_bytes"))
+        return letters.exists() and readers.count(letters) >= 400
+
+    wait(most_is_written, 60, "the dead letters")
+    assert worker.metric("siltstone_flushes_total", reason="pressure") >= 2
+    assert most <= 32 << 20
+    assert worker.stop() == 0
+    check_dead_letters(run.table(), topic, sent, sent)
+
+
+def test_start_latest_is_kept_before_there_is_a_table(engine, name):
+    """What comes while no worker runs is not passed over: the dead letters say where the last one was."""
+    topic = create_topic()
+    send(topic, _junk(10))
+    run = engine([table(name, topic, start="latest")])
+    worker = run.worker().ready()
+    wait(lambda: "partitions assigned" in worker.said(), 30, "the assignment")
+    sent = send(topic, _junk(5, 10))
+    letters = run.table().dead_letters
+    wait(lambda: letters.exists() and readers.count(letters) == 5, 40, "the dead letters")
+    assert worker.stop() == 0
+    send(topic, _good(topic, 7))
+    run.once()
+    readers.check(run.table(), [order_expected(order(n)) for n in range(7)])
+    check_dead_letters(run.table(), topic, sent, sent)
+
+
+def test_two_bounded_runs_before_there_is_a_table(engine, name):
+    """Each ends when the other's partitions are done, though no ledger of the table says so."""
+    topic = create_topic(partitions=4)
+    sent = send(topic, [Sent(one.value, timestamp_ms=one.timestamp_ms, partition=n % 4) for n, one in enumerate(_junk(80))])
+    run = engine([table(name, topic)])
+    workers = [run.worker(arguments=("--once",)) for _ in range(2)]
+    assert [worker.process.wait(60) for worker in workers] == [0, 0], workers[0].said()[-2000:]
+    check_dead_letters(run.table(), topic, sent, sent)
+
+
 def test_skip_counts_and_goes_on(engine, name):
     topic = create_topic()
     records, bad = mixed(orders.records(0, 50), [value for _, value in json_poison()])

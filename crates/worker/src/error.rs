@@ -6,11 +6,11 @@ use siltstone_protocol::{ErrorKind, RejectReason};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WorkerError {
-    #[error("table {table}: {source}")]
+    #[error("{}", about(table, source))]
     Ingest { table: String, source: Box<siltstone_ingest::IngestError> },
-    #[error("table {table}: {source}")]
+    #[error("{}", about(table, source))]
     DataFile { table: String, source: Box<siltstone_datafile::DataFileError> },
-    #[error("table {table}: {source}")]
+    #[error("{}", about(table, source))]
     Lake { table: String, source: Box<siltstone_lakehouse::LakeError> },
     #[error("{0}")]
     Store(Box<siltstone_lakehouse::LakeError>),
@@ -60,11 +60,31 @@ impl WorkerError {
     }
 }
 
+impl WorkerError {
+    /// True when no broker has answered yet: more likely a wrong setting than an outage.
+    pub fn is_unreachable(&self) -> bool {
+        matches!(self, Self::Ingest { source, .. }
+            if matches!(**source, siltstone_ingest::IngestError::Unreachable { .. }))
+    }
+}
+
 impl From<siltstone_lakehouse::LakeError> for WorkerError {
     /// An error of the bucket as a whole.
     fn from(error: siltstone_lakehouse::LakeError) -> Self {
         Self::Store(Box::new(error))
     }
+}
+
+/// An error's text, with the table's name before it unless it begins so already.
+fn about(table: &str, error: &impl std::fmt::Display) -> String {
+    let text = error.to_string();
+    format!("table {table}: {}", without_table(table, &text))
+}
+
+/// The text without the table's name before it.
+pub(crate) fn without_table<'t>(table: &str, text: &'t str) -> &'t str {
+    let named = text.strip_prefix("table ").and_then(|rest| rest.strip_prefix(table));
+    named.and_then(|rest| rest.strip_prefix(": ")).unwrap_or(text)
 }
 
 /// Adds the table's name to an error of a lower crate.
@@ -87,5 +107,21 @@ impl<T> ForTable<T> for Result<T, siltstone_datafile::DataFileError> {
 impl<T> ForTable<T> for Result<T, siltstone_lakehouse::LakeError> {
     fn for_table(self, table: &str) -> Result<T, WorkerError> {
         self.map_err(|source| WorkerError::Lake { table: table.to_owned(), source: Box::new(source) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use siltstone_lakehouse::LakeError;
+
+    use super::*;
+
+    #[test]
+    fn the_table_is_named_once() {
+        let lake = |subject: &str| Err::<(), _>(LakeError::invalid(subject, "is wrong")).for_table("a.b");
+        let told = |subject| lake(subject).map_err(|error| error.to_string());
+        assert_eq!(told("table a.b: column c"), Err("table a.b: column c: is wrong".to_owned()));
+        assert_eq!(told("table a.bc: column c"), Err("table a.b: table a.bc: column c: is wrong".to_owned()));
+        assert_eq!(told("column c"), Err("table a.b: column c: is wrong".to_owned()));
     }
 }

@@ -1,5 +1,8 @@
 //! From a full buffer to a committed ledger entry.
 //!
+//! Before the table exists there are no rows, and only the first step is taken: rejected records do not wait
+//! for a table that may never come to be.
+//!
 //! 1. Dead letters first: the rows that the dead-letter table does not hold yet are written and
 //!    committed there. It thus never lags behind the main table, and after a crash it filters what
 //!    it already has (each table keeps its own coverage).
@@ -15,7 +18,7 @@ use std::{sync::Arc, time::Duration};
 use arrow::{array::RecordBatch, compute::filter_record_batch};
 use siltstone_datafile::{Reservation, WrittenFile, write_sorted};
 use siltstone_lakehouse::{Committed, LedgerState, SourcePartition, TableStore, crash_point};
-use siltstone_protocol::{Change, ErrorKind, OffsetRange, RejectedCount, Schema};
+use siltstone_protocol::{Change, ErrorKind, FileEntry, OffsetRange, RejectedCount, Schema};
 use siltstone_spec::TableSpec;
 use tokio::sync::watch;
 
@@ -83,6 +86,9 @@ impl std::fmt::Debug for FlushJob {
 pub enum Flushed {
     /// The ranges are committed; the rows are in the table.
     Committed { version: u64, rows: u64 },
+    /// The table does not exist yet. Rejected records are in the dead-letter table, and its coverage holds their
+    /// ranges; the table's own ledger takes the ranges over when it begins.
+    Early,
     /// Others committed these ranges, wholly or in part: drop what is buffered, begin at the ledger.
     Fenced,
     /// The worker was told to stop before a fault passed. The ledger says what landed.
@@ -93,7 +99,8 @@ pub enum Flushed {
 pub struct Flusher {
     pub spec: TableSpec,
     pub lake: TableStore,
-    pub table: Arc<Table>,
+    /// `None` before the table exists.
+    pub table: Option<Arc<Table>>,
     pub dead_letters: Option<Arc<Table>>,
     pub metrics: Arc<Metrics>,
     pub identity: Arc<Identity>,
@@ -105,7 +112,7 @@ pub struct Flusher {
 
 impl std::fmt::Debug for Flusher {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Flusher").field("table", &self.table.name).finish_non_exhaustive()
+        f.debug_struct("Flusher").field("table", &self.spec.name).finish_non_exhaustive()
     }
 }
 
@@ -124,8 +131,13 @@ impl Flusher {
         }
         crash_point!("flush.dead_letters_done");
         let rows: u64 = batches.iter().map(|batch| batch.num_rows() as u64).sum();
+        let Some(table) = self.table.clone() else {
+            let what = "rows were buffered before the table exists";
+            let table = self.spec.name.clone();
+            return if rows == 0 { Ok(Flushed::Early) } else { Err(WorkerError::Internal { table, what }) };
+        };
         let files = match schema {
-            Some(schema) if rows > 0 => match self.write(&self.table.clone(), schema, batches).await? {
+            Some(schema) if rows > 0 => match self.write(&table, schema, batches).await? {
                 Some(files) => files,
                 None => return Ok(Flushed::Abandoned),
             },
@@ -133,16 +145,18 @@ impl Flusher {
         };
         drop(memory);
         crash_point!("flush.files_written");
-        self.count_files(&files);
-        let entries = files.iter().map(|file| file.entry.clone()).collect();
+        let entries: Vec<FileEntry> = files.iter().map(|file| file.entry.clone()).collect();
+        let (count, bytes) = (entries.len() as u64, entries.iter().map(|entry| entry.bytes).sum());
         for file in files {
-            self.table.details.insert(file.details);
+            table.details.insert(file.details);
         }
         let change = Change::Append { files: entries, ranges, rejected };
-        let ended = self.commit(&self.table.clone(), change).await?;
+        let ended = self.commit(&table, change).await?;
         crash_point!("flush.committed");
         if let Flushed::Committed { version, .. } = ended {
-            self.table.announce(version);
+            table.announce(version);
+            self.metrics.files_committed.get_or_create(&self.label(&table)).inc_by(count);
+            self.metrics.file_bytes.get_or_create(&self.label(&table)).inc_by(bytes);
             return Ok(Flushed::Committed { version, rows });
         }
         Ok(ended)
@@ -153,9 +167,13 @@ impl Flusher {
     /// # Errors
     /// As [`Self::flush`]; a `Conflict` is returned to the caller, who knows what to look at again.
     pub async fn commit_change(&mut self, change: Change) -> Result<Flushed, WorkerError> {
-        let ended = self.commit(&self.table.clone(), change).await?;
+        let Some(table) = self.table.clone() else {
+            let what = "a change before the table exists";
+            return Err(WorkerError::Internal { table: self.spec.name.clone(), what });
+        };
+        let ended = self.commit(&table, change).await?;
         if let Flushed::Committed { version, .. } = ended {
-            self.table.announce(version);
+            table.announce(version);
         }
         Ok(ended)
     }
@@ -295,12 +313,6 @@ impl Flusher {
         TableLabel { table: table.name.clone() }
     }
 
-    fn count_files(&self, files: &[WrittenFile]) {
-        let label = TableLabel { table: self.table.name.clone() };
-        self.metrics.files_committed.get_or_create(&label).inc_by(files.len() as u64);
-        self.metrics.file_bytes.get_or_create(&label).inc_by(files.iter().map(|file| file.entry.bytes).sum());
-    }
-
     /// Sleeps before the next try. False: the worker stops.
     async fn wait(&self, table: &str, stage: &'static str, backoff: &mut Duration) -> bool {
         self.metrics.retry(table, stage);
@@ -350,3 +362,7 @@ fn missing_ranges(ranges: &[OffsetRange], state: &LedgerState) -> Vec<OffsetRang
 fn source(cluster: &str, topic: &str, partition: i32) -> SourcePartition {
     SourcePartition { cluster: cluster.to_owned(), topic: topic.to_owned(), partition }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

@@ -22,6 +22,7 @@ pub mod progress;
 pub mod projector;
 pub mod run;
 pub mod table;
+mod unshown;
 
 pub use error::WorkerError;
 pub use run::{RunOptions, RunSummary, run};

@@ -12,7 +12,7 @@
 //! | `siltstone_flushes_total` | table, reason | buffers written, by what triggered it |
 //! | `siltstone_retries_total` | table, stage | operations tried again after a fault |
 //! | `siltstone_lag_records`, `siltstone_lag_seconds` | table, partition | distance to the end of the partition |
-//! | `siltstone_freshness_seconds` | table | age of the oldest consumed record that readers cannot see yet; 0: none |
+//! | `siltstone_freshness_seconds` | table | age of the oldest consumed record that some format of the table does not show yet; 0: none |
 //! | `siltstone_ledger_version` | table | newest ledger version known |
 //! | `siltstone_shown_version` | table, format | newest ledger version that the format shows |
 //! | `siltstone_table_up` | table | 1 while the table is worked on, 0 when it stopped |

@@ -26,7 +26,7 @@ use siltstone_spec::{Spec, TableSpec};
 use tokio::{runtime::Handle, sync::watch};
 
 use crate::{
-    error::{ForTable, WorkerError},
+    error::{ForTable, WorkerError, without_table},
     flush::Flusher,
     http::{self, Served},
     ingest::{Ended, Intake, Lane, Poller, PollerParts},
@@ -42,6 +42,9 @@ const RESTART_MIN: Duration = Duration::from_secs(1);
 const RESTART_MAX: Duration = Duration::from_secs(60);
 /// A bounded run gives up on a fault that does not pass after so many starts of a table.
 const ONCE_STARTS_MAX: u32 = 5;
+
+/// A bounded run gives up on brokers that never answered after this long.
+const ONCE_UNREACHED_MAX: Duration = Duration::from_secs(10);
 
 /// Below this a source would fetch in trickles.
 const FETCH_BYTES_MIN: usize = 1 << 20;
@@ -189,27 +192,50 @@ impl TableRuntime {
         Ok(self.adopt(table).await)
     }
 
+    /// Looks whether the table and its dead letters came to be by another worker's hand.
+    ///
+    /// # Errors
+    /// As [`Table::open`].
+    pub async fn find(&self) -> Result<Option<Arc<Table>>, WorkerError> {
+        let (lake, spec) = (&self.shared.lake, &self.spec);
+        if self.dead_letters().is_none()
+            && let Some(dead_letters) = Table::open_dead_letters(lake, spec).await?
+        {
+            self.adopt_dead_letters(Arc::new(dead_letters));
+        }
+        if self.table().is_none()
+            && let Some(table) = Table::open(lake, spec).await?
+        {
+            return Ok(Some(self.adopt(table).await));
+        }
+        Ok(self.table())
+    }
+
     async fn adopt(&self, table: Table) -> Arc<Table> {
         let table = self.table.get_or_init(|| Arc::new(table)).clone();
         self.project(&table).await;
         table
     }
 
-    /// Starts the flush task of the table. Call when the table exists.
-    pub fn start_lane(&self, handle: &Handle) -> Option<Lane> {
-        let table = self.table()?;
+    /// The dead-letter table, once it exists.
+    pub fn dead_letters(&self) -> Option<Arc<Table>> {
+        self.dead_letters.get().cloned()
+    }
+
+    /// Starts the flush task of the table as it is now. Call again when the table came to be.
+    pub fn start_lane(&self, handle: &Handle) -> Lane {
         let runtime = self.clone();
         let flusher = Flusher {
             spec: self.spec.clone(),
             lake: self.shared.lake.clone(),
-            table,
+            table: self.table(),
             dead_letters: self.dead_letters.get().cloned(),
             metrics: self.shared.metrics.clone(),
             identity: self.shared.identity.clone(),
             abandon: self.shared.abandon.clone(),
             on_dead_letters: Box::new(move |table| runtime.adopt_dead_letters(table)),
         };
-        Some(Lane::start(handle, flusher))
+        Lane::start(handle, flusher)
     }
 
     fn adopt_dead_letters(&self, table: Arc<Table>) {
@@ -235,6 +261,14 @@ impl TableRuntime {
         }
     }
 
+    /// The newest version of the table that every one of its formats shows.
+    pub fn shown_version(&self) -> Option<u64> {
+        let table = self.table.get()?;
+        let entries = self.projections.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = entries.iter().filter(|entry| Arc::ptr_eq(&entry.table, table));
+        own.map(|entry| entry.shown.borrow().version).min()?
+    }
+
     /// Waits until every format shows everything committed here, or has stopped.
     async fn settle(&self, deadline: Duration) -> Result<(), WorkerError> {
         // Creating the dead-letter table's projections may still be on its way.
@@ -253,7 +287,7 @@ impl TableRuntime {
                 let wanted = *table.versions().borrow();
                 let shown = shown.borrow().clone();
                 if let Some((_, error)) = shown.stopped {
-                    tracing::error!(table = %table.name, format, error, "format is behind the ledger");
+                    let error = format!("has stopped: {}", without_table(&table.name, &error));
                     return Err(WorkerError::Projection { table: table.name.clone(), format, error });
                 }
                 if shown.version.is_none_or(|version| version < wanted) {
@@ -391,6 +425,7 @@ async fn supervise(runtime: &TableRuntime, spec: &Spec) -> Result<(), WorkerErro
     let mut backoff = RESTART_MIN;
     let mut stop = shared.stop.clone();
     let mut starts = 0;
+    let first = Instant::now();
     loop {
         let began = Instant::now();
         starts += 1;
@@ -405,7 +440,8 @@ async fn supervise(runtime: &TableRuntime, spec: &Spec) -> Result<(), WorkerErro
             Err(error) => error,
         };
         let again = error.kind().is_retryable() || error.kind() == ErrorKind::Fenced;
-        if !again || (shared.once && starts >= ONCE_STARTS_MAX) || *stop.borrow() {
+        let unreached = error.is_unreachable() && first.elapsed() >= ONCE_UNREACHED_MAX;
+        if !again || (shared.once && (starts >= ONCE_STARTS_MAX || unreached)) || *stop.borrow() {
             tracing::error!(table = %runtime.spec.name, %error, "table stopped");
             return Err(error);
         }
@@ -489,13 +525,9 @@ async fn work_on(runtime: &TableRuntime, spec: &Spec) -> Result<(), WorkerError>
 
 /// Opens the table, or creates it when its schema can be known before the first record.
 async fn open(runtime: &TableRuntime, registry: Option<&dyn SchemaRegistry>) -> Result<(), WorkerError> {
-    let (shared, spec) = (&runtime.shared, &runtime.spec);
-    if let Some(dead_letters) = Table::open_dead_letters(&shared.lake, spec).await? {
-        runtime.adopt_dead_letters(Arc::new(dead_letters));
-    }
-    if let Some(table) = Table::open(&shared.lake, spec).await? {
+    let spec = &runtime.spec;
+    if let Some(table) = runtime.find().await? {
         crate::apply::warn_of_drift(spec, &table).await;
-        runtime.adopt(table).await;
         return Ok(());
     }
     if let Some(schema) = initial_schema(spec, registry).await.for_table(&spec.name)? {

@@ -367,10 +367,8 @@ mod tests {
         let columns = [(1, "a"), (2, "b")];
         let table =
             schema(columns.map(|(id, name)| Field::optional(id, name, PrimitiveType::Int.into())).to_vec());
-        let spec = |ids: &[i32]| PartitionSpec {
-            spec_id: 0,
-            fields: ids.iter().copied().map(identity).collect(),
-        };
+        let spec =
+            |ids: &[i32]| PartitionSpec { spec_id: 0, fields: ids.iter().copied().map(identity).collect() };
         assert_eq!(partition_columns(&table, [&spec(&[2, 1])]), ["a", "b"]);
         assert_eq!(partition_columns(&table, [&spec(&[2, 1]), &spec(&[2])]), ["b"]);
         assert!(partition_columns(&table, [&spec(&[2, 1]), &spec(&[])]).is_empty());

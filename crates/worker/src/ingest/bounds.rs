@@ -51,8 +51,13 @@ impl Poller {
             return Ok(false);
         }
         self.checked_others = Instant::now();
+        self.join_table()?;
         for (partition, target) in others {
-            if self.committed_position(partition)?.unwrap_or(0) < target {
+            let position = match self.table() {
+                Some(_) => self.committed_position(partition)?,
+                None => self.early_position(partition)?,
+            };
+            if position.unwrap_or(0) < target {
                 return Ok(false);
             }
         }
@@ -61,12 +66,16 @@ impl Poller {
 
     pub(super) fn measure(&mut self) {
         let now = Instant::now();
+        if let Some(shown) = self.parts.runtime.shown_version() {
+            self.unshown.shown(shown);
+        }
+        let since = |at| now.saturating_duration_since(at);
         let oldest = self
             .parts
             .intake
             .age(now)
             .into_iter()
-            .chain(self.submitted_at.map(|at| now.saturating_duration_since(at)));
+            .chain([self.submitted_at, self.unshown.oldest()].into_iter().flatten().map(since));
         let freshness = oldest.max().unwrap_or_default().as_secs_f64();
         self.parts.metrics.freshness.get_or_create(&self.label()).set(freshness);
         if self.measured.elapsed() < MEASURE_EVERY {

@@ -1,6 +1,5 @@
 //! When a buffer goes to the table, and what is done with the answer.
 
-use super::lane::Lane;
 use super::poller::Poller;
 use crate::error::ForTable;
 use crate::error::WorkerError;
@@ -20,14 +19,8 @@ const BUFFER_SHARE_PERCENT: u64 = 30;
 
 impl Poller {
     pub(super) fn flush_if_due(&mut self) -> Result<(), WorkerError> {
-        if self.waiting_for_schema.is_some() && self.parts.intake.rows() == 0 {
-            return Ok(());
-        }
         let Some(reason) = self.due() else { return Ok(()) };
-        if self.lane.is_none() {
-            return Ok(()); // Nothing is buffered before the table exists but rejected records.
-        }
-        if self.lane.as_ref().is_some_and(Lane::is_busy) {
+        if self.lane.is_busy() {
             // Age alone can wait: the next buffer goes as soon as this one has landed.
             return if reason == FlushReason::Age { Ok(()) } else { self.wait_for_lane() };
         }
@@ -71,7 +64,6 @@ impl Poller {
     }
 
     pub(super) fn submit(&mut self, reason: FlushReason) -> Result<(), WorkerError> {
-        let Some(lane) = &mut self.lane else { return Ok(()) };
         let age = self.parts.intake.age(Instant::now());
         let taken = self.parts.intake.take_buffer().for_table(&self.parts.spec.name)?;
         let spec = &self.parts.spec;
@@ -87,6 +79,7 @@ impl Poller {
         self.parts.metrics.flushes.get_or_create(&label).inc();
         let memory = self.parts.memory.take();
         self.submitted.clone_from(&ranges);
+        self.submitted_rejected.clone_from(&taken.rejected);
         self.submitted_at = age.and_then(|age| Instant::now().checked_sub(age));
         let job = FlushJob {
             schema: taken.schema,
@@ -96,7 +89,7 @@ impl Poller {
             rejected: taken.rejected,
             memory,
         };
-        lane.submit(job).map_err(|_| self.internal("a flush was submitted to a busy lane"))
+        self.lane.submit(job).map_err(|_| self.internal("a flush was submitted to a busy lane"))
     }
 
     /// Submits what is buffered and waits until everything submitted has landed.
@@ -112,10 +105,7 @@ impl Poller {
     /// Commits a change without rows and waits for it.
     pub(super) fn change(&mut self, change: Change) -> Result<(), WorkerError> {
         self.wait_for_lane()?;
-        let Some(lane) = &mut self.lane else {
-            return Err(self.internal("a change before the table exists"));
-        };
-        if !lane.submit_change(change) {
+        if !self.lane.submit_change(change) {
             return Err(self.internal("a change was submitted to a busy lane"));
         }
         self.wait_for_lane()
@@ -124,7 +114,7 @@ impl Poller {
     pub(super) fn wait_for_lane(&mut self) -> Result<(), WorkerError> {
         let began = Instant::now();
         let was_paused = self.paused;
-        while self.lane.as_ref().is_some_and(Lane::is_busy) {
+        while self.lane.is_busy() {
             self.take_answer(Duration::from_millis(100))?;
             if began.elapsed() > WAIT_UNPOLLED_MAX {
                 self.pause()?;
@@ -138,16 +128,27 @@ impl Poller {
     }
 
     pub(super) fn take_answer(&mut self, timeout: Duration) -> Result<(), WorkerError> {
-        let Some(answer) = self.lane.as_mut().and_then(|lane| lane.answer(timeout)) else { return Ok(()) };
-        self.submitted_at = None;
+        let Some(answer) = self.lane.answer(timeout) else { return Ok(()) };
+        let oldest = self.submitted_at.take();
         match answer? {
-            Flushed::Committed { rows, .. } => {
+            Flushed::Committed { version, rows } => {
+                if let Some(oldest) = oldest {
+                    self.unshown.committed(version, oldest);
+                }
                 let ranges = std::mem::take(&mut self.submitted);
                 self.parts.intake.positions.commit(&ranges);
                 self.parts.metrics.rows_committed.get_or_create(&self.label()).inc_by(rows);
                 self.parts.progress.committed(rows);
                 let committed = self.parts.intake.positions.committed();
                 self.parts.source.publish_positions(&committed);
+                Ok(())
+            }
+            Flushed::Early => {
+                // What was begun stays the committed position, until the table's ledger covers what follows.
+                self.submitted.clear();
+                for count in std::mem::take(&mut self.submitted_rejected) {
+                    *self.early.entry(count.reason).or_default() += count.records;
+                }
                 Ok(())
             }
             Flushed::Fenced => self.begin_at_ledger(),

@@ -6,11 +6,13 @@ use crate::error::ForTable;
 use crate::error::WorkerError;
 use crate::flush::FlushReason;
 use crate::metrics::PartitionLabel;
+use crate::table::Table;
 use siltstone_ingest::SourceEvent;
 use siltstone_lakehouse::SourcePartition;
 use siltstone_protocol::Change;
 use siltstone_protocol::OffsetRange;
 use siltstone_spec::OnLostRange;
+use siltstone_spec::model::Start;
 
 impl Poller {
     pub(super) fn answer_events(&mut self) -> Result<(), WorkerError> {
@@ -20,6 +22,10 @@ impl Poller {
                 SourceEvent::Revoked(partitions) => {
                     self.flush_all(FlushReason::Revoke)?;
                     self.give_up(&partitions)?;
+                    if !self.early.is_empty() {
+                        // What was rejected early is counted for all partitions together: count anew.
+                        self.begin_at_ledger()?;
+                    }
                 }
                 SourceEvent::Lost(partitions) => {
                     tracing::warn!(table = %self.name(), ?partitions, "session lost, beginning at the ledger");
@@ -60,13 +66,14 @@ impl Poller {
                 None => {
                     let PollerParts { source, spec, .. } = &mut self.parts;
                     let start = source.start_offset(partition, &spec.start).for_table(&spec.name)?;
+                    let start = self.not_after_dead_letters(partition, start)?;
                     first.push(self.range(partition, start, start, false));
                     start
                 }
             };
             positions.push((partition, position));
         }
-        if !first.is_empty() && self.lane.is_some() {
+        if !first.is_empty() && self.table().is_some() {
             // Pins a start that would move (latest, timestamp) before the first row is read.
             self.change(Change::Append { files: Vec::new(), ranges: first, rejected: Vec::new() })?;
         }
@@ -83,6 +90,26 @@ impl Poller {
 
     pub(super) fn committed_position(&self, partition: i32) -> Result<Option<i64>, WorkerError> {
         let Some(table) = self.table() else { return Ok(None) };
+        self.position_in(&table, partition)
+    }
+
+    /// The position by the dead-letter table: how far records were consumed before the table exists.
+    pub(super) fn early_position(&self, partition: i32) -> Result<Option<i64>, WorkerError> {
+        let Some(table) = self.parts.runtime.dead_letters() else { return Ok(None) };
+        self.position_in(&table, partition)
+    }
+
+    /// A start that moves (latest) must not pass over what came since a worker without a table stopped.
+    fn not_after_dead_letters(&mut self, partition: i32, start: i64) -> Result<i64, WorkerError> {
+        if self.parts.spec.start != Start::Latest {
+            return Ok(start);
+        }
+        let Some(early) = self.early_position(partition)? else { return Ok(start) };
+        let marks = self.parts.source.watermarks(partition).for_table(&self.parts.spec.name)?;
+        Ok(early.max(marks.low).min(start))
+    }
+
+    fn position_in(&self, table: &Table, partition: i32) -> Result<Option<i64>, WorkerError> {
         let spec = &self.parts.spec;
         self.parts.handle.block_on(async {
             let mut state = table.state.lock().await;
@@ -131,12 +158,13 @@ impl Poller {
         self.submitted.clear();
         self.waiting_for_schema = None;
         self.resume()?;
+        self.submitted_rejected.clear();
+        self.early.clear();
         let mut positions = Vec::new();
-        for partition in self.parts.intake.positions.partitions() {
-            if let Some(position) = self.committed_position(partition)? {
-                self.parts.intake.positions.begin(partition, position);
-                positions.push((partition, position));
-            }
+        for (partition, begun) in self.parts.intake.positions.committed() {
+            let position = self.committed_position(partition)?.unwrap_or(begun);
+            self.parts.intake.positions.begin(partition, position);
+            positions.push((partition, position));
         }
         self.parts.memory = None;
         self.follow_schema()?;

@@ -5,7 +5,10 @@
 //!    the session was lost, drop everything and begin at the ledger.
 //! 3. A record of an unknown schema blocks the source until the registry has answered; an outage of
 //!    the registry pauses the table. A schema that grows the table is committed first.
-//! 4. Flush when the oldest row is old enough, the buffer is full, or memory is short. While a flush
+//! 4. Before the table exists nothing but rejected records is buffered: they are flushed as always, into the
+//!    dead-letter table alone. Its coverage keeps them from being written twice; the positions begun stay in
+//!    memory, and the table's first entry covers all that was consumed since.
+//! 5. Flush when the oldest row is old enough, the buffer is full, or memory is short. While a flush
 //!    is on its way the next buffer fills; when that is full too, wait.
 //!
 //! The thread keeps polling (paused) while it waits for longer than a moment, so that it stays in its group.
@@ -17,6 +20,7 @@ use crate::error::WorkerError;
 use crate::flush::FlushReason;
 use crate::metrics::TableLabel;
 use crate::table::Table;
+use crate::unshown::Unshown;
 use crate::{
     metrics::Metrics,
     progress::Progress,
@@ -27,7 +31,7 @@ use siltstone_ingest::SourceEvent;
 use siltstone_ingest::Visit;
 use siltstone_ingest::decoder::SchemaNeed;
 use siltstone_ingest::{RecordSource, SchemaRegistry};
-use siltstone_protocol::OffsetRange;
+use siltstone_protocol::{OffsetRange, RejectReason, RejectedCount};
 use siltstone_spec::TableSpec;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -72,12 +76,15 @@ pub struct PollerParts {
 #[allow(missing_debug_implementations)]
 pub struct Poller {
     pub(super) parts: PollerParts,
-    /// `None` before the table exists.
-    pub(super) lane: Option<Lane>,
+    pub(super) lane: Lane,
     pub(super) events: Vec<SourceEvent>,
     pub(super) submitted: Vec<OffsetRange>,
+    pub(super) submitted_rejected: Vec<RejectedCount>,
+    /// Rejected before the table exists: for its ledger, when that begins.
+    pub(super) early: BTreeMap<RejectReason, u64>,
     /// When the oldest row of the flush in flight was taken.
     pub(super) submitted_at: Option<Instant>,
+    pub(super) unshown: Unshown,
     pub(super) waiting_for_schema: Option<(SchemaNeed, Instant, Duration)>,
     pub(super) paused: bool,
     pub(super) targets: Option<BTreeMap<i32, i64>>,
@@ -95,7 +102,10 @@ impl Poller {
             lane,
             events: Vec::new(),
             submitted: Vec::new(),
+            submitted_rejected: Vec::new(),
+            early: BTreeMap::new(),
             submitted_at: None,
+            unshown: Unshown::default(),
             waiting_for_schema: None,
             paused: false,
             targets: None,

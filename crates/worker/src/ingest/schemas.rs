@@ -12,6 +12,8 @@ use siltstone_ingest::decoder::Learned;
 use siltstone_ingest::decoder::SchemaNeed;
 use siltstone_protocol::Change;
 use siltstone_protocol::ErrorKind;
+use siltstone_protocol::OffsetRange;
+use siltstone_protocol::RejectedCount;
 use siltstone_protocol::Schema;
 use siltstone_spec::plan::Reason;
 use std::sync::Arc;
@@ -113,21 +115,49 @@ impl Poller {
     }
 
     pub(super) fn create(&mut self, schema: Schema) -> Result<(), WorkerError> {
+        self.flush_all(FlushReason::Schema)?;
         let table = self.parts.handle.block_on(self.parts.runtime.create(schema))?;
-        self.lane = self.parts.runtime.start_lane(&self.parts.handle);
-        self.follow_schema()?;
-        let owned: Vec<_> = self.parts.intake.positions.iter().map(|(id, at)| (id, at.committed)).collect();
         tracing::info!(table = %table.name, location = %table.location, "table created");
-        let mut first = Vec::new();
-        for (partition, start) in owned {
-            if self.committed_position(partition)?.is_none() {
-                first.push(self.range(partition, start, start, false));
-            }
-        }
-        if first.is_empty() {
+        self.begin_table()
+    }
+
+    /// Goes on with a table that came to be meanwhile by another worker's hand, if one did.
+    pub(super) fn join_table(&mut self) -> Result<(), WorkerError> {
+        if self.table().is_some() || self.parts.handle.block_on(self.parts.runtime.find())?.is_none() {
             return Ok(());
         }
-        self.change(Change::Append { files: Vec::new(), ranges: first, rejected: Vec::new() })
+        self.flush_all(FlushReason::Schema)?;
+        self.begin_table()
+    }
+
+    /// The table has just come to be: its first entry covers what was consumed before, all of it rejected.
+    fn begin_table(&mut self) -> Result<(), WorkerError> {
+        self.lane = self.parts.runtime.start_lane(&self.parts.handle);
+        self.follow_schema()?;
+        let owned: Vec<_> = self.parts.intake.positions.iter().map(|(id, at)| (id, *at)).collect();
+        let mut first = Vec::new();
+        for (partition, at) in &owned {
+            if self.committed_position(*partition)?.is_none() {
+                first.push(self.range(*partition, at.committed, at.submitted, false));
+            }
+        }
+        if first.len() < owned.len() {
+            // Other workers were here: what was rejected cannot be told apart by partition. It is counted anew.
+            first.iter_mut().for_each(|range| range.end = range.start);
+            self.pin(first, Vec::new())?;
+            return self.begin_at_ledger();
+        }
+        let rejected = std::mem::take(&mut self.early);
+        let rejected = rejected.into_iter().map(|(reason, records)| RejectedCount { reason, records });
+        self.pin(first, rejected.collect())
+    }
+
+    fn pin(&mut self, ranges: Vec<OffsetRange>, rejected: Vec<RejectedCount>) -> Result<(), WorkerError> {
+        if ranges.is_empty() {
+            return Ok(());
+        }
+        self.submitted.clone_from(&ranges);
+        self.change(Change::Append { files: Vec::new(), ranges, rejected })
     }
 
     /// Takes the ledger's schema over when it is newer than the decoder's. The buffer is closed first.

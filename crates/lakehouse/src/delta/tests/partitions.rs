@@ -53,10 +53,9 @@ async fn a_spec_without_a_partition_column_of_the_log_is_refused() {
 async fn a_late_log_has_the_partition_columns_of_all_files() {
     let mut world = World::with(Arc::new(InMemory::new()), PartitionSpec::default()).await;
     let file = FileEntry { spec_id: 0, ..entry(1, 10, &world.details) };
-    world.details.insert(FileDetails {
-        partition: vec![],
-        ..(*world.details.get(&file.path).unwrap()).clone()
-    });
+    world
+        .details
+        .insert(FileDetails { partition: vec![], ..(*world.details.get(&file.path).unwrap()).clone() });
     world.commit(Change::Append { files: vec![file], ranges: vec![range(0, 10)], rejected: vec![] }).await;
     let grown = PartitionSpec { spec_id: 1, ..by_region() };
     world.commit(Change::SetPartitionSpec { partition_spec: grown }).await;

@@ -1,0 +1,93 @@
+//! Flushes before the table exists: rejected records are committed, once each, and nothing else is.
+
+use arrow::array::AsArray;
+use arrow::datatypes::Int64Type;
+use futures::TryStreamExt;
+use object_store::{memory::InMemory, path::Path};
+use siltstone_ingest::{Headers, Record, dead_letter::DeadLetters};
+use siltstone_protocol::RejectReason;
+
+use super::*;
+
+const SPEC: &str = "
+source_clusters: [{name: lab, bootstrap_brokers: ['localhost:9092'], schema_registry: {url: 'http://localhost'}}]
+destination_bucket_url: file:///tmp
+tables: [{name: a.b, source_cluster_name: lab, source_topic: t, source_format: avro}]
+";
+
+fn flusher(store: &Arc<InMemory>) -> Flusher {
+    let spec = siltstone_spec::parse(SPEC, "spec.yaml", &|_| None).unwrap();
+    let url = url::Url::parse("memory:///lake").unwrap();
+    Flusher {
+        spec: spec.tables[0].clone(),
+        lake: TableStore { store: store.clone(), root: Path::from("lake"), url },
+        table: None,
+        dead_letters: None,
+        metrics: Arc::default(),
+        identity: Arc::default(),
+        abandon: watch::Sender::new(false).subscribe(),
+        on_dead_letters: Box::new(|_| {}),
+    }
+}
+
+fn letters(offsets: std::ops::Range<i64>) -> Vec<RecordBatch> {
+    let mut letters = DeadLetters::new("lab", "t").unwrap();
+    for offset in offsets {
+        let headers = Headers::empty();
+        let record = Record { partition: 0, offset, timestamp_ms: None, key: None, value: Some(b"x"), headers };
+        assert!(letters.push(&record, RejectReason::BadFraming, None, 0));
+    }
+    letters.finish().unwrap().into_iter().collect()
+}
+
+fn job(dead_letters: Vec<RecordBatch>, start: i64, end: i64) -> FlushJob {
+    let (cluster, topic) = ("lab".to_owned(), "t".to_owned());
+    let ranges = vec![OffsetRange { cluster, topic, partition: 0, start, end, lost: false }];
+    FlushJob { schema: None, batches: Vec::new(), dead_letters, ranges, rejected: Vec::new(), memory: None }
+}
+
+/// Position and offsets of the dead-letter table as another worker finds them.
+async fn kept(store: &Arc<InMemory>) -> (Option<i64>, Vec<i64>) {
+    let flusher = flusher(store);
+    let table = Table::open_dead_letters(&flusher.lake, &flusher.spec).await.unwrap().unwrap();
+    let state = table.state.lock().await.clone();
+    let mut offsets = Vec::new();
+    for file in state.live_files.values() {
+        let batches = siltstone_datafile::read_batches(&table.store, &table.location, file, &state.schema);
+        let batches: Vec<RecordBatch> = batches.await.unwrap().try_collect().await.unwrap();
+        for batch in batches {
+            offsets.extend(batch.column_by_name("offset").unwrap().as_primitive::<Int64Type>().values());
+        }
+    }
+    offsets.sort_unstable();
+    (state.next_offset(&source("lab", "t", 0)), offsets)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dead_letters_do_not_wait_for_the_table() {
+    let store = Arc::new(InMemory::new());
+    let mut first = flusher(&store);
+    assert!(matches!(first.flush(job(letters(0..5), 0, 5)).await, Ok(Flushed::Early)));
+    // Offsets 5 and 6 were passed over: nothing of them is to be kept.
+    assert!(matches!(first.flush(job(Vec::new(), 5, 7)).await, Ok(Flushed::Early)));
+    assert!(matches!(first.flush(job(letters(7..9), 7, 9)).await, Ok(Flushed::Early)));
+    let all: Vec<i64> = (0..5).chain(7..9).collect();
+    assert_eq!(kept(&store).await, (Some(9), all));
+    let table = Table::open(&first.lake, &first.spec).await.unwrap();
+    assert!(table.is_none(), "the table itself waits for a schema");
+    // Another worker, or this one after a crash, reads all of it again, and two more.
+    let mut second = flusher(&store);
+    let again = letters(0..5).into_iter().chain(letters(7..11)).collect();
+    assert!(matches!(second.flush(job(again, 0, 11)).await, Ok(Flushed::Early)));
+    assert_eq!(kept(&store).await, (Some(11), (0..5).chain(7..11).collect()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_and_changes_without_a_table_are_a_bug_and_not_lost_in_silence() {
+    let store = Arc::new(InMemory::new());
+    let mut flusher = flusher(&store);
+    let rows = FlushJob { batches: letters(0..1), ..job(Vec::new(), 0, 1) };
+    assert_eq!(flusher.flush(rows).await.unwrap_err().kind(), ErrorKind::Internal);
+    let change = Change::Append { files: Vec::new(), ranges: Vec::new(), rejected: Vec::new() };
+    assert_eq!(flusher.commit_change(change).await.unwrap_err().kind(), ErrorKind::Internal);
+}
