@@ -1,6 +1,7 @@
 """The command line: what each command prints, for people and as JSON, and how it ends."""
 
 import json
+import pathlib
 import signal
 
 import pytest
@@ -305,6 +306,25 @@ def test_health_and_metrics(engine, name):
     assert text.endswith("# EOF\n") and "siltstone_" in text and name in text
     assert worker.get("/nothing-here").status_code == 404
     assert worker.stop() == 0
+
+
+def test_freshness_counts_until_every_format_shows_it(engine, name):
+    """Back to nothing when all is shown; growing while one format stands still, though the ledger has the rows."""
+    topic = orders.topic_of(10)
+    run = engine([orders.orders_table(name, topic)])
+    worker = run.worker().ready()
+    fresh = lambda: worker.metric("siltstone_freshness_seconds", table=name)  # noqa: E731
+    wait(lambda: run.table().exists() and readers.count(run.table()) == 10, 40, "the rows")
+    wait(lambda: fresh() == 0, 20, "everything to be shown")
+    log = pathlib.Path(run.store.path) / run.table().location / "data/_delta_log"
+    newest = max(int(one.stem) for one in log.glob("*.json"))
+    (log / f"{newest + 1:020}.json").write_text('{"metaData":{"id":"x"}}\n')
+    send(topic, orders.records(10, 10))
+    wait(lambda: readers.count(run.table()) == 20, 40, "the rows in Iceberg")
+    wait(lambda: "projection stopped" in worker.said(), 20, "Delta to stop")
+    before = wait(fresh, 10, "the freshness to say so")
+    wait(lambda: fresh() > before + 2, 20, "the freshness to grow")
+    worker.stop()
 
 
 def test_only_some_tables(engine, name):

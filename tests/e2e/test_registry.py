@@ -276,6 +276,45 @@ def test_widening_that_delta_cannot_follow(engine, name):
     assert [(one["offset"], one["reason"]) for one in rejected] == [(1, "incompatible_schema")]
 
 
+def test_new_table_begins_with_the_latest_schema(engine, name):
+    """Records of older ids fit a wider type, also in Delta, which could not have followed from the narrow one."""
+    topic = create_topic()
+    registry = Registry()
+    old, new = record("Row", id="int", gone="string"), record("Row", id="long")
+    first = AvroWriter(old, registry.register(f"{topic}-value", old))
+    second = AvroWriter(new, registry.register(f"{topic}-value", new))
+    send(
+        topic,
+        [
+            Sent(first({"id": 1, "gone": "a"})),
+            Sent(second({"id": 2**40})),
+            Sent(first({"id": 3, "gone": ""})),
+        ],
+    )
+    run = engine([table(name, topic)])
+    run.once()
+    rows = [{"id": 1, "gone": "a"}, {"id": 2**40, "gone": None}, {"id": 3, "gone": ""}]
+    readers.check(run.table(), rows, readers.ALL)
+    assert not run.table().dead_letters.exists()
+
+
+def test_older_records_that_do_not_fit_the_latest_schema(engine, name):
+    """Only a registry that checks no compatibility lets this happen: the older ones are kept aside."""
+    topic = create_topic()
+    registry = Registry()
+    old, new = record("Row", id="long", what="string"), record("Row", id="long", what="boolean")
+    first = AvroWriter(old, registry.register(f"{topic}-value", old))
+    second = AvroWriter(new, registry.register(f"{topic}-value", new))
+    send(topic, [Sent(first({"id": 0, "what": "a"})), Sent(second({"id": 1, "what": True}))])
+    run = engine([table(name, topic)])
+    run.once()
+    readers.check(run.table(), [{"id": 1, "what": True}])
+    rejected = readers.ICEBERG["PyIceberg"](run.table().dead_letters).to_pylist()
+    assert [(one["offset"], one["reason"], one["schema_id"]) for one in rejected] == [
+        (0, "incompatible_schema", first.schema_id)
+    ]
+
+
 def test_incompatible_schema_goes_to_the_dead_letters(engine, name):
     """A column that becomes another type: those records are rejected, the others go on."""
     topic = create_topic()

@@ -34,7 +34,8 @@ fn letters(offsets: std::ops::Range<i64>) -> Vec<RecordBatch> {
     let mut letters = DeadLetters::new("lab", "t").unwrap();
     for offset in offsets {
         let headers = Headers::empty();
-        let record = Record { partition: 0, offset, timestamp_ms: None, key: None, value: Some(b"x"), headers };
+        let record =
+            Record { partition: 0, offset, timestamp_ms: None, key: None, value: Some(b"x"), headers };
         assert!(letters.push(&record, RejectReason::BadFraming, None, 0));
     }
     letters.finish().unwrap().into_iter().collect()

@@ -38,6 +38,18 @@ impl Poller {
         }
     }
 
+    fn share(&self) -> u64 {
+        self.parts.budget.limit() / 100 * BUFFER_SHARE_PERCENT
+    }
+
+    /// What the next poll may fill: the reservation and what is free, so that one poll does not run past the
+    /// budget; then the buffer is flushed under pressure.
+    pub(super) fn room(&self) -> u64 {
+        let budget = &self.parts.budget;
+        let held = self.parts.memory.as_ref().map_or(0, siltstone_datafile::Reservation::bytes);
+        self.share().min(held + budget.limit().saturating_sub(budget.used()))
+    }
+
     pub(super) fn due(&mut self) -> Option<FlushReason> {
         let age = self.parts.intake.age(Instant::now())?;
         let bytes = self.parts.intake.bytes();
@@ -45,7 +57,7 @@ impl Poller {
         let intake = &self.parts.intake;
         let freshness = &self.parts.spec.freshness;
         let budget = &self.parts.budget;
-        let share = budget.limit() / 100 * BUFFER_SHARE_PERCENT;
+        let share = self.share();
         // A reservation that cannot grow, or a full house of which this table holds its part.
         let short = !reserved
             || (budget.used() / 7 > budget.limit() / 10

@@ -46,11 +46,14 @@ pub struct Intake {
     dead_letters: DeadLetters,
     dlq_mode: DlqMode,
     dead_batches: Vec<RecordBatch>,
+    dead_batches_bytes: usize,
     batches: Vec<RecordBatch>,
     batches_bytes: usize,
     rows: u64,
     input_bytes: u64,
     input_bytes_max: u64,
+    /// Memory at which no more is taken until the buffer was looked at.
+    held_max: u64,
     rejected: BTreeMap<RejectReason, u64>,
     oldest: Option<Instant>,
     now: Instant,
@@ -94,11 +97,13 @@ impl Intake {
             dead_letters,
             dlq_mode,
             dead_batches: Vec::new(),
+            dead_batches_bytes: 0,
             batches: Vec::new(),
             batches_bytes: 0,
             rows: 0,
             input_bytes: 0,
             input_bytes_max,
+            held_max: u64::MAX,
             rejected: BTreeMap::new(),
             oldest: None,
             now,
@@ -106,6 +111,11 @@ impl Intake {
             halt: None,
             taken: (0, 0),
         }
+    }
+
+    /// Sets how much memory the next poll may fill. A single record is taken whatever its size.
+    pub fn hold_at_most(&mut self, bytes: u64) {
+        self.held_max = bytes;
     }
 
     /// Sets the clock for the records of the next poll.
@@ -157,7 +167,7 @@ impl Intake {
         if self.decoder.rows() >= BATCH_ROWS_MAX || self.decoder.bytes() >= BATCH_BYTES_MAX {
             self.close_batch();
         }
-        if self.input_bytes >= self.input_bytes_max {
+        if self.input_bytes >= self.input_bytes_max || self.bytes() >= self.held_max {
             self.halt = Some(Halt::Full);
         }
         Visit::Taken
@@ -169,7 +179,7 @@ impl Intake {
             return true;
         }
         match self.dead_letters.finish() {
-            Ok(batch) => self.dead_batches.extend(batch),
+            Ok(batch) => self.keep_dead(batch),
             Err(error) => {
                 self.halt = Some(Halt::Failed(error));
                 return false;
@@ -180,6 +190,13 @@ impl Intake {
         }
         self.halt = Some(Halt::Full);
         false
+    }
+
+    fn keep_dead(&mut self, batch: Option<RecordBatch>) {
+        if let Some(batch) = batch {
+            self.dead_batches_bytes += batch.get_array_memory_size();
+            self.dead_batches.push(batch);
+        }
     }
 
     /// Why records were blocked since the last call, if they were.
@@ -201,8 +218,8 @@ impl Intake {
 
     /// Memory held by buffered rows and dead letters, bytes.
     pub fn bytes(&self) -> u64 {
-        let dead: usize = self.dead_batches.iter().map(RecordBatch::get_array_memory_size).sum();
-        (self.batches_bytes + self.decoder.bytes() + self.dead_letters.bytes() + dead) as u64
+        let (rows, dead) = (self.batches_bytes + self.decoder.bytes(), self.dead_batches_bytes);
+        (rows + dead + self.dead_letters.bytes()) as u64
     }
 
     pub fn rows(&self) -> u64 {
@@ -260,8 +277,53 @@ impl Intake {
 
     fn reset_counts(&mut self) {
         self.batches_bytes = 0;
+        self.dead_batches_bytes = 0;
         self.rows = 0;
         self.input_bytes = 0;
         self.oldest = None;
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use siltstone_ingest::Headers;
+
+    use super::*;
+
+    const SPEC: &str = "
+source_clusters: [{name: lab, bootstrap_brokers: ['localhost:9092'], schema_registry: {url: 'http://localhost'}}]
+destination_bucket_url: file:///tmp
+tables: [{name: a.b, source_cluster_name: lab, source_topic: t, source_format: avro}]
+";
+
+    #[test]
+    fn one_poll_fills_what_it_may_and_a_record_at_least() {
+        let spec = siltstone_spec::parse(SPEC, "spec.yaml", &|_| None).unwrap();
+        let decoder = Decoder::new(&spec.tables[0], None).unwrap();
+        let letters = DeadLetters::new("lab", "t").unwrap();
+        let mut intake = Intake::new(decoder, None, letters, DlqMode::DeadLetter, u64::MAX, Instant::now());
+        intake.positions.begin(0, 0);
+        let value = vec![b'x'; 1000];
+        let record = |offset| Record {
+            partition: 0,
+            offset,
+            timestamp_ms: None,
+            key: None,
+            value: Some(&value),
+            headers: Headers::empty(),
+        };
+        intake.hold_at_most(100_000);
+        let taken = (0..).take_while(|offset| intake.take(&record(*offset)) == Visit::Taken).count();
+        assert!(matches!(intake.take_halt(), Some(Halt::Full)));
+        assert!((50..=100).contains(&taken), "{taken} records of a thousand bytes in a hundred thousand");
+        assert!(intake.bytes() < 110_000);
+        intake.hold_at_most(0);
+        let next = i64::try_from(taken).unwrap();
+        assert_eq!(intake.take(&record(next)), Visit::Taken);
+        assert_eq!(intake.take(&record(next + 1)), Visit::Blocked);
+        let taken = intake.take_buffer().unwrap();
+        let rows: usize = taken.dead_letters.iter().map(RecordBatch::num_rows).sum();
+        assert_eq!((rows as i64, intake.bytes()), (next + 1, 0));
     }
 }

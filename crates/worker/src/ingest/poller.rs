@@ -171,7 +171,9 @@ impl Poller {
             Some(age) => self.parts.spec.freshness.max_age.saturating_sub(age).min(POLL_TIMEOUT),
             None => POLL_TIMEOUT,
         };
+        let room = self.room();
         let PollerParts { source, intake, identity, spec, .. } = &mut self.parts;
+        intake.hold_at_most(room);
         intake.tick(Instant::now(), identity.now_ms());
         let events = source
             .poll(timeout, POLL_RECORDS_MAX, &mut |record| intake.take(record))
