@@ -11,7 +11,7 @@ use std::{
     collections::BTreeMap,
     net::SocketAddr,
     sync::{Arc, Mutex, OnceLock, PoisonError},
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use siltstone_datafile::MemoryBudget;
@@ -35,6 +35,7 @@ use crate::{
     projector::{self, Shown},
     table::Table,
 };
+pub use crate::{identity::Identity, readiness::Readiness};
 
 /// After a stop, faults are waited for this long before what is buffered is left to the next start.
 const GRACE: Duration = Duration::from_secs(20);
@@ -77,50 +78,6 @@ pub struct TableSummary {
     pub rows_committed: u64,
     pub records_consumed: u64,
     pub records_rejected: u64,
-}
-
-/// The one source of time, commit ids and jitter.
-#[derive(Debug, Default)]
-pub struct Identity;
-
-impl Identity {
-    /// A fresh commit id.
-    pub fn commit_id(&self) -> String {
-        ulid::Ulid::new().to_string()
-    }
-
-    /// Milliseconds since 1970 UTC.
-    pub fn now_ms(&self) -> i64 {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
-    }
-
-    /// Between half and all of `pause`.
-    pub fn jitter(&self, pause: Duration) -> Duration {
-        pause.mul_f64(rand::random_range(0.5..=1.0))
-    }
-}
-
-/// Which tables are not being worked on, for `/readyz`.
-#[derive(Debug, Default)]
-pub struct Readiness {
-    waiting: Mutex<BTreeMap<String, ()>>,
-}
-
-impl Readiness {
-    pub(crate) fn set(&self, table: &str, ready: bool) {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        if ready {
-            waiting.remove(table);
-        } else {
-            waiting.insert(table.to_owned(), ());
-        }
-    }
-
-    /// Names of tables that wait or have stopped.
-    pub fn not_ready(&self) -> Vec<String> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
-    }
 }
 
 /// What all tables of a worker share.
