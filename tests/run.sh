@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # The whole test suite, on a machine with Rust, a C toolchain, Python 3.11+, Java 17+ and Maven.
 #
-# What it needs besides (a broker, a registry, an S3 store, readers) it fetches into SILTSTONE_LAB, by default
-# ~/.cache/siltstone-lab, starts on the loopback interface, and ends again.
+# What it needs besides (a broker, a registry, stores of three clouds, readers) it fetches into SILTSTONE_LAB, by
+# default ~/.cache/siltstone-lab, starts on the loopback interface, and ends again. Node.js 18+ and Go 1.21+ are taken
+# where they are there, and fetched too where not (the emulators of Azure and Google are written in them).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$PWD/target}"
@@ -24,6 +25,7 @@ set -a
 source "${SILTSTONE_LAB:-$HOME/.cache/siltstone-lab}/run/services.env"
 set +a
 export AWS_ACCESS_KEY_ID="$SILTSTONE_TEST_S3_ACCESS_KEY" AWS_SECRET_ACCESS_KEY="$SILTSTONE_TEST_S3_SECRET_KEY"
+export AZURITE_BLOB_STORAGE_URL="$SILTSTONE_TEST_AZURE_ENDPOINT"
 cargo test "${selection[@]}"
 
 SILTSTONE_KEEP_SERVICES=1 SILTSTONE_BIN="$CARGO_TARGET_DIR/debug/siltstone" tests/e2e.sh

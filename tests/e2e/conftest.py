@@ -12,7 +12,7 @@ import lab
 import siltstone
 import spark
 from proxies import RegistryProxy
-from stores import Bucket, Folder
+from stores import AzureContainer, Bucket, Folder, GoogleBucket
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -35,6 +35,16 @@ def folder(tmp_path) -> Folder:
 @pytest.fixture
 def bucket() -> Bucket:
     return Bucket(f"run-{uuid.uuid4().hex[:10]}")
+
+
+@pytest.fixture
+def google() -> GoogleBucket:
+    return GoogleBucket(f"run-{uuid.uuid4().hex[:10]}")
+
+
+@pytest.fixture(params=[True, False], ids=["emulator", "endpoint"])
+def azure(request) -> AzureContainer:
+    return AzureContainer(f"run-{uuid.uuid4().hex[:10]}", request.param)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Where tables lie: a folder or an S3 bucket, as each client wants to be told."""
+"""Where tables lie: a folder or a bucket of one of three clouds, as each client wants to be told."""
 
 from __future__ import annotations
 
@@ -88,10 +88,117 @@ class Bucket:
         }
 
 
+@dataclasses.dataclass(frozen=True)
+class GoogleBucket:
+    """A `gs://` destination: the engine and delta-rs ask by the XML API, the other readers by the JSON API."""
+
+    prefix: str
+
+    @property
+    def destination(self) -> str:
+        endpoint = lab.address("GCS_XML_ENDPOINT")
+        return f"{self.url('')}?endpoint={endpoint}&allow_http=true&skip_signature=true".replace("/?", "?")
+
+    def url(self, path: str) -> str:
+        return f"gs://{lab.address('GCS_BUCKET')}/{self.prefix}/{path}"
+
+    file_url = url
+
+    def inner(self, path: str) -> str:
+        return f"{lab.address('GCS_BUCKET')}/{self.prefix}/{path}"
+
+    def filesystem(self):
+        address = lab.address("GCS_ENDPOINT").removeprefix("http://")
+        return pyarrow.fs.GcsFileSystem(anonymous=True, scheme="http", endpoint_override=address)
+
+    @property
+    def delta_options(self) -> dict:
+        return {
+            "google_base_url": lab.address("GCS_XML_ENDPOINT"),
+            "google_skip_signature": "true",
+            "allow_http": "true",
+        }
+
+    @property
+    def iceberg_options(self) -> dict:
+        # Any token does; without one the client looks for a real one.
+        return {
+            "gcs.service.host": lab.address("GCS_ENDPOINT"),
+            "gcs.oauth2.token": "lab",
+            "gcs.oauth2.token-expires-at": "4102444800000",
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class AzureContainer:
+    """An `az://` destination on the storage emulator, with its options or as any account with an endpoint."""
+
+    prefix: str
+    emulator: bool = True
+
+    @property
+    def endpoint(self) -> str:
+        return f"{lab.address('AZURE_ENDPOINT')}/{lab.address('AZURE_ACCOUNT')}"
+
+    @property
+    def destination(self) -> str:
+        place = f"az://{lab.address('AZURE_CONTAINER')}/{self.prefix}"
+        if self.emulator:
+            return f"{place}?use_emulator=true"
+        account = lab.address("AZURE_ACCOUNT")
+        return f"{place}?account={account}&endpoint={self.endpoint}&allow_http=true"
+
+    @property
+    def env(self) -> dict:
+        """What the engine finds in its environment."""
+        if self.emulator:
+            return {"AZURITE_BLOB_STORAGE_URL": lab.address("AZURE_ENDPOINT")}
+        return {"AZURE_STORAGE_ACCOUNT_KEY": lab.address("AZURE_KEY")}
+
+    def url(self, path: str) -> str:
+        host = f"{lab.address('AZURE_CONTAINER')}@{lab.address('AZURE_ACCOUNT')}.dfs.core.windows.net"
+        return f"abfss://{host}/{self.prefix}/{path}"
+
+    file_url = url
+
+    def inner(self, path: str) -> str:
+        return f"{lab.address('AZURE_CONTAINER')}/{self.prefix}/{path}"
+
+    def filesystem(self):
+        address = lab.address("AZURE_ENDPOINT").removeprefix("http://")
+        return pyarrow.fs.AzureFileSystem(
+            account_name=lab.address("AZURE_ACCOUNT"),
+            account_key=lab.address("AZURE_KEY"),
+            blob_storage_authority=address,
+            dfs_storage_authority=address,
+            blob_storage_scheme="http",
+            dfs_storage_scheme="http",
+        )
+
+    @property
+    def delta_options(self) -> dict:
+        return {
+            "azure_storage_account_name": lab.address("AZURE_ACCOUNT"),
+            "azure_storage_account_key": lab.address("AZURE_KEY"),
+            "azure_storage_endpoint": self.endpoint,
+            "allow_http": "true",
+        }
+
+    @property
+    def iceberg_options(self) -> dict:
+        words = {
+            "DefaultEndpointsProtocol": "http",
+            "AccountName": lab.address("AZURE_ACCOUNT"),
+            "AccountKey": lab.address("AZURE_KEY"),
+            "BlobEndpoint": f"{self.endpoint};",
+        }
+        return {"adls.connection-string": ";".join(f"{name}={value}" for name, value in words.items())}
+
+
 class Table:
     """A table by its place: reads the files that a client without a catalog reads."""
 
-    def __init__(self, store: Folder | Bucket, name: str):
+    def __init__(self, store: Folder | Bucket | GoogleBucket | AzureContainer, name: str):
         self.store = store
         self.name = name
         self.location = name.replace(".", "/")
@@ -112,6 +219,13 @@ class Table:
         )
         infos = self.filesystem.get_file_info(selector)
         return sorted(info.base_name for info in infos if info.type == pyarrow.fs.FileType.File)
+
+    def names_below(self, folder: str) -> list[str]:
+        """Paths of everything in the destination below a folder, whichever table it is of."""
+        selector = pyarrow.fs.FileSelector(
+            self.store.inner(folder).rstrip("/"), recursive=True, allow_not_found=True
+        )
+        return [info.path for info in self.filesystem.get_file_info(selector)]
 
     def exists(self) -> bool:
         return "version-hint.text" in self.list("metadata")

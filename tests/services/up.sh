@@ -6,9 +6,11 @@ source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 "$SERVICES_DIR/s3.sh" fetch
 "$SERVICES_DIR/kafka.sh" fetch
 "$SERVICES_DIR/registry.sh" fetch
+"$SERVICES_DIR/azure.sh" fetch
+"$SERVICES_DIR/gcs.sh" fetch
 
 starts=()
-for service in "kafka.sh up" "registry.sh up open" "registry.sh up auth" "s3.sh up"; do
+for service in "kafka.sh up" "registry.sh up open" "registry.sh up auth" "s3.sh up" "azure.sh up" "gcs.sh up json" "gcs.sh up xml"; do
   # shellcheck disable=SC2086
   "$SERVICES_DIR"/$service & starts+=($!)
 done
@@ -34,5 +36,12 @@ SILTSTONE_TEST_S3_ENDPOINT=http://127.0.0.1:$S3_PORT
 SILTSTONE_TEST_S3_BUCKET=$S3_BUCKET
 SILTSTONE_TEST_S3_ACCESS_KEY=$S3_ACCESS_KEY
 SILTSTONE_TEST_S3_SECRET_KEY=$S3_SECRET_KEY
+SILTSTONE_TEST_GCS_ENDPOINT=http://127.0.0.1:$GCS_PORT
+SILTSTONE_TEST_GCS_XML_ENDPOINT=http://127.0.0.1:$GCS_XML_PORT
+SILTSTONE_TEST_GCS_BUCKET=$GCS_BUCKET
+SILTSTONE_TEST_AZURE_ENDPOINT=http://127.0.0.1:$AZURE_PORT
+SILTSTONE_TEST_AZURE_CONTAINER=$AZURE_CONTAINER
+SILTSTONE_TEST_AZURE_ACCOUNT=$AZURE_ACCOUNT
+SILTSTONE_TEST_AZURE_KEY=$AZURE_KEY
 ENV
 say "services are up; addresses in $SILTSTONE_LAB/run/services.env"

@@ -3,7 +3,9 @@
 //! 1. The destination's scheme chooses the store; its options are checked against a closed list.
 //! 2. Credentials come from where each cloud's own tools look: environment, profile, instance.
 //!    No option is a secret.
-//! 3. [`TableStore::probe_conditional_put`] proves that the store honours put-if-absent. Everything that
+//! 3. Readers are told places as they know them: `az://` becomes `abfss://container@account.dfs...`, which
+//!    is what Iceberg's own file systems take.
+//! 4. [`TableStore::probe_conditional_put`] proves that the store honours put-if-absent. Everything that
 //!    Siltstone promises rests on it, so a store that ignores it is refused at the start.
 //!
 //! Absent on purpose: any knowledge of tables beyond where they lie.
@@ -15,10 +17,10 @@ mod probe;
 use std::{fmt, sync::Arc, time::Duration};
 
 use object_store::{
-    BackoffConfig, ClientOptions, ObjectStore, RetryConfig,
+    BackoffConfig, ClientOptions, ObjectStore, RetryConfig, StaticCredentialProvider,
     aws::{AmazonS3Builder, AmazonS3ConfigKey, S3ConditionalPut},
-    azure::MicrosoftAzureBuilder,
-    gcp::{GoogleCloudStorageBuilder, GoogleConfigKey},
+    azure::{AzureConfigKey, MicrosoftAzureBuilder},
+    gcp::{GcpCredential, GoogleCloudStorageBuilder, GoogleConfigKey},
     local::LocalFileSystem,
     path::Path,
 };
@@ -33,6 +35,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 const RETRIES_MAX: usize = 5;
 const RETRY_TIMEOUT: Duration = Duration::from_secs(60);
+/// What Iceberg's and Hadoop's file systems put behind the account.
+const AZURE_HOST: &str = "dfs.core.windows.net";
+/// The account of the storage emulator.
+const EMULATOR_ACCOUNT: &str = "devstoreaccount1";
 
 /// A bucket and the prefix under which the tables lie.
 #[derive(Clone)]
@@ -43,6 +49,8 @@ pub struct TableStore {
     pub root: Path,
     /// The destination, without options.
     pub url: Url,
+    /// The same place as readers name it, without a slash at the end.
+    readers_url: String,
 }
 
 impl TableStore {
@@ -51,9 +59,10 @@ impl TableStore {
         self.root.parts().chain(Path::from(table_location).parts()).collect()
     }
 
-    /// Where a table lies, for readers: `s3://bucket/prefix/shop/orders`, `file:///abs/shop/orders`.
+    /// Where a table lies, for readers: `s3://bucket/prefix/shop/orders`, `file:///abs/shop/orders`,
+    /// `abfss://container@account.dfs.core.windows.net/prefix/shop/orders`.
     pub fn table_url(&self, table_location: &str) -> String {
-        format!("{}/{}", self.url.as_str().trim_end_matches('/'), table_location.trim_matches('/'))
+        format!("{}/{}", self.readers_url, table_location.trim_matches('/'))
     }
 
     /// True when the store is on this machine's disk.
@@ -91,14 +100,19 @@ pub fn open(destination: &Destination) -> Result<TableStore, LakeError> {
     }
     let bucket = url.host_str().filter(|bucket| !bucket.is_empty());
     let bucket = bucket.ok_or_else(|| LakeError::invalid(&subject, "names no bucket"))?.to_owned();
-    let store = match url.scheme() {
-        "s3" => open_s3(&subject, &bucket, &options)?,
-        "gs" => open_gcs(&subject, &bucket, &options)?,
-        _ => open_azure(&subject, &bucket, &options)?,
+    let same = || url.as_str().trim_end_matches('/').to_owned();
+    let (store, readers_url) = match url.scheme() {
+        "s3" => (open_s3(&subject, &bucket, &options)?, same()),
+        "gs" => (open_gcs(&subject, &bucket, &options)?, same()),
+        _ => {
+            let (store, account) = open_azure(&subject, &bucket, &options)?;
+            let path = url.path().trim_end_matches('/');
+            (store, format!("abfss://{bucket}@{account}.{AZURE_HOST}{path}"))
+        }
     };
     let root = Path::from_url_path(url.path())
         .map_err(|_| LakeError::invalid(&subject, "the prefix is not a valid object path"))?;
-    Ok(TableStore { store, root, url })
+    Ok(TableStore { store, root, url, readers_url })
 }
 
 fn open_local(subject: &str, url: Url) -> Result<TableStore, LakeError> {
@@ -113,7 +127,8 @@ fn open_local(subject: &str, url: Url) -> Result<TableStore, LakeError> {
     // Atomic (exclusive link), but written back by the system in its own time: a power cut may lose the
     // last seconds. Good for a machine's own tables, no replacement for a bucket.
     let store = Arc::new(LocalFileSystem::new());
-    Ok(TableStore { store, root, url })
+    let readers_url = url.as_str().trim_end_matches('/').to_owned();
+    Ok(TableStore { store, root, url, readers_url })
 }
 
 fn open_s3(subject: &str, bucket: &str, options: &Options) -> Result<Arc<dyn ObjectStore>, LakeError> {
@@ -159,30 +174,53 @@ fn open_gcs(subject: &str, bucket: &str, options: &Options) -> Result<Arc<dyn Ob
     if let Some(allow) = options.flag("allow_http")? {
         client = client.with_allow_http(allow);
     }
-    if let Some(skip) = options.flag("skip_signature")? {
-        builder = builder.with_skip_signature(skip);
+    if options.flag("skip_signature")? == Some(true) {
+        // The flag alone is heeded by reads only: puts and deletes would look for a token all the same.
+        let nobody = GcpCredential { bearer: String::new() };
+        builder = builder
+            .with_skip_signature(true)
+            .with_credentials(Arc::new(StaticCredentialProvider::new(nobody)));
     }
     let store = builder.with_client_options(client).build();
     store.map(|store| Arc::new(store) as Arc<dyn ObjectStore>).map_err(|error| refused(subject, &error))
 }
 
-fn open_azure(subject: &str, bucket: &str, options: &Options) -> Result<Arc<dyn ObjectStore>, LakeError> {
+/// The store, and the account it belongs to.
+fn open_azure(
+    subject: &str,
+    bucket: &str,
+    options: &Options,
+) -> Result<(Arc<dyn ObjectStore>, String), LakeError> {
     let mut builder = MicrosoftAzureBuilder::from_env().with_container_name(bucket).with_retry(retry());
     let mut client = client_options();
     if let Some(account) = options.text("account") {
         builder = builder.with_account(account);
     }
+    let emulator = options.flag("use_emulator")?;
     if let Some(endpoint) = options.text("endpoint") {
+        if emulator == Some(true) {
+            let problem = "option endpoint has no effect beside use_emulator; the emulator's address is taken \
+                           from the environment, AZURITE_BLOB_STORAGE_URL";
+            return Err(LakeError::invalid(subject, problem));
+        }
         builder = builder.with_endpoint(endpoint.to_owned());
     }
-    if let Some(emulator) = options.flag("use_emulator")? {
+    if let Some(emulator) = emulator {
         builder = builder.with_use_emulator(emulator);
     }
     if let Some(allow) = options.flag("allow_http")? {
         client = client.with_allow_http(allow);
     }
-    let store = builder.with_client_options(client).build();
-    store.map(|store| Arc::new(store) as Arc<dyn ObjectStore>).map_err(|error| refused(subject, &error))
+    let builder = builder.with_client_options(client);
+    let emulated = builder.get_config_value(&AzureConfigKey::UseEmulator).as_deref() == Some("true");
+    let account = builder.get_config_value(&AzureConfigKey::AccountName);
+    let account = account.or_else(|| emulated.then(|| EMULATOR_ACCOUNT.to_owned()));
+    let account = account.ok_or_else(|| {
+        let problem = "names no storage account; set the option account, or AZURE_STORAGE_ACCOUNT_NAME";
+        LakeError::invalid(subject, problem)
+    })?;
+    let store = builder.build().map_err(|error| refused(subject, &error))?;
+    Ok((Arc::new(store), account))
 }
 
 /// A builder's refusal. Its text may quote values of the environment, so only a code is kept.

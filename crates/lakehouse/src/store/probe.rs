@@ -64,6 +64,9 @@ fn at_start(subject: &str, error: &object_store::Error) -> LakeError {
         fault.code,
         StoreFaultCode::NotFound | StoreFaultCode::PermissionDenied | StoreFaultCode::Unauthenticated
     );
+    // Any other answer of the 400s says that the request is wrong, but for the two that ask to wait.
+    let refused = refused
+        || fault.status.is_some_and(|status| (400..500).contains(&status) && ![408, 429].contains(&status));
     if refused || fault.kind() == ErrorKind::Invalid {
         return LakeError::invalid(subject, format_args!("a probe object cannot be written: {fault}"));
     }
