@@ -18,6 +18,10 @@ from siltstone import CLUSTER
 from stores import Table
 
 
+# Readers of the emulated clouds; DuckDB and Spark would look for the real ones.
+CLOUD = {name: readers.QUICK[name] for name in ("PyIceberg", "delta-rs")}
+
+
 def crash_points() -> list[str]:
     """Every place where a worker can be told to abort, as the sources name them."""
     found = set()

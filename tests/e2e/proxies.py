@@ -1,8 +1,9 @@
-"""Services that fail on demand: a registry that can be cut off, and a store without conditional puts."""
+"""Services that fail on demand: a registry cut off, a store that loses replies, one without conditional puts."""
 
 from __future__ import annotations
 
 import http.server
+import itertools
 import threading
 import time
 import urllib.parse
@@ -80,6 +81,46 @@ class RegistryProxy:
 
     def close(self) -> None:
         self.mode = "refuse"
+        self.server.close()
+
+
+class LosesReplies:
+    """Before Google's XML API: conditional puts are done, and the connection ends without an answer.
+
+    `word` is part of the names it is done to; `every` is how many of these puts one reply is lost of.
+    """
+
+    def __init__(self, target: str, word: str, every: int = 1):
+        self.lost: list[str] = []
+        seen = itertools.count(1)
+        proxy = self
+
+        class Handler(_Quiet):
+            def do(self):
+                kept = {name: value for name, value in self.headers.items() if name.lower() != "host"}
+                body = self.body()
+                got = requests.request(
+                    self.command, target + self.path, data=body, headers=kept, timeout=30, stream=True
+                )
+                content = got.raw.read()
+                path = urllib.parse.unquote(self.path)
+                conditional = self.command == "PUT" and "x-goog-if-generation-match" in self.headers
+                if conditional and got.ok and word in path and next(seen) % every == 0:
+                    proxy.lost.append(path)
+                    self.close_connection = True
+                    return self.connection.close()
+                names = ("ETag", "Last-Modified", "Content-Type", "Content-Range", "x-goog-generation")
+                headers = {name.replace("-", "_"): got.headers[name] for name in names if name in got.headers}
+                if self.command == "HEAD":
+                    headers["Content_Length"] = got.headers.get("Content-Length", "0")
+                return self.answer(got.status_code, content, **headers)
+
+            do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = do
+
+        self.server = _Server(Handler)
+        self.url = self.server.url
+
+    def close(self) -> None:
         self.server.close()
 
 

@@ -84,7 +84,7 @@ class Siltstone:
         self.store = store
         self.spec = folder / "siltstone.yaml"
         own = {name: value for name, value in os.environ.items() if name != "RUST_LOG"}
-        self.environment = {**own, "RUST_BACKTRACE": "0", **(env or {})}
+        self.environment = {**own, "RUST_BACKTRACE": "0", **store.env, **(env or {})}
         self.workers: list[Worker] = []
         self.write(tables, clusters)
 

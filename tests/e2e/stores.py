@@ -32,6 +32,7 @@ class Folder:
     def filesystem(self):
         return pyarrow.fs.LocalFileSystem()
 
+    env: dict = dataclasses.field(default_factory=dict, hash=False)
     delta_options: dict = dataclasses.field(default_factory=dict, hash=False)
     iceberg_options: dict = dataclasses.field(default_factory=dict, hash=False)
 
@@ -41,6 +42,14 @@ class Bucket:
     """An `s3://` destination on the S3 service of the tests."""
 
     prefix: str
+
+    @property
+    def env(self) -> dict:
+        """What the engine finds in its environment."""
+        return {
+            "AWS_ACCESS_KEY_ID": lab.address("S3_ACCESS_KEY"),
+            "AWS_SECRET_ACCESS_KEY": lab.address("S3_SECRET_KEY"),
+        }
 
     @property
     def bucket(self) -> str:
@@ -93,10 +102,13 @@ class GoogleBucket:
     """A `gs://` destination: the engine and delta-rs ask by the XML API, the other readers by the JSON API."""
 
     prefix: str
+    # Before the service, when a test stands something there.
+    endpoint: str | None = None
+    env: dict = dataclasses.field(default_factory=dict, hash=False)
 
     @property
     def destination(self) -> str:
-        endpoint = lab.address("GCS_XML_ENDPOINT")
+        endpoint = self.endpoint or lab.address("GCS_XML_ENDPOINT")
         return f"{self.url('')}?endpoint={endpoint}&allow_http=true&skip_signature=true".replace("/?", "?")
 
     def url(self, path: str) -> str:
@@ -150,7 +162,6 @@ class AzureContainer:
 
     @property
     def env(self) -> dict:
-        """What the engine finds in its environment."""
         if self.emulator:
             return {"AZURITE_BLOB_STORAGE_URL": lab.address("AZURE_ENDPOINT")}
         return {"AZURE_STORAGE_ACCOUNT_KEY": lab.address("AZURE_KEY")}

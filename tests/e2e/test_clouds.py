@@ -10,26 +10,17 @@ import readers
 from produce import Sent, send
 from siltstone import wait
 
-# Both read the data files by the cloud's own client library (Iceberg) or by their own (Delta). DuckDB and Spark would
-# look for the real clouds.
-READERS = {"PyIceberg": readers.ICEBERG["PyIceberg"], "delta-rs": readers.DELTA["delta-rs"]}
-
-
-def environment(store) -> dict:
-    return getattr(store, "env", {})
-
-
 def written_and_read(engine, name, store):
     topic = orders.topic_of(300, partitions=2)
     spec = orders.orders_table(name, topic, partition_by=["day(ordered_at)"], sort_by=["customer_id", "id"])
-    run = engine([spec], store=store, env=environment(store))
+    run = engine([spec], store=store)
     run.once()
     rejected = send(topic, [Sent(b"junk"), *orders.records(300, 100, 2)])[:1]
     run.once()
     lake = run.table()
     files.check_same_files(lake)
     files.check_sorted(lake, [("customer_id", False, True), ("id", False, True)])
-    chaos.check_in_the_end(lake, orders.rows(0, 400), topic, rejected, READERS)
+    chaos.check_in_the_end(lake, orders.rows(0, 400), topic, rejected, chaos.CLOUD)
     assert lake.metadata()["location"] == store.url(lake.location)
     status = run.json("status", name)[0]
     assert status["rows"] == 400 and status["lag_records"] == 0
@@ -42,13 +33,13 @@ def raced_for(engine, name, store):
     """Two workers commit to one table: each version has one winner, and no row is there twice."""
     topic = orders.topic_of(100, partitions=4)
     spec = orders.orders_table(name, topic, freshness={"max_age": "200ms"})
-    run = engine([spec], store=store, env=environment(store))
+    run = engine([spec], store=store)
     workers = [run.worker(), run.worker()]
     for first in range(100, 500, 50):
         send(topic, orders.records(first, 50, 4))
     wait(lambda: run.table().exists() and readers.count(run.table()) == 500, 90, "all rows")
     assert [worker.stop() for worker in workers] == [0, 0]
-    readers.check(run.table(), orders.rows(0, 500), READERS)
+    readers.check(run.table(), orders.rows(0, 500), chaos.CLOUD)
     files.check_same_files(run.table())
 
 
@@ -62,14 +53,9 @@ def test_two_workers_in_google(engine, name, google):
 
 def test_google_that_takes_no_xml_is_refused(engine, name, google):
     """The emulator itself refuses the puts by which objects are made conditionally: nothing is written."""
-
-    class Bare(type(google)):
-        @property
-        def destination(self):
-            return super().destination.replace(lab.address("GCS_XML_ENDPOINT"), lab.address("GCS_ENDPOINT"))
-
+    bare = dataclasses.replace(google, endpoint=lab.address("GCS_ENDPOINT"))
     topic = orders.topic_of(10)
-    run = engine([orders.orders_table(name, topic)], store=Bare(google.prefix))
+    run = engine([orders.orders_table(name, topic)], store=bare)
     ended = run.once(code=None)
     assert ended.code in (1, 2) and "a probe object cannot be written" in ended.err, ended.said
     assert not run.table().names_below("")

@@ -1,5 +1,6 @@
 """Exactly once: workers are killed, aborted between any two steps and frozen; every record is there, once."""
 
+import dataclasses
 import os
 import random
 import signal
@@ -9,17 +10,26 @@ import pytest
 
 import chaos
 import files
+import lab
 import orders
 import readers
 from produce import Sent, create_topic, send
+from proxies import LosesReplies
 from siltstone import wait
 
-# Passed only when the store leaves the outcome of a put open, which a folder never does.
-POINTS = [point for point in chaos.crash_points() if not point.endswith(".before_read_back")]
+# Passed only when the store leaves the outcome of a put open, which a folder never does: these have a store that does.
+OPEN = [point for point in chaos.crash_points() if point.endswith(".before_read_back")]
+POINTS = [point for point in chaos.crash_points() if point not in OPEN]
+# What the names of the objects hold whose replies are lost.
+WORDS = {
+    "commit.before_read_back": "/_siltstone/ledger/",
+    "iceberg.before_read_back": ".metadata.json",
+    "delta.before_read_back": "/_delta_log/",
+}
 # Passed once in a hundred commits.
 CHECKPOINTS = [point for point in POINTS if "checkpoint" in point]
 STEPS = [point for point in POINTS if point not in CHECKPOINTS]
-KILLS = 50
+KILLS, KILLS_IN_A_BUCKET = 50, 10
 SEED = int(os.environ.get("SILTSTONE_SEED", "20260101"))
 
 
@@ -29,6 +39,7 @@ def aborted(code: int) -> bool:
 
 def test_there_are_crash_points():
     assert len(POINTS) >= 10, POINTS
+    assert sorted(WORDS) == OPEN
 
 
 @pytest.mark.parametrize("point", STEPS)
@@ -64,11 +75,76 @@ def test_abort_at_a_checkpoint(engine, name, point):
     chaos.check_in_the_end(run.table(), load.expected(), topic, load.bad)
 
 
+@pytest.fixture
+def loses_replies():
+    made = []
+
+    def make(word: str, every: int = 1) -> LosesReplies:
+        made.append(LosesReplies(lab.address("GCS_XML_ENDPOINT"), word, every))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+@pytest.mark.parametrize("point", OPEN)
+def test_abort_with_an_open_outcome(engine, name, google, loses_replies, point):
+    """A put is done, its reply is lost, and the worker dies before it can look: the next one finds out."""
+    topic = create_topic(partitions=2)
+    rejected = send(topic, [Sent(b"poison %d" % n, timestamp_ms=1, partition=n % 2) for n in range(4)])
+    send(topic, orders.records(0, 60, 2))
+    table = orders.orders_table(name, topic, freshness={"max_age": "1m", "max_rows": 15})
+    proxy = loses_replies(WORDS[point])
+    run = engine([table], store=dataclasses.replace(google, endpoint=proxy.url))
+    for passes in ("1*return", "2*off->1*return"):
+        before = len(proxy.lost)
+        ended = run.once(code=None, env={"FAILPOINTS": f"{point}={passes}"})
+        assert aborted(ended.code), f"{point} was not passed:\n{ended.err[-2000:]}"
+        assert len(proxy.lost) > before
+        chaos.check_so_far(run.table())
+    # No reply comes back of any such put: each outcome has to be looked up.
+    send(topic, orders.records(60, 60, 2))
+    run.once()
+    assert all(WORDS[point] in path for path in proxy.lost)
+    chaos.check_in_the_end(run.table(), orders.rows(0, 120), topic, rejected, chaos.CLOUD)
+    files.check_same_files(run.table())
+
+
+def test_replies_are_lost_under_load(engine, name, google, loses_replies):
+    """Two workers race, and of every third conditional put, of whatever object, nobody hears."""
+    topic = create_topic(partitions=4)
+    proxy = loses_replies("", every=3)
+    store = dataclasses.replace(google, endpoint=proxy.url)
+    run = engine([orders.orders_table(name, topic, freshness={"max_age": "200ms"})], store=store)
+    load = chaos.Load(topic, 4, seed=SEED)
+    workers = [run.worker(http=False), run.worker(http=False)]
+    time.sleep(10)
+    load.stop()
+    codes = [worker.stop() for worker in workers]
+    assert codes == [0, 0], [worker.said()[-2000:] for worker in workers]
+    run.once()
+    for word in WORDS.values():
+        assert any(word in path for path in proxy.lost), f"no reply of a put to {word} was lost"
+    chaos.check_in_the_end(run.table(), load.expected(), topic, load.bad, chaos.CLOUD)
+    files.check_same_files(run.table())
+
+
 def test_killed_fifty_times_under_load(engine, name):
     """Two workers at once, killed at random moments or aborted at random steps, while records pour in."""
+    killed_under_load(engine, name, None, KILLS, readers.ALL)
+
+
+def test_killed_under_load_in_a_bucket(engine, name, bucket):
+    """The same on a store where every step takes a request, and puts are in flight when a worker dies."""
+    killed_under_load(engine, name, bucket, KILLS_IN_A_BUCKET, readers.QUICK)
+
+
+def killed_under_load(engine, name, store, kills, which):
     dice = random.Random(SEED)
     topic = create_topic(partitions=4)
-    run = engine([orders.orders_table(name, topic, freshness={"max_age": "200ms", "max_rows": 200})])
+    table = orders.orders_table(name, topic, freshness={"max_age": "200ms", "max_rows": 200})
+    run = engine([table], store=store)
     load = chaos.Load(topic, 4, seed=SEED)
 
     def begin():
@@ -78,7 +154,7 @@ def test_killed_fifty_times_under_load(engine, name):
         return run.worker(env, http=False)
 
     workers, deaths, by_points, seen = [begin(), begin()], 0, 0, chaos.Seen(0, 0)
-    while deaths < KILLS:
+    while deaths < kills:
         # Long enough, now and then, to get past the rebalance and into the commits.
         deadline = time.monotonic() + dice.choice([0.5, 2.0, 4.0, 8.0]) * dice.random()
         while time.monotonic() < deadline and all(worker.code is None for worker in workers):
@@ -91,7 +167,7 @@ def test_killed_fifty_times_under_load(engine, name):
             workers[index].kill()
             deaths += 1
             workers[index] = begin()
-        if deaths % 10 == 0:
+        if deaths % min(10, kills // 2) == 0:
             seen = chaos.check_so_far(run.table())
     load.stop()
     for worker in workers:
@@ -104,7 +180,7 @@ def test_killed_fifty_times_under_load(engine, name):
         f"seed {SEED}: {deaths} deaths, {by_points} of them at crash points; {len(load.rows)} rows, {len(load.bad)} rejected"
     )
     print(f"{seen.rows} rows were there before the end; {commits} commits are in the ledger")
-    chaos.check_in_the_end(run.table(), load.expected(), topic, load.bad, readers.ALL)
+    chaos.check_in_the_end(run.table(), load.expected(), topic, load.bad, which)
     files.check_same_files(run.table())
 
 

@@ -11,17 +11,10 @@ from siltstone import wait
 import pytest
 
 
-def keys() -> dict:
-    return {
-        "AWS_ACCESS_KEY_ID": lab.address("S3_ACCESS_KEY"),
-        "AWS_SECRET_ACCESS_KEY": lab.address("S3_SECRET_KEY"),
-    }
-
-
 def test_tables_in_a_bucket(engine, name, bucket):
     topic = orders.topic_of(300, partitions=2)
     spec = orders.orders_table(name, topic, partition_by=["day(ordered_at)"], sort_by=["customer_id", "id"])
-    run = engine([spec], store=bucket, env=keys())
+    run = engine([spec], store=bucket)
     run.once()
     send(topic, [Sent(b"junk"), *orders.records(300, 100, 2)])
     run.once()
@@ -41,7 +34,7 @@ def test_tables_in_a_bucket(engine, name, bucket):
 def test_two_workers_in_a_bucket(engine, name, bucket):
     """Conditional puts keep two writers apart."""
     topic = orders.topic_of(100, partitions=4)
-    run = engine([orders.orders_table(name, topic)], store=bucket, env=keys())
+    run = engine([orders.orders_table(name, topic)], store=bucket)
     workers = [run.worker(), run.worker()]
     for first in range(100, 500, 50):
         send(topic, orders.records(first, 50, 4))
@@ -61,7 +54,7 @@ def test_store_without_conditional_puts_is_refused(engine, name, bucket, refuses
                 return f"s3://lake/{self.prefix}?region=us-east-1&endpoint={fake.url}&allow_http=true&path_style=true"
 
         topic = orders.topic_of(10)
-        run = engine([orders.orders_table(name, topic)], store=Fake(bucket.prefix), env=keys())
+        run = engine([orders.orders_table(name, topic)], store=Fake(bucket.prefix))
         ended = run.once(code=None)
         assert ended.code in (1, 2), ended.said
         assert "conditional" in ended.err.lower(), ended.err
@@ -75,7 +68,7 @@ def test_wrong_key_fails(engine, name, bucket):
     run = engine(
         [orders.orders_table(name, topic)],
         store=bucket,
-        env={**keys(), "AWS_SECRET_ACCESS_KEY": "guess-2718"},
+        env={"AWS_SECRET_ACCESS_KEY": "guess-2718"},
     )
     ended = run.once(code=None)
     assert ended.code in (1, 2) and "guess-2718" not in ended.said

@@ -172,6 +172,7 @@ impl Bucket {
             let Err(error) = self.store.put_opts(&path, bytes.clone().into(), options).await else {
                 return Ok(PutOutcome::Committed);
             };
+            crate::crash_point!("iceberg.before_read_back");
             use object_store::Error as E;
             if matches!(error, E::NotImplemented { .. } | E::NotSupported { .. } | E::InvalidPath { .. }) {
                 return Err(LakeError::store("create", &path, &error));
