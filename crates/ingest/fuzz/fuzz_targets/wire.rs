@@ -1,18 +1,6 @@
-//! Any bytes as a framed record value: an id with the rest of the bytes, or bad framing.
-
 #![no_main]
 
-use libfuzzer_sys::fuzz_target;
-use siltstone_ingest::decoder::wire::confluent;
-use siltstone_protocol::RejectReason;
+#[path = "../bodies/wire.rs"]
+mod body;
 
-fuzz_target!(|value: &[u8]| match confluent(value) {
-    Ok((id, body)) => {
-        let framed = [&[0], &id.to_be_bytes()[..], body].concat();
-        assert_eq!(framed, value);
-    }
-    Err(reason) => {
-        assert_eq!(reason, RejectReason::BadFraming);
-        assert!(value.len() < 5 || value[0] != 0);
-    }
-});
+libfuzzer_sys::fuzz_target!(|input: &[u8]| body::run(input));
