@@ -8,6 +8,7 @@ from decimal import Decimal
 
 import files
 import readers
+import spark
 from produce import Registry, Sent, create_topic, framed, send
 from siltstone import json_table, table
 
@@ -177,7 +178,7 @@ def test_null_list_inside_a_struct(engine, name):
 
 
 def test_spark_reads_json_tables(engine, name):
-    """Without the nested UUID, of which Delta keeps bytes only."""
+    """Without the nested struct: absent ones, and UUIDs in one, have tests of their own."""
     topic = create_topic()
     columns = [column for column in COLUMNS if column["name"] != "customer"]
     send(topic, [Sent(text.encode()) for text, _ in CASES])
@@ -185,6 +186,66 @@ def test_spark_reads_json_tables(engine, name):
     run.once()
     expected = [{k: v for k, v in expected.items() if k != "customer"} for _, expected in CASES]
     readers.check(run.table(), expected, readers.ALL)
+
+
+def test_uuids_at_every_depth(engine, name):
+    """Iceberg's readers see UUIDs, Delta's their sixteen bytes: at the top, and in structs, lists and maps."""
+    columns = [
+        {"name": "id", "type": "uuid", "required": True},
+        {"name": "inner", "type": {"struct": [{"name": "u", "type": "uuid"}, {"name": "n", "type": "int"}]}},
+        {"name": "items", "type": "list<uuid>"},
+        {"name": "by_name", "type": "map<string, uuid>"},
+    ]
+    rows = []
+    for number in range(40):
+        some = [uuid.uuid5(WHO, f"{number}.{index}") for index in range(4)]
+        rows.append(
+            {
+                "id": some[0],
+                "inner": {"u": some[1] if number % 3 else None, "n": number},
+                "items": some[: number % 4],
+                "by_name": {"a": some[2], "b": some[3]},
+            }
+        )
+    topic = create_topic()
+    send(topic, [Sent(json.dumps(row, default=str).encode()) for row in rows])
+    run = engine([json_table(name, topic, columns, dlq_mode="stop")])
+    run.once()
+    readers.check(run.table(), rows, readers.ALL)
+    # Spark takes a column marked as a UUID for an error where it looks at the file's own schema.
+    url = readers.delta_url(run.table())
+    wanted = rows[7]["id"].hex
+    for place in (f"delta.`{url}`", f"parquet.`{url}/*.parquet`"):
+        found = spark.sql(f"select inner.n from {place} where id = X'{wanted}'")
+        assert found.column("n").to_pylist() == [7], place
+    vectorized = "spark.sql.parquet.enableVectorizedReader"
+    spark.sql(f"set {vectorized}=false")
+    try:
+        readers.check(run.table(), rows, readers.SPARK)
+    finally:
+        spark.sql(f"set {vectorized}=true")
+    assert marks(run.table()) == {"NONE"}
+
+
+def test_uuids_are_marked_where_delta_does_not_show_them(engine, name):
+    topic = create_topic()
+    rows = [{"id": uuid.uuid5(WHO, str(number))} for number in range(9)]
+    send(topic, [Sent(json.dumps(row, default=str).encode()) for row in rows])
+    columns = [{"name": "id", "type": "uuid"}]
+    run = engine([json_table(name, topic, columns, formats=["iceberg"])])
+    run.once()
+    readers.check(run.table(), rows, {**readers.ICEBERG, "Spark Iceberg": readers.SPARK["Spark Iceberg"]})
+    assert marks(run.table()) == {"UUID"}
+
+
+def marks(lake) -> set[str]:
+    """What the files say of their sixteen-byte columns."""
+    found = set()
+    for name in files.iceberg_files(lake):
+        schema = files.open_file(lake, name).schema
+        columns = [schema.column(index) for index in range(len(schema))]
+        found |= {str(column.logical_type.type) for column in columns if column.length == 16}
+    return found
 
 
 def test_extra_fields_can_be_rejected(engine, name):

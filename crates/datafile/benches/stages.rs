@@ -104,7 +104,7 @@ fn slices(batches: &Batches, index: &SortedIndex) -> Vec<Vec<ArrayRef>> {
 fn encode(schema: &Schema, order: &SortOrder, compression: Compression, slices: &[Vec<ArrayRef>]) -> u64 {
     let files =
         Files { target_size: 512 << 20, row_group_bytes: 128 << 20, compression, bloom_filters: Vec::new() };
-    let options = EncoderOptions::new(schema, &files, order, &slices[slices.len() / 2]).unwrap();
+    let options = EncoderOptions::new(schema, &files, order, true, &slices[slices.len() / 2]).unwrap();
     let mut encoder = Encoder::new(std::io::sink(), &options, ROWS, "{}").unwrap();
     for stripe in slices.chunks(STRIPE_SLICES) {
         let rows = stripe.iter().map(|slice| slice[0].len()).sum();

@@ -61,7 +61,13 @@ impl EncoderOptions {
     ///
     /// # Errors
     /// `UnsupportedType`, `Encode`: the schema cannot be written.
-    pub fn new(schema: &Schema, files: &Files, order: &SortOrder, sample: &[ArrayRef]) -> Result<Self> {
+    pub fn new(
+        schema: &Schema,
+        files: &Files,
+        order: &SortOrder,
+        annotate_uuids: bool,
+        sample: &[ArrayRef],
+    ) -> Result<Self> {
         let arrow = arrow_schema(schema)?;
         let mut properties = WriterProperties::builder()
             .set_writer_version(WriterVersion::PARQUET_1_0)
@@ -82,9 +88,9 @@ impl EncoderOptions {
             (footer::SORT_ORDER_ID_KEY, order.order_id.to_string()),
             (footer::ICEBERG_SCHEMA_KEY, schema_json),
         ];
-        let parquet = parquet_schema(schema)?;
+        let parquet = parquet_schema(schema, annotate_uuids)?;
         // Iceberg's vectorized Spark reader did not take dictionary pages of UUIDs for years.
-        for column in SchemaDescriptor::new(Arc::clone(&parquet)).columns() {
+        for column in SchemaDescriptor::new(parquet_schema(schema, true)?).columns() {
             if column.logical_type_ref() == Some(&LogicalType::Uuid) {
                 properties = properties.set_column_dictionary_enabled(column.path().clone(), false);
             }

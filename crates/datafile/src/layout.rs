@@ -14,6 +14,8 @@ pub struct Layout {
     pub partition_spec: PartitionSpec,
     pub sort_order: SortOrder,
     pub files: Files,
+    /// Files say of uuids that they are. Not where Delta shows them (`parquet_schema`).
+    pub annotate_uuids: bool,
     /// Key of the partition tokens in ledger entries.
     pub token_key: Arc<[u8; 32]>,
 }

@@ -1,6 +1,10 @@
 //! The Parquet schema of a table: Iceberg's type table (spec, appendix A) with field ids.
 //!
 //! Built here and not by Arrow's converter, which would write a uuid as bytes without meaning.
+//!
+//! The UUID annotation is left out where Delta shows the files too: Spark's own Parquet reader refuses it, at times
+//! (nested columns without the vectorized reader, files read by their own schema). Iceberg's readers know a uuid by
+//! the table's schema; the first files that Iceberg wrote had no annotation either.
 
 use std::sync::Arc;
 
@@ -14,8 +18,12 @@ use siltstone_protocol::{Field, PrimitiveType, Schema, Type};
 use crate::error::{DataFileError, Result};
 
 /// The Parquet message type of a table schema.
-pub(crate) fn parquet_schema(schema: &Schema) -> Result<TypePtr> {
-    let fields = schema.fields.iter().map(field).collect::<std::result::Result<Vec<_>, _>>();
+pub(crate) fn parquet_schema(schema: &Schema, annotate_uuids: bool) -> Result<TypePtr> {
+    let fields = schema
+        .fields
+        .iter()
+        .map(|one| field(one, annotate_uuids))
+        .collect::<std::result::Result<Vec<_>, _>>();
     fields
         .and_then(|fields| ParquetType::group_type_builder("table").with_fields(fields).build())
         .map(Arc::new)
@@ -24,11 +32,11 @@ pub(crate) fn parquet_schema(schema: &Schema) -> Result<TypePtr> {
 
 type Built = std::result::Result<TypePtr, ParquetError>;
 
-fn field(field: &Field) -> Built {
-    node(&field.name, field.id, field.required, &field.data_type)
+fn field(field: &Field, uuids: bool) -> Built {
+    node(&field.name, field.id, field.required, &field.data_type, uuids)
 }
 
-fn node(name: &str, id: i32, required: bool, data_type: &Type) -> Built {
+fn node(name: &str, id: i32, required: bool, data_type: &Type, uuids: bool) -> Built {
     let repetition = if required { Repetition::REQUIRED } else { Repetition::OPTIONAL };
     let group = |logical: Option<LogicalType>, fields: Vec<TypePtr>| {
         ParquetType::group_type_builder(name)
@@ -47,23 +55,24 @@ fn node(name: &str, id: i32, required: bool, data_type: &Type) -> Built {
             .map(Arc::new)
     };
     match data_type {
-        Type::Primitive(primitive) => leaf(name, id, repetition, *primitive),
+        Type::Primitive(primitive) => leaf(name, id, repetition, *primitive, uuids),
         Type::Struct(fields) => {
-            group(None, fields.iter().map(field).collect::<std::result::Result<Vec<_>, _>>()?)
+            let fields = fields.iter().map(|one| field(one, uuids));
+            group(None, fields.collect::<std::result::Result<Vec<_>, _>>()?)
         }
         Type::List { element_id, element_required, element } => {
-            let element = node("element", *element_id, *element_required, element)?;
+            let element = node("element", *element_id, *element_required, element, uuids)?;
             group(Some(LogicalType::List), vec![repeated("list", vec![element])?])
         }
         Type::Map { key_id, key, value_id, value_required, value } => {
-            let key = node("key", *key_id, true, key)?;
-            let value = node("value", *value_id, *value_required, value)?;
+            let key = node("key", *key_id, true, key, uuids)?;
+            let value = node("value", *value_id, *value_required, value, uuids)?;
             group(Some(LogicalType::Map), vec![repeated("key_value", vec![key, value])?])
         }
     }
 }
 
-fn leaf(name: &str, id: i32, repetition: Repetition, primitive: PrimitiveType) -> Built {
+fn leaf(name: &str, id: i32, repetition: Repetition, primitive: PrimitiveType, uuids: bool) -> Built {
     let micros =
         |is_adjusted_to_u_t_c| LogicalType::Timestamp { is_adjusted_to_u_t_c, unit: TimeUnit::MICROS };
     let (physical, logical, length) = match primitive {
@@ -89,7 +98,7 @@ fn leaf(name: &str, id: i32, repetition: Repetition, primitive: PrimitiveType) -
         PrimitiveType::Timestamp => (PhysicalType::INT64, Some(micros(false)), -1),
         PrimitiveType::Timestamptz => (PhysicalType::INT64, Some(micros(true)), -1),
         PrimitiveType::String => (PhysicalType::BYTE_ARRAY, Some(LogicalType::String), -1),
-        PrimitiveType::Uuid => (PhysicalType::FIXED_LEN_BYTE_ARRAY, Some(LogicalType::Uuid), 16),
+        PrimitiveType::Uuid => (PhysicalType::FIXED_LEN_BYTE_ARRAY, uuids.then_some(LogicalType::Uuid), 16),
         PrimitiveType::Fixed(length) => {
             (PhysicalType::FIXED_LEN_BYTE_ARRAY, None, i32::try_from(length).unwrap_or(i32::MAX))
         }
@@ -123,7 +132,7 @@ mod tests {
     #[test]
     fn differs_from_arrows_converter_in_uuid_only() {
         let schema = crate::layout::tests::every_type();
-        let ours = SchemaDescriptor::new(parquet_schema(&schema).unwrap());
+        let ours = SchemaDescriptor::new(parquet_schema(&schema, true).unwrap());
         let arrow = crate::arrow_schema(&schema).unwrap();
         let theirs = ArrowSchemaConverter::new().convert(&arrow).unwrap();
         assert_eq!(ours.num_columns(), theirs.num_columns());
@@ -137,6 +146,24 @@ mod tests {
                 assert_eq!(ours.self_type(), theirs.self_type());
             }
         }
+    }
+
+    #[test]
+    fn the_annotation_of_uuids_is_all_that_is_left_out() {
+        let schema = crate::layout::tests::every_type();
+        let [with, without] =
+            [true, false].map(|uuids| SchemaDescriptor::new(parquet_schema(&schema, uuids).unwrap()));
+        let mut uuids = 0;
+        for (with, without) in with.columns().iter().zip(without.columns()) {
+            assert_eq!(with.path(), without.path());
+            if with.logical_type_ref() == Some(&LogicalType::Uuid) {
+                uuids += 1;
+                assert_eq!((without.logical_type_ref(), without.type_length()), (None, 16));
+            } else {
+                assert_eq!(with.self_type(), without.self_type());
+            }
+        }
+        assert!(uuids > 0);
     }
 
     #[test]

@@ -70,6 +70,7 @@ async fn peak(partitions: i64) -> (usize, usize) {
             compression: Compression::Zstd { level: 1 },
             bloom_filters: vec!["text".into()],
         },
+        annotate_uuids: true,
         token_key: Arc::new([1; 32]),
     };
     let directory = tempfile::tempdir().unwrap();

@@ -182,6 +182,7 @@ impl Table {
             partition_spec: state.partition_spec.clone(),
             sort_order: state.sort_order.clone(),
             files: self.files.clone(),
+            annotate_uuids: !state.formats.contains(&Format::Delta),
             token_key: self.token_key.clone(),
         }
     }

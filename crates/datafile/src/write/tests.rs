@@ -52,6 +52,7 @@ fn layout(schema: Schema, by: &[(i32, Transform)], keys: &[i32]) -> Layout {
         partition_spec: PartitionSpec { spec_id: 2, fields: by.iter().zip(1000..).map(partition).collect() },
         sort_order: SortOrder { order_id: 4, fields: keys.iter().map(key).collect() },
         files: files(),
+        annotate_uuids: true,
         token_key: Arc::new([7; 32]),
     }
 }
@@ -276,12 +277,17 @@ async fn uuids_have_no_dictionary() {
         vec![Field::optional(1, "u", P::Uuid.into()), Field::optional(2, "n", P::Long.into())],
     );
     let layout = layout(schema, &[], &[]);
-    let (store, at) = memory();
-    let batch = testing::batch(&layout.schema, 100, &mut testing::rng(1));
-    let written = write_sorted(vec![batch], &layout, &store, &at).await.unwrap();
-    let (metadata, _) = metadata(&store, &at, &written[0]).await;
-    let dictionary = |column: usize| metadata.row_group(0).column(column).dictionary_page_offset().is_some();
-    assert_eq!([dictionary(0), dictionary(1)], [false, true]);
+    for annotate_uuids in [true, false] {
+        let layout = Layout { annotate_uuids, ..layout.clone() };
+        let (store, at) = memory();
+        let batch = testing::batch(&layout.schema, 100, &mut testing::rng(1));
+        let written = write_sorted(vec![batch], &layout, &store, &at).await.unwrap();
+        let (metadata, _) = metadata(&store, &at, &written[0]).await;
+        let column = |column: usize| metadata.row_group(0).column(column);
+        let dictionary = |number: usize| column(number).dictionary_page_offset().is_some();
+        assert_eq!([dictionary(0), dictionary(1)], [false, true]);
+        assert_eq!(column(0).column_descr().logical_type_ref().is_some(), annotate_uuids);
+    }
 }
 
 #[tokio::test]

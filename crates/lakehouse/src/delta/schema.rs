@@ -5,7 +5,7 @@
 //! | int, long, float, double, boolean, date, string, binary, decimal | the same | int is `integer` |
 //! | timestamptz | timestamp | |
 //! | timestamp | timestamp_ntz | the table then needs reader 3, writer 7 |
-//! | uuid, fixed | binary | Delta has neither; Spark 4.0 refuses to read a column that Parquet marks as uuid |
+//! | uuid, fixed | binary | Delta has neither; files that Delta shows do not mark uuids, which Spark may refuse |
 //! | time | refused | Delta has no time of day; over a file with one, as `long`, its readers disagree |
 //! | struct, list, map | struct, array, map | |
 //!

@@ -139,6 +139,7 @@ async fn the_log_is_the_same_from_memory_and_from_footers() {
         partition_spec: spec(),
         sort_order: SortOrder::default(),
         files,
+        annotate_uuids: false,
         token_key: ledger.token_key().await.unwrap(),
     };
     let details = DetailsCache::default();

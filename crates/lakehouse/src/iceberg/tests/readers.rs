@@ -89,6 +89,7 @@ async fn a_real_table_on_disk() {
             compression: Compression::Zstd { level: 1 },
             bloom_filters: Vec::new(),
         },
+        annotate_uuids: true,
         token_key: Arc::new([7; 32]),
     };
     let details = DetailsCache::default();
