@@ -6,7 +6,7 @@
 //! `SILTSTONE_FUZZ_SECONDS` (2 by default) is how long each runs, `SILTSTONE_FUZZ_SEED` where the dice start. A failing
 //! input is printed as hexadecimal digits, to be put among the seeds once it is mended.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
 // A global allocator cannot be written otherwise.
 #![allow(unsafe_code)]
 
