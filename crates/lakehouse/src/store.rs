@@ -54,6 +54,12 @@ pub struct TableStore {
 }
 
 impl TableStore {
+    /// A store whose readers name the place as the destination does.
+    pub fn new(store: Arc<dyn ObjectStore>, root: Path, url: Url) -> Self {
+        let readers_url = url.as_str().trim_end_matches('/').to_owned();
+        Self { store, root, url, readers_url }
+    }
+
     /// Where a table lies, in the store. `table_location` is `TableSpec::location()`.
     pub fn table_location(&self, table_location: &str) -> Path {
         self.root.parts().chain(Path::from(table_location).parts()).collect()
@@ -126,9 +132,7 @@ fn open_local(subject: &str, url: Url) -> Result<TableStore, LakeError> {
         .map_err(|_| LakeError::invalid(subject, "the directory is not a valid object path"))?;
     // Atomic (exclusive link), but written back by the system in its own time: a power cut may lose the
     // last seconds. Good for a machine's own tables, no replacement for a bucket.
-    let store = Arc::new(LocalFileSystem::new());
-    let readers_url = url.as_str().trim_end_matches('/').to_owned();
-    Ok(TableStore { store, root, url, readers_url })
+    Ok(TableStore::new(Arc::new(LocalFileSystem::new()), root, url))
 }
 
 fn open_s3(subject: &str, bucket: &str, options: &Options) -> Result<Arc<dyn ObjectStore>, LakeError> {

@@ -23,8 +23,10 @@ pub mod progress;
 pub mod projector;
 pub mod readiness;
 pub mod run;
+mod summary;
 pub mod table;
 mod unshown;
 
 pub use error::WorkerError;
-pub use run::{RunOptions, RunSummary, run};
+pub use run::{RunOptions, run};
+pub use summary::{RunSummary, TableSummary};

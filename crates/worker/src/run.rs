@@ -33,6 +33,7 @@ use crate::{
     metrics::{Metrics, TableLabel},
     progress::Progress,
     projector::{self, Shown},
+    summary::{RunSummary, TableSummary},
     table::Table,
 };
 pub use crate::{identity::Identity, readiness::Readiness};
@@ -61,23 +62,6 @@ pub struct RunOptions {
     pub http: Option<SocketAddr>,
     /// Only these tables of the spec; empty: all.
     pub tables: Vec<String>,
-}
-
-/// What a finished run did.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct RunSummary {
-    pub tables: Vec<TableSummary>,
-}
-
-/// One table's part of a [`RunSummary`].
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct TableSummary {
-    pub table: String,
-    /// Ledger version at the end; `None`: the table does not exist yet (no record, no schema).
-    pub version: Option<u64>,
-    pub rows_committed: u64,
-    pub records_consumed: u64,
-    pub records_rejected: u64,
 }
 
 /// What all tables of a worker share.
@@ -342,7 +326,8 @@ pub async fn run(
             Ok(()) => {}
             Err(error) => errors.push(error),
         }
-        summaries.push(summary(&runtime).await);
+        let name = &runtime.spec.name;
+        summaries.push(TableSummary::of(name, &runtime.shared.metrics, runtime.table().as_deref()).await);
         runtime.end_projections().await;
     }
     // Receivers may all be gone; then there is nobody left to tell.
@@ -492,29 +477,6 @@ async fn open(runtime: &TableRuntime, registry: Option<&dyn SchemaRegistry>) -> 
         tracing::info!(table = %table.name, location = %table.location, "table created");
     }
     Ok(())
-}
-
-async fn summary(runtime: &TableRuntime) -> TableSummary {
-    let metrics = &runtime.shared.metrics;
-    let label = TableLabel { table: runtime.spec.name.clone() };
-    let rejected = siltstone_protocol::RejectReason::ALL
-        .iter()
-        .filter_map(|reason| {
-            let label = crate::metrics::ReasonLabel { table: label.table.clone(), reason: reason.as_str() };
-            metrics.records_rejected.get(&label).map(|counter| counter.get())
-        })
-        .sum();
-    let version = match runtime.table() {
-        Some(table) => Some(table.state.lock().await.version),
-        None => None,
-    };
-    TableSummary {
-        version,
-        rows_committed: metrics.rows_committed.get_or_create(&label).get(),
-        records_consumed: metrics.records_consumed.get_or_create(&label).get(),
-        records_rejected: rejected,
-        table: label.table,
-    }
 }
 
 /// Fetched and undelivered records are memory too: an eighth of the budget, shared by the tables.

@@ -69,12 +69,11 @@ fn mistakes_are_named(#[case] url: &str, #[case] options: &[(&str, &str)], #[cas
 
 #[tokio::test]
 async fn a_store_that_refuses_the_second_creation_passes_the_probe() {
-    let store = TableStore {
-        store: Arc::new(InMemory::new()),
-        root: Path::from("tables"),
-        url: Url::parse("s3://lake/tables").unwrap(),
-        readers_url: "s3://lake/tables".to_owned(),
-    };
+    let store = TableStore::new(
+        Arc::new(InMemory::new()),
+        Path::from("tables"),
+        Url::parse("s3://lake/tables").unwrap(),
+    );
     store.probe_conditional_put().await.unwrap();
     let left = futures::TryStreamExt::try_collect::<Vec<_>>(store.store.list(None)).await.unwrap();
     assert!(left.is_empty(), "the probe deletes its object");
@@ -85,12 +84,8 @@ async fn a_store_that_ignores_conditions_is_refused() {
     use crate::faults::{Fault, FaultStore};
     let faulty = FaultStore::new(Arc::new(InMemory::new()));
     faulty.always(Fault::IgnoreConditions);
-    let store = TableStore {
-        store: Arc::new(faulty),
-        root: Path::from("tables"),
-        url: Url::parse("s3://lake/tables").unwrap(),
-        readers_url: "s3://lake/tables".to_owned(),
-    };
+    let store =
+        TableStore::new(Arc::new(faulty), Path::from("tables"), Url::parse("s3://lake/tables").unwrap());
     let error = store.probe_conditional_put().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid);
     assert!(error.to_string().contains("ignores conditional puts"), "{error}");

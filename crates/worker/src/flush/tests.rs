@@ -20,7 +20,7 @@ fn flusher(store: &Arc<InMemory>) -> Flusher {
     let url = url::Url::parse("memory:///lake").unwrap();
     Flusher {
         spec: spec.tables[0].clone(),
-        lake: TableStore { store: store.clone(), root: Path::from("lake"), url },
+        lake: TableStore::new(store.clone(), Path::from("lake"), url),
         table: None,
         dead_letters: None,
         metrics: Arc::default(),
