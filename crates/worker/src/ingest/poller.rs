@@ -172,11 +172,14 @@ impl Poller {
             None => POLL_TIMEOUT,
         };
         let room = self.room();
+        // A buffer of `max_rows` is full at that row, not up to a poll later.
+        let rows = self.parts.spec.freshness.max_rows.saturating_sub(self.parts.intake.rows()).max(1);
+        let records = usize::try_from(rows).unwrap_or(usize::MAX).min(POLL_RECORDS_MAX);
         let PollerParts { source, intake, identity, spec, .. } = &mut self.parts;
         intake.hold_at_most(room);
         intake.tick(Instant::now(), identity.now_ms());
         let events = source
-            .poll(timeout, POLL_RECORDS_MAX, &mut |record| intake.take(record))
+            .poll(timeout, records, &mut |record| intake.take(record))
             .for_table(&spec.name)?;
         self.events.extend(events);
         let (records, bytes) = self.parts.intake.take_counts();
