@@ -178,9 +178,8 @@ impl Poller {
         let PollerParts { source, intake, identity, spec, .. } = &mut self.parts;
         intake.hold_at_most(room);
         intake.tick(Instant::now(), identity.now_ms());
-        let events = source
-            .poll(timeout, records, &mut |record| intake.take(record))
-            .for_table(&spec.name)?;
+        let events =
+            source.poll(timeout, records, &mut |record| intake.take(record)).for_table(&spec.name)?;
         self.events.extend(events);
         let (records, bytes) = self.parts.intake.take_counts();
         if records > 0 {
