@@ -1,110 +1,334 @@
-//! The plan: groups of small files of one partition, each to become one file.
+//! The plan: which files of each partition are merged, and why. Pure; no file is in two plans.
 //!
-//! 1. Live files are grouped by partition (spec id and token), schema and sort order.
-//! 2. In each group files below half the target size are candidates, smallest first.
-//! 3. A plan takes candidates until their sum reaches the target; fewer than `min_inputs` make none.
+//! Files are grouped by partition (spec and token). In each group, in this order:
 //!
-//! A fixed point: what a plan makes is at least as large as the sum of its inputs' rows allow, and a
-//! group left with fewer than `min_inputs` small files is not planned again.
+//! 1. **Overlap.** Files are divided into sorted runs (`runs`). A quiet partition with more than
+//!    `max_overlap` runs has its smallest ones merged into one.
+//! 2. **Small files.** A busy partition collects `fan_in` units of about one size (a small file, or a run of
+//!    larger files that others overlap) and merges them into one run: tiers, in which each rewrite of a row
+//!    makes its run many times larger, so that rewrites are few. A quiet partition merges what small
+//!    files it has left.
+//! 3. **Deleted rows.** A file with many of them is rewritten, even alone.
+//!
+//! A fixed point: a merge leaves one run, of which at most one file is small. It is chosen again only with
+//! others of its size, or when the depth demands it. A quiet partition comes to rest with one small file
+//! (or few, each larger than all before it together) and `max_overlap` runs.
+//!
+//! Bounded: no plan takes more than `max_inputs` files and `max_bytes`. A merge that is larger is done piece
+//! by piece in key order.
 
-use std::collections::BTreeMap;
+use std::collections::{HashMap, HashSet};
 
 use siltstone_protocol::FileEntry;
+use siltstone_spec::Clustering;
 
-/// When files are compacted.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Policy {
-    /// Files are made near this size, bytes.
-    pub target_bytes: u64,
-    /// Fewer inputs than this are not worth a rewrite. At least 2.
-    pub min_inputs: usize,
-    /// No plan takes more inputs than this.
-    pub max_inputs: usize,
+use crate::{
+    CompactionPolicy, TableState,
+    runs::{Ranged, overlapping, runs},
+};
+
+/// A partition that is quiet this many times longer than `quiet_after` is merged whatever that costs.
+const LONG_QUIET: u128 = 24;
+/// Sizes within this factor (as a power of two) are one tier.
+const TIER_BITS: u32 = 2;
+
+/// Why files were chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Trigger {
+    /// A tier is full.
+    SmallFiles,
+    /// Too many runs over one key.
+    Overlap,
+    /// Small files of a partition that went quiet.
+    Quiet,
+    DeletedRows,
 }
 
-/// Input files that become one output.
+impl Trigger {
+    /// The trigger's stable name, for logs and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::SmallFiles => "small_files",
+            Self::Overlap => "overlap",
+            Self::Quiet => "quiet",
+            Self::DeletedRows => "deleted_rows",
+        }
+    }
+}
+
+/// Files of one partition that are merged into one sorted run.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Plan {
+pub struct CompactionPlan {
+    pub trigger: Trigger,
     pub inputs: Vec<FileEntry>,
 }
 
-/// The plans for these live files. Pure; no file is in two plans.
-pub fn plan<'a>(live: impl IntoIterator<Item = &'a FileEntry>, policy: &Policy) -> Vec<Plan> {
-    let mut groups: BTreeMap<_, Vec<&FileEntry>> = BTreeMap::new();
-    for file in live {
-        if file.bytes < policy.target_bytes / 2 {
-            let group = (file.spec_id, &file.partition_token, file.schema_id, file.sort_order_id);
-            groups.entry(group).or_default().push(file);
-        }
+impl CompactionPlan {
+    pub fn bytes(&self) -> u64 {
+        self.inputs.iter().map(|file| file.bytes).sum()
     }
-    let mut plans = Vec::new();
-    for (_, mut files) in groups {
-        files.sort_by_key(|file| (file.bytes, &file.path));
-        let mut inputs: Vec<FileEntry> = Vec::new();
-        let mut bytes = 0;
-        for file in files {
-            inputs.push(file.clone());
-            bytes += file.bytes;
-            if bytes >= policy.target_bytes || inputs.len() >= policy.max_inputs {
-                push(&mut plans, &mut inputs, policy);
-                bytes = 0;
-            }
-        }
-        push(&mut plans, &mut inputs, policy);
+
+    pub fn rows(&self) -> u64 {
+        self.inputs.iter().map(|file| file.rows).sum()
     }
-    plans
 }
 
-fn push(plans: &mut Vec<Plan>, inputs: &mut Vec<FileEntry>, policy: &Policy) {
-    let inputs = std::mem::take(inputs);
-    if inputs.len() >= policy.min_inputs.max(2) {
-        plans.push(Plan { inputs });
+/// What waits to be compacted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Backlog {
+    /// Plans, files and bytes, without regard to `max_plans`.
+    pub plans: usize,
+    pub files: usize,
+    pub bytes: u64,
+    /// The most sorted runs over one partition.
+    pub depth: usize,
+}
+
+/// A plan by places in the state's list.
+struct Draft {
+    trigger: Trigger,
+    files: Vec<usize>,
+}
+
+/// The plans for these files at this time, those first that remove the most files.
+pub fn plan(state: &TableState<'_>, policy: &CompactionPolicy, now_ms: i64) -> Vec<CompactionPlan> {
+    let (mut drafts, _) = drafts(state, policy, now_ms);
+    drafts.sort_by(|a, b| b.files.len().cmp(&a.files.len()).then_with(|| path(state, a).cmp(path(state, b))));
+    drafts.truncate(policy.max_plans);
+    let entry = |file: &usize| state.files[*file].entry.clone();
+    let plan = |draft: Draft| CompactionPlan {
+        trigger: draft.trigger,
+        inputs: draft.files.iter().map(entry).collect(),
+    };
+    drafts.into_iter().map(plan).collect()
+}
+
+/// What [`plan`] would choose without a bound on plans.
+pub fn backlog(state: &TableState<'_>, policy: &CompactionPolicy, now_ms: i64) -> Backlog {
+    let (drafts, depth) = drafts(state, policy, now_ms);
+    let files = || drafts.iter().flat_map(|draft| &draft.files);
+    Backlog {
+        plans: drafts.len(),
+        files: files().count(),
+        bytes: files().map(|file| state.files[*file].entry.bytes).sum(),
+        depth,
     }
+}
+
+fn path<'a>(state: &TableState<'a>, draft: &Draft) -> &'a str {
+    draft.files.first().map_or("", |file| state.files[*file].entry.path.as_str())
+}
+
+fn drafts(state: &TableState<'_>, policy: &CompactionPolicy, now_ms: i64) -> (Vec<Draft>, usize) {
+    let mut group_of: HashMap<(i32, Option<&str>), usize> = HashMap::new();
+    let mut groups: Vec<Vec<usize>> = Vec::new();
+    for (file, facts) in state.files.iter().enumerate() {
+        let key = (facts.entry.spec_id, facts.entry.partition_token.as_deref());
+        let group = *group_of.entry(key).or_insert_with(|| {
+            groups.push(Vec::new());
+            groups.len() - 1
+        });
+        groups[group].push(file);
+    }
+    drop(group_of);
+    let mut drafts = Vec::new();
+    let mut depth = 0;
+    for files in groups {
+        let mut group = Group::new(state, policy, now_ms, files);
+        depth = depth.max(group.runs.len());
+        group.plan();
+        drafts.append(&mut group.drafts);
+    }
+    (drafts, depth)
+}
+
+/// The files of one partition while they are planned.
+struct Group<'a> {
+    state: &'a TableState<'a>,
+    policy: &'a CompactionPolicy,
+    /// Places in the state's list, in path order: as they were made.
+    files: Vec<usize>,
+    /// Runs of the files whose range in the table's order is known. Empty when nothing is sorted.
+    runs: Vec<Vec<Ranged<'a>>>,
+    /// How long the newest file is there, milliseconds.
+    quiet_ms: u128,
+    taken: HashSet<usize>,
+    drafts: Vec<Draft>,
+}
+
+impl<'a> Group<'a> {
+    fn new(
+        state: &'a TableState<'a>,
+        policy: &'a CompactionPolicy,
+        now_ms: i64,
+        mut files: Vec<usize>,
+    ) -> Self {
+        files.sort_unstable_by_key(|file| &state.files[*file].entry.path);
+        let newest = files.iter().map(|file| state.files[*file].made_ms).max().unwrap_or(now_ms);
+        let quiet_ms = u128::try_from(now_ms.saturating_sub(newest)).unwrap_or(0);
+        let ranged = files.iter().filter_map(|file| ranged(state, policy, *file));
+        let runs = runs(ranged.collect());
+        Self { state, policy, files, runs, quiet_ms, taken: HashSet::new(), drafts: Vec::new() }
+    }
+
+    fn plan(&mut self) {
+        if self.files.len() > 1 {
+            if self.quiet_ms >= self.policy.quiet_after.as_millis() {
+                self.merge_overlap();
+                self.merge_leftovers();
+            } else {
+                self.merge_tiers();
+            }
+        }
+        self.rewrite_deleted();
+    }
+
+    /// Rule 1: the smallest runs become one, so that `max_overlap` are left.
+    fn merge_overlap(&mut self) {
+        let keep = self.policy.max_overlap.max(1);
+        if self.runs.len() <= keep {
+            return;
+        }
+        let mut runs = self.runs.clone();
+        runs.sort_by_key(|run| run.iter().map(|file| self.bytes(file.file)).sum::<u64>());
+        let merged = runs.len() - keep + 1;
+        self.merge_runs(runs.into_iter().take(merged).flatten().collect());
+    }
+
+    /// Rule 2, busy: units of about one size, `fan_in` of them.
+    fn merge_tiers(&mut self) {
+        let mut units: Vec<(u32, u64, Vec<usize>)> = Vec::new();
+        let tier = |bytes: u64| (u64::BITS - bytes.leading_zeros()) / TIER_BITS;
+        for file in self.small() {
+            units.push((tier(self.bytes(file)), self.bytes(file), vec![file]));
+        }
+        for run in &self.runs {
+            let large: Vec<usize> =
+                run.iter().map(|file| file.file).filter(|file| !self.is_small(*file)).collect();
+            let bytes = large.iter().map(|file| self.bytes(*file)).sum();
+            if bytes > 0 {
+                units.push((tier(bytes), bytes, large));
+            }
+        }
+        // Stable: within a tier in the order in which they were made, which often is that of the keys.
+        units.sort_by_key(|unit| unit.0);
+        let fan_in = self.policy.fan_in();
+        let mut start = 0;
+        while let Some(window) = units.get(start..start + fan_in) {
+            let sum: u64 = window.iter().map(|unit| unit.1).sum();
+            let largest = window.iter().map(|unit| unit.1).max().unwrap_or(0);
+            let enough = largest.saturating_mul(fan_in as u64 / 4).min(self.policy.max_bytes / 2);
+            if sum < enough {
+                start += 1;
+                continue;
+            }
+            start += fan_in;
+            let files: Vec<usize> = window.iter().flat_map(|unit| unit.2.iter().copied()).collect();
+            if files.iter().any(|file| !self.is_small(*file)) {
+                let ranged = files.iter().filter_map(|file| ranged(self.state, self.policy, *file));
+                self.merge_runs(ranged.collect());
+            } else {
+                self.push_bounded(Trigger::SmallFiles, files);
+            }
+        }
+    }
+
+    /// Rule 2, quiet: the small files that are left, unless the largest would be rewritten for little.
+    fn merge_leftovers(&mut self) {
+        let mut small: Vec<usize> = self.small().collect();
+        if self.quiet_ms < self.policy.quiet_after.as_millis().saturating_mul(LONG_QUIET) {
+            small.sort_by_key(|file| self.bytes(*file));
+            while let Some(largest) = small.last() {
+                let sum: u64 = small.iter().map(|file| self.bytes(*file)).sum();
+                if sum / 2 >= self.bytes(*largest) {
+                    break;
+                }
+                small.pop();
+            }
+        }
+        if small.len() > 1 {
+            let first = |file: &usize| self.state.files[*file].key_range.map(|range| range.first());
+            small.sort_by(|a, b| first(a).cmp(&first(b)).then(a.cmp(b)));
+            self.push_bounded(Trigger::Quiet, small);
+        }
+    }
+
+    /// Rule 3.
+    fn rewrite_deleted(&mut self) {
+        for file in self.files.clone() {
+            let facts = &self.state.files[file];
+            let share = facts.deleted_rows as f64 / facts.entry.rows.max(1) as f64;
+            if facts.deleted_rows > 0 && share >= self.policy.max_deleted_share && !self.is_taken(file) {
+                self.push(Trigger::DeletedRows, vec![file]);
+            }
+        }
+    }
+
+    /// Merges the files of some runs where they overlap, piece by piece when a piece is too large.
+    fn merge_runs(&mut self, files: Vec<Ranged<'a>>) {
+        for group in overlapping(files) {
+            let mut bytes = 0_u64;
+            let fits = |file: &&Ranged<'_>| {
+                bytes = bytes.saturating_add(self.bytes(file.file));
+                bytes <= self.policy.max_bytes
+            };
+            let within: Vec<usize> =
+                group.iter().take(self.policy.max_inputs).take_while(fits).map(|file| file.file).collect();
+            if within.len() > 1 {
+                self.push(Trigger::Overlap, within);
+            }
+        }
+    }
+
+    /// Plans of at most `max_inputs` files and `max_bytes`, in this order of files; none of one file.
+    fn push_bounded(&mut self, trigger: Trigger, files: Vec<usize>) {
+        let (mut inputs, mut bytes) = (Vec::new(), 0_u64);
+        for file in files {
+            let own = self.bytes(file);
+            if inputs.len() == self.policy.max_inputs || bytes.saturating_add(own) > self.policy.max_bytes {
+                self.push(trigger, std::mem::take(&mut inputs));
+                bytes = 0;
+            }
+            inputs.push(file);
+            bytes += own;
+        }
+        self.push(trigger, inputs);
+    }
+
+    fn push(&mut self, trigger: Trigger, files: Vec<usize>) {
+        if files.len() > 1 || (trigger == Trigger::DeletedRows && !files.is_empty()) {
+            self.taken.extend(&files);
+            self.drafts.push(Draft { trigger, files });
+        }
+    }
+
+    fn small(&self) -> impl Iterator<Item = usize> {
+        self.files.iter().copied().filter(|file| self.is_small(*file) && !self.is_taken(*file))
+    }
+
+    fn is_small(&self, file: usize) -> bool {
+        self.policy.is_small(self.bytes(file))
+    }
+
+    fn is_taken(&self, file: usize) -> bool {
+        self.taken.contains(&file)
+    }
+
+    fn bytes(&self, file: usize) -> u64 {
+        self.state.files[file].entry.bytes
+    }
+}
+
+/// The file's range in the table's present order, when rows are sorted by it and it is known.
+fn ranged<'a>(state: &TableState<'a>, policy: &CompactionPolicy, file: usize) -> Option<Ranged<'a>> {
+    let facts = &state.files[file];
+    let order_id = state.sort_order_id;
+    let sorted = policy.cluster == Clustering::Sort && order_id != 0 && facts.entry.sort_order_id == order_id;
+    let range = facts.key_range.filter(|range| sorted && range.order_id() == order_id)?;
+    Some(Ranged { file, first: range.first(), last: range.last() })
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::panic)]
-    use super::*;
-
-    fn file(n: u64, bytes: u64, token: &str) -> FileEntry {
-        FileEntry {
-            path: format!("data/{n:04}.parquet"),
-            bytes,
-            rows: bytes,
-            schema_id: 0,
-            spec_id: 0,
-            sort_order_id: 1,
-            partition_token: Some(token.to_owned()),
-        }
-    }
-
-    #[test]
-    fn plans_are_disjoint_stay_inside_a_partition_and_converge() {
-        let policy = Policy { target_bytes: 100, min_inputs: 3, max_inputs: 8 };
-        let mut live: Vec<_> =
-            (0..50).map(|n| file(n, 5 + n % 30, if n % 2 == 0 { "a" } else { "b" })).collect();
-        for round in 0..10 {
-            let plans = plan(&live, &policy);
-            if plans.is_empty() {
-                assert!(round > 0);
-                return;
-            }
-            let rows: u64 = live.iter().map(|file| file.rows).sum();
-            for (n, plan) in plans.iter().enumerate() {
-                let token = &plan.inputs[0].partition_token;
-                assert!(plan.inputs.iter().all(|file| &file.partition_token == token));
-                let taken = live.len();
-                live.retain(|file| !plan.inputs.contains(file));
-                assert_eq!(taken - live.len(), plan.inputs.len(), "an input is in two plans");
-                let mut made = file(1_000 * (round + 1) + n as u64, 0, "");
-                made.partition_token.clone_from(token);
-                made.bytes = plan.inputs.iter().map(|file| file.bytes).sum();
-                made.rows = made.bytes;
-                live.push(made);
-            }
-            assert_eq!(rows, live.iter().map(|file| file.rows).sum::<u64>());
-        }
-        panic!("plans do not converge");
-    }
-}
+#[allow(clippy::unwrap_used)]
+mod tests;

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use iceberg::spec::{Datum, Literal};
 
+use crate::sort_key::KeyRange;
+
 /// Everything here can be read again from the Parquet footer.
 ///
 /// It holds values of rows (bounds, partition values): they belong into the manifests and logs in the
@@ -21,6 +23,8 @@ pub struct FileDetails {
     pub columns: BTreeMap<i32, ColumnStats>,
     /// Offset of each row group.
     pub split_offsets: Vec<i64>,
+    /// Least and greatest sort key; `None` for files that are not sorted or do not say.
+    pub key_range: Option<KeyRange>,
 }
 
 impl std::fmt::Debug for FileDetails {

@@ -34,6 +34,7 @@ use crate::{
     error::{DataFileError, Result},
     footer,
     parquet_schema::parquet_schema,
+    sort_key::KeyRange,
 };
 
 /// Rows of a row group at most, whatever their size.
@@ -178,6 +179,7 @@ pub struct Encoder<W: Write + Send> {
     group_rows: usize,
     rows: u64,
     nans: BTreeMap<i32, u64>,
+    key_range: Option<KeyRange>,
 }
 
 impl<W: Write + Send> std::fmt::Debug for Encoder<W> {
@@ -205,6 +207,7 @@ impl<W: Write + Send> Encoder<W> {
             group_rows: 0,
             rows: 0,
             nans: nans::zeros(&options.arrow),
+            key_range: None,
         })
     }
 
@@ -275,6 +278,11 @@ impl<W: Write + Send> Encoder<W> {
         self.group.iter().flatten().map(bytes).sum()
     }
 
+    /// The keys between which all rows lie, for the footer.
+    pub fn set_key_range(&mut self, range: Option<KeyRange>) {
+        self.key_range = range;
+    }
+
     fn close_group(&mut self) -> Result<()> {
         let failed = |_| DataFileError::encode("a row group");
         let Some(writers) = self.group.take() else { return Ok(()) };
@@ -291,13 +299,25 @@ impl<W: Write + Send> Encoder<W> {
     ///
     /// # Errors
     /// `Encode`.
-    pub fn finish(mut self) -> Result<(ParquetMetaData, u64)> {
+    pub fn finish(self) -> Result<(ParquetMetaData, u64)> {
+        self.finish_with(|_| Ok(()))
+    }
+
+    /// As [`Self::finish`], and hands the sink, which then has every byte, to `close`.
+    pub(crate) fn finish_with(
+        mut self,
+        close: impl FnOnce(&mut W) -> Result<()>,
+    ) -> Result<(ParquetMetaData, u64)> {
         self.close_group()?;
         let failed = |_| DataFileError::encode("the footer");
         let nans = serde_json::to_string(&self.nans).map_err(|_| DataFileError::encode("the footer"))?;
         self.file.append_key_value_metadata(pair(footer::NAN_COUNTS_KEY, nans));
+        if let Some(range) = &self.key_range {
+            self.file.append_key_value_metadata(pair(footer::KEY_RANGE_KEY, range.to_json()?));
+        }
         let metadata = self.file.finish().map_err(failed)?;
         let bytes = self.file.bytes_written() as u64;
+        close(self.file.inner_mut())?;
         Ok((metadata, bytes))
     }
 }

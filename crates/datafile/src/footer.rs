@@ -6,6 +6,7 @@
 //! | --- | --- |
 //! | `siltstone.partition` | spec id and partition values (single-value serialization, hex), JSON |
 //! | `siltstone.nan_counts` | NaN by field id of float columns outside lists and maps, JSON |
+//! | `siltstone.key_range` | sort order id, least and greatest sort key (`sort_key`, hex), JSON |
 //! | `siltstone.schema_id`, `siltstone.sort_order_id` | numbers |
 //! | `iceberg.schema` | the table schema, JSON |
 
@@ -26,10 +27,12 @@ use crate::{
     details::{ColumnStats, FileDetails},
     error::{DataFileError, Result},
     partition::{PartitionValues, partition_types},
+    sort_key::KeyRange,
 };
 
 pub(crate) const PARTITION_KEY: &str = "siltstone.partition";
 pub(crate) const NAN_COUNTS_KEY: &str = "siltstone.nan_counts";
+pub(crate) const KEY_RANGE_KEY: &str = "siltstone.key_range";
 pub(crate) const SCHEMA_ID_KEY: &str = "siltstone.schema_id";
 pub(crate) const SORT_ORDER_ID_KEY: &str = "siltstone.sort_order_id";
 pub(crate) const ICEBERG_SCHEMA_KEY: &str = "iceberg.schema";
@@ -131,6 +134,7 @@ pub(crate) fn details(
         partition,
         columns: columns(metadata, schema, &nans),
         split_offsets: split_offsets(metadata),
+        key_range: text(KEY_RANGE_KEY).and_then(KeyRange::from_json),
     })
 }
 

@@ -24,7 +24,10 @@ mod layout;
 mod parquet_schema;
 mod partition;
 mod read;
+mod rewrite;
+mod roll;
 mod sort;
+mod sort_key;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod testing;
@@ -40,6 +43,8 @@ pub use footer::read_details;
 pub use layout::{Layout, WrittenFile};
 pub use partition::iceberg_type;
 pub use read::{BatchStream, read_batches};
+pub use rewrite::{DeletedRows, RewriteInput, RewriteJob, RewriteOptions, RewriteStats, rewrite};
+pub use sort_key::KeyRange;
 pub use transform::{result_type, transform};
 pub use write::write_sorted;
 

@@ -27,7 +27,10 @@ use arrow::array::ArrayRef;
 use siltstone_protocol::{NullOrder, PartitionSpec, Schema, SortDirection, SortOrder, Transform};
 
 pub use self::batches::Batches;
-pub(crate) use self::batches::locate;
+pub(crate) use self::{
+    batches::locate,
+    codes::{ordered_f32, ordered_f64},
+};
 use self::{codes::Plan, compare::Comparator, pack::Word};
 use crate::{
     column::{source_array, source_column},
@@ -50,6 +53,8 @@ pub struct SortedIndex {
     pub partitions: Vec<Range<usize>>,
     /// Transformed partition columns, one per partition field, each in every batch.
     pub(crate) partition_columns: Vec<Vec<ArrayRef>>,
+    /// The keys of the sort order.
+    pub(crate) keys: Vec<Key>,
 }
 
 impl std::fmt::Debug for SortedIndex {
@@ -90,12 +95,13 @@ pub fn sort(
         });
     }
     let (rows, partitions) = sort_keys(batches, &keys, spec.fields.len())?;
-    let partition_columns = keys.into_iter().take(spec.fields.len()).map(|key| key.arrays).collect();
-    Ok(SortedIndex { rows, partitions, partition_columns })
+    let keys_of_order = keys.split_off(spec.fields.len());
+    let partition_columns = keys.into_iter().map(|key| key.arrays).collect();
+    Ok(SortedIndex { rows, partitions, partition_columns, keys: keys_of_order })
 }
 
 /// Sorts by all keys; the first `partition_keys` of them also divide the rows.
-fn sort_keys(
+pub(crate) fn sort_keys(
     batches: &Batches,
     keys: &[Key],
     partition_keys: usize,

@@ -44,7 +44,7 @@ impl PartSink {
     }
 
     /// Hands over the last part. The file is durable when [`upload`] has returned.
-    pub(crate) fn close(mut self) -> Result<()> {
+    pub(crate) fn close(&mut self) -> Result<()> {
         self.send(true).map_err(|_| DataFileError::Stopped)
     }
 

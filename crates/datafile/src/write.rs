@@ -15,20 +15,20 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch};
 use object_store::{ObjectStore, path::Path};
-use siltstone_protocol::FileEntry;
 use tokio::sync::mpsc;
 
 use crate::{
     arrow_schema,
     column::conform,
-    encode::{Encoder, EncoderOptions},
+    encode::EncoderOptions,
     error::{DataFileError, Result},
-    footer,
     gather::Gather,
     layout::{Layout, WrittenFile},
     partition::{PartitionValues, value_bytes},
+    roll::{Roll, Target},
     sort::{Batches, SortedIndex, sort},
-    upload::{Part, PartSink, upload},
+    sort_key::key_bytes,
+    upload::{Part, upload},
 };
 
 /// Rows of a slice: few enough that a column of it stays in cache.
@@ -36,7 +36,7 @@ const SLICE_ROWS: usize = 8192;
 /// Bytes of a slice, about, all columns together.
 const SLICE_BYTES: usize = 8 << 20;
 /// Slices that one column is encoded for before the next column's turn: its buffered values stay in cache.
-const STRIPE_SLICES: usize = 32;
+pub(crate) const STRIPE_SLICES: usize = 32;
 /// The sample for choosing encodings: stretches of sorted rows.
 const SAMPLE_STRETCHES: usize = 8;
 const SAMPLE_STRETCH_ROWS: usize = 1024;
@@ -91,20 +91,30 @@ fn encode(
     drop(sample);
     let bytes: usize = batches.batches().iter().map(RecordBatch::get_array_memory_size).sum();
     let flush = Flush {
-        layout,
-        table_location,
-        parts,
+        target: Target {
+            layout,
+            options: &options,
+            table_location,
+            parts,
+            sort_order_id: layout.sort_order.order_id,
+        },
+        index: &index,
+        batches: &batches,
         columns,
-        options,
-        slice_rows: (SLICE_BYTES / (bytes / batches.rows()).max(1)).clamp(1, SLICE_ROWS),
+        slice_rows: slice_rows(bytes, batches.rows()),
     };
     let mut files = Vec::with_capacity(index.partitions.len());
     for range in &index.partitions {
         let rows = &index.rows[range.clone()];
         let values = partition_values(&batches, &index, rows, layout.partition_spec.spec_id)?;
-        flush.write_partition(rows, &values, &mut files)?;
+        files.append(&mut flush.write_partition(rows, &values)?);
     }
     Ok(files)
+}
+
+/// Rows of a slice when rows are of this size.
+pub(crate) fn slice_rows(bytes: usize, rows: usize) -> usize {
+    (SLICE_BYTES / (bytes / rows.max(1)).max(1)).clamp(1, SLICE_ROWS)
 }
 
 fn sample_places(index: &SortedIndex) -> Vec<u32> {
@@ -132,59 +142,32 @@ fn partition_values(
 }
 
 struct Flush<'a> {
-    layout: &'a Layout,
-    table_location: &'a Path,
-    parts: &'a mpsc::Sender<Part>,
+    target: Target<'a>,
+    index: &'a SortedIndex,
+    batches: &'a Batches,
     columns: Vec<Gather>,
-    options: EncoderOptions,
     slice_rows: usize,
 }
 
 impl Flush<'_> {
-    fn write_partition(
-        &self,
-        mut rows: &[u32],
-        values: &PartitionValues,
-        files: &mut Vec<WrittenFile>,
-    ) -> Result<()> {
-        let (json, token) = (values.to_json()?, values.token(&self.layout.token_key)?);
-        while !rows.is_empty() {
-            let path = new_path();
-            let mut sink = PartSink::new(footer::location(self.table_location, &path), self.parts.clone());
-            let mut encoder = Encoder::new(&mut sink, &self.options, rows.len(), &json)?;
-            let target_size = self.layout.files.target_size;
-            while !rows.is_empty() && encoder.bytes() < target_size {
-                let room = encoder.room(target_size, self.slice_rows).min(self.slice_rows * STRIPE_SLICES);
-                let (stripe, later) = rows.split_at(room.min(rows.len()));
-                encoder.write(stripe.len(), self.slice_rows, |column, range| {
-                    self.columns[column].rows(&stripe[range])
-                })?;
-                rows = later;
-            }
-            let written = encoder.rows();
-            let (metadata, bytes) = encoder.finish()?;
-            sink.close()?;
-            let entry = FileEntry {
-                path,
-                bytes,
-                rows: written,
-                schema_id: self.layout.schema.schema_id,
-                spec_id: self.layout.partition_spec.spec_id,
-                sort_order_id: self.layout.sort_order.order_id,
-                partition_token: token.clone(),
-            };
-            let details =
-                footer::details(&metadata, &entry, &self.layout.schema, &self.layout.partition_spec)?;
-            tracing::debug!(file = %entry.path, rows = entry.rows, bytes, "data file written");
-            files.push(WrittenFile { entry, details });
+    fn write_partition(&self, mut rows: &[u32], values: &PartitionValues) -> Result<Vec<WrittenFile>> {
+        let mut roll = Roll::new(&self.target, values)?;
+        while let Some(first) = rows.first() {
+            let room = roll.room(self.slice_rows, rows.len())?.min(self.slice_rows * STRIPE_SLICES);
+            let (stripe, later) = rows.split_at(room.min(rows.len()));
+            let keys = (self.key(*first)?, self.key(*stripe.last().unwrap_or(first))?);
+            roll.write(stripe.len(), self.slice_rows, keys, |column, range| {
+                self.columns[column].rows(&stripe[range])
+            })?;
+            rows = later;
         }
-        Ok(())
+        roll.finish()
     }
-}
 
-/// A name that says nothing but when it was made.
-fn new_path() -> String {
-    format!("data/{}.parquet", ulid::Ulid::new().to_string().to_lowercase())
+    fn key(&self, place: u32) -> Result<Vec<u8>> {
+        let (batch, row) = self.batches.locate(place);
+        key_bytes(&self.index.keys, batch, row)
+    }
 }
 
 #[cfg(test)]

@@ -325,13 +325,13 @@ fn integers(array: &dyn Array, mut visit: impl FnMut(usize, i128)) -> Result<()>
 }
 
 /// Integers in the order of floats: -0.0 before +0.0, every NaN last.
-pub(super) fn ordered_f64(value: f64) -> i64 {
+pub(crate) fn ordered_f64(value: f64) -> i64 {
     let bits = if value.is_nan() { f64::NAN.to_bits() & (i64::MAX as u64) } else { value.to_bits() } as i64;
     bits ^ ((bits >> 63) as u64 >> 1) as i64
 }
 
 /// As [`ordered_f64`].
-pub(super) fn ordered_f32(value: f32) -> i32 {
+pub(crate) fn ordered_f32(value: f32) -> i32 {
     let bits = if value.is_nan() { f32::NAN.to_bits() & (i32::MAX as u32) } else { value.to_bits() } as i32;
     bits ^ ((bits >> 31) as u32 >> 1) as i32
 }

@@ -123,6 +123,7 @@ mod tests {
             partition: vec![],
             columns,
             split_offsets: vec![],
+            key_range: None,
         }
     }
 

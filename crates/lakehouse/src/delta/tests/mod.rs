@@ -87,6 +87,7 @@ fn entry(n: u64, rows: u64, details: &DetailsCache) -> FileEntry {
         partition: vec![Some(Literal::int(-7))],
         columns: BTreeMap::from([(2, amount)]),
         split_offsets: vec![4],
+        key_range: None,
     });
     FileEntry {
         path: path(n),
@@ -389,6 +390,7 @@ fn dummy() -> FileDetails {
         partition: vec![],
         columns: BTreeMap::new(),
         split_offsets: vec![],
+        key_range: None,
     }
 }
 

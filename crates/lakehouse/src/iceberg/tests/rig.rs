@@ -145,6 +145,7 @@ impl Rig {
             partition: self.partition(n),
             columns: BTreeMap::from([(1, long(n as i64 * 10)), (4, count), (5, amounts)]),
             split_offsets: vec![4],
+            key_range: None,
         });
         FileEntry {
             path,
