@@ -19,9 +19,13 @@ use arrow::{array::ArrayRef, datatypes::SchemaRef};
 use parquet::{
     arrow::arrow_writer::{ArrowColumnWriter, ArrowRowGroupWriterFactory, compute_leaves},
     basic::{Compression as ParquetCompression, LogicalType, ZstdLevel},
+    bloom_filter::Sbbf,
+    column::writer::ColumnCloseResult,
     file::{
         metadata::{KeyValue, ParquetMetaData, SortingColumn},
+        page_index::column_index::ColumnIndexMetaData,
         properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder, WriterVersion},
+        reader::ChunkReader,
         writer::SerializedFileWriter,
     },
     schema::types::{ColumnPath, SchemaDescriptor, TypePtr},
@@ -123,7 +127,7 @@ pub(crate) fn column_path(dotted: &str) -> ColumnPath {
     ColumnPath::new(dotted.split('.').map(str::to_owned).collect())
 }
 
-fn compression(compression: Compression) -> Result<ParquetCompression> {
+pub(crate) fn compression(compression: Compression) -> Result<ParquetCompression> {
     Ok(match compression {
         Compression::Zstd { level } => {
             let level = ZstdLevel::try_new(level).map_err(|_| DataFileError::encode("zstd level"))?;
@@ -250,6 +254,49 @@ impl<W: Write + Send> Encoder<W> {
         if self.group_rows >= ROW_GROUP_ROWS_MAX || self.group_bytes() >= self.row_group_bytes {
             self.close_group()?;
         }
+        Ok(())
+    }
+
+    /// Copies a whole row group of another file of the same Parquet schema; `group` is what its footer says.
+    /// NaN counts of a file of more than one row group are known only where there are none.
+    pub(crate) fn splice<R: ChunkReader>(
+        &mut self,
+        source: &R,
+        metadata: &ParquetMetaData,
+        group: usize,
+        blooms: Vec<Option<Sbbf>>,
+        nans: &BTreeMap<i32, u64>,
+    ) -> Result<()> {
+        self.close_group()?;
+        let failed = |_| DataFileError::encode("a copied row group");
+        let rows = u64::try_from(metadata.row_group(group).num_rows()).unwrap_or(0);
+        let columns = metadata.column_index().and_then(|index| index.get(group));
+        let offsets = metadata.offset_index().and_then(|index| index.get(group));
+        let mut target = self.file.next_row_group().map_err(failed)?;
+        for (index, (chunk, bloom_filter)) in
+            metadata.row_group(group).columns().iter().zip(blooms).enumerate()
+        {
+            let column_index = columns.and_then(|columns| columns.get(index)).cloned();
+            let close = ColumnCloseResult {
+                bytes_written: u64::try_from(chunk.compressed_size()).unwrap_or(0),
+                rows_written: rows,
+                metadata: chunk.clone(),
+                bloom_filter,
+                column_index: column_index.filter(|index| !matches!(index, ColumnIndexMetaData::NONE)),
+                offset_index: offsets.and_then(|offsets| offsets.get(index)).cloned(),
+            };
+            target.append_column(source, close).map_err(failed)?;
+        }
+        target.close().map_err(failed)?;
+        self.rows += rows;
+        let single = metadata.num_row_groups() == 1;
+        self.nans.retain(|id, sum| match nans.get(id) {
+            Some(count) if single || *count == 0 => {
+                *sum += count;
+                true
+            }
+            _ => false,
+        });
         Ok(())
     }
 

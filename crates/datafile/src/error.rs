@@ -41,6 +41,15 @@ pub enum DataFileError {
     /// The object store failed.
     #[error("object store failed on {path}: {code}")]
     Store { path: String, code: StoreCode },
+    /// A rewrite would lose, double or change rows; its files must not be committed.
+    #[error("a rewrite read {read} rows and wrote {written}, or their checksums differ; nothing was committed")]
+    RowsDiffer { read: u64, written: u64 },
+    /// The inputs of a rewrite are not of one partition.
+    #[error("data file {path} is not of the partition that is rewritten")]
+    OtherPartition { path: String },
+    /// Sorted rows could not be kept on local disk.
+    #[error("spilling sorted rows failed: {fault}")]
+    Spill { fault: &'static str },
     /// The encoder's thread ended without a result.
     #[error("the data file encoder was stopped")]
     Stopped,
@@ -70,7 +79,9 @@ impl DataFileError {
                 ErrorKind::Invalid
             }
             Self::NullInRequired { .. } | Self::Corrupt { .. } => ErrorKind::Data,
+            Self::Spill { .. } => ErrorKind::Unavailable,
             Self::TooManyRows { .. } => ErrorKind::Invalid,
+            Self::RowsDiffer { .. } | Self::OtherPartition { .. } => ErrorKind::Internal,
             Self::SchemaMismatch { .. } | Self::Compute { .. } | Self::Encode { .. } | Self::Stopped => {
                 ErrorKind::Internal
             }

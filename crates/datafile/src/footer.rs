@@ -51,7 +51,7 @@ pub async fn read_details(
     schema: &Schema,
     spec: &PartitionSpec,
 ) -> Result<FileDetails> {
-    let metadata = read_metadata(store, table_location, entry).await?;
+    let metadata = read_metadata(store, table_location, entry, PageIndexPolicy::Skip).await?;
     details(&metadata, entry, schema, spec)
 }
 
@@ -60,15 +60,16 @@ pub(crate) fn location(table_location: &Path, path: &str) -> Path {
     Path::from_iter(table_location.parts().chain(Path::from(path).parts()))
 }
 
-async fn read_metadata(
+pub(crate) async fn read_metadata(
     store: &Arc<dyn ObjectStore>,
     table_location: &Path,
     entry: &FileEntry,
+    page_index: PageIndexPolicy,
 ) -> Result<ParquetMetaData> {
     let path = location(table_location, &entry.path);
     let mut fetch = Fetch { store, path: &path, failed: None };
     let read = ParquetMetaDataReader::new()
-        .with_page_index_policy(PageIndexPolicy::Skip)
+        .with_page_index_policy(page_index)
         .with_prefetch_hint(Some(FOOTER_GUESS.min(usize::try_from(entry.bytes).unwrap_or(usize::MAX))))
         .load_and_finish(&mut fetch, entry.bytes)
         .await;
@@ -109,33 +110,40 @@ pub(crate) fn details(
 ) -> Result<FileDetails> {
     let corrupt = |fault| DataFileError::corrupt(&entry.path, fault);
     let file = metadata.file_metadata();
-    let pairs = file.key_value_metadata();
-    let text = |key: &str| {
-        let pair = pairs.and_then(|pairs| pairs.iter().find(|pair| pair.key == key));
-        pair.and_then(|pair| pair.value.as_deref())
-    };
     if u64::try_from(file.num_rows()) != Ok(entry.rows) {
         return Err(corrupt("it has another number of rows than its entry"));
     }
-    let partition = text(PARTITION_KEY).and_then(PartitionValues::from_json);
-    let partition = partition.ok_or_else(|| corrupt("its footer names no partition"))?;
+    let partition = partition_values(metadata).ok_or_else(|| corrupt("its footer names no partition"))?;
     if partition.spec_id != spec.spec_id || entry.spec_id != spec.spec_id {
         return Err(corrupt("it is of another partition spec"));
     }
     let types = partition_types(spec, schema)?;
     let partition = partition.literals(&types).ok_or_else(|| corrupt("its partition values are damaged"))?;
-    let nans: BTreeMap<i32, u64> =
-        text(NAN_COUNTS_KEY).and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
     Ok(FileDetails {
         path: entry.path.clone(),
         rows: entry.rows,
         bytes: entry.bytes,
         spec_id: spec.spec_id,
         partition,
-        columns: columns(metadata, schema, &nans),
+        columns: columns(metadata, schema, &nan_counts(metadata)),
         split_offsets: split_offsets(metadata),
-        key_range: text(KEY_RANGE_KEY).and_then(KeyRange::from_json),
+        key_range: text(metadata, KEY_RANGE_KEY).and_then(KeyRange::from_json),
     })
+}
+
+fn text<'a>(metadata: &'a ParquetMetaData, key: &str) -> Option<&'a str> {
+    let pairs = metadata.file_metadata().key_value_metadata()?;
+    pairs.iter().find(|pair| pair.key == key)?.value.as_deref()
+}
+
+/// The partition that a footer names.
+pub(crate) fn partition_values(metadata: &ParquetMetaData) -> Option<PartitionValues> {
+    text(metadata, PARTITION_KEY).and_then(PartitionValues::from_json)
+}
+
+/// NaN by field id, as a footer counts them.
+pub(crate) fn nan_counts(metadata: &ParquetMetaData) -> BTreeMap<i32, u64> {
+    text(metadata, NAN_COUNTS_KEY).and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
 }
 
 fn split_offsets(metadata: &ParquetMetaData) -> Vec<i64> {

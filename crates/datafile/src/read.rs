@@ -10,7 +10,7 @@ use arrow::{
         Array, ArrayRef, AsArray, ListArray, MapArray, RecordBatch, StructArray, make_array, new_null_array,
     },
     compute::cast,
-    datatypes::{DataType, Field as ArrowField, FieldRef, SchemaRef},
+    datatypes::{DataType, Field as ArrowField, FieldRef, Fields, SchemaRef},
 };
 use futures::{StreamExt, stream::BoxStream};
 use object_store::{ObjectStore, path::Path};
@@ -46,11 +46,7 @@ pub async fn read_batches(
     let reader = ParquetObjectReader::new(Arc::clone(store), location.clone()).with_file_size(entry.bytes);
     let builder = ParquetRecordBatchStreamBuilder::new(reader).await;
     let builder = builder.map_err(|error| read_error(&location, &path, &error))?;
-    let wanted: Vec<usize> = {
-        let file_fields = builder.schema().fields();
-        let known = |field: &&FieldRef| target.fields().iter().any(|t| field_id(t) == field_id(field));
-        (0..file_fields.len()).filter(|index| known(&&file_fields[*index])).collect()
-    };
+    let wanted = wanted_roots(builder.schema().fields(), &target);
     let mask = ProjectionMask::roots(builder.parquet_schema(), wanted);
     let stream = builder.with_projection(mask).with_batch_size(BATCH_ROWS).build();
     let stream = stream.map_err(|error| read_error(&location, &path, &error))?;
@@ -74,11 +70,18 @@ fn read_error(location: &Path, path: &str, error: &parquet::errors::ParquetError
     DataFileError::corrupt(path, "it is no readable Parquet file")
 }
 
-fn field_id(field: &ArrowField) -> Option<&str> {
+/// The columns of a file that the table still has.
+pub(crate) fn wanted_roots(file_fields: &Fields, target: &SchemaRef) -> Vec<usize> {
+    let known = |field: &FieldRef| target.fields().iter().any(|t| field_id(t) == field_id(field));
+    (0..file_fields.len()).filter(|index| known(&file_fields[*index])).collect()
+}
+
+pub(crate) fn field_id(field: &ArrowField) -> Option<&str> {
     field.metadata().get(FIELD_ID_KEY).map(String::as_str)
 }
 
-fn adapt(batch: &RecordBatch, target: &SchemaRef) -> Option<RecordBatch> {
+/// A batch of a file as the table's present schema has it.
+pub(crate) fn adapt(batch: &RecordBatch, target: &SchemaRef) -> Option<RecordBatch> {
     let given = batch.schema();
     let columns = members(given.fields(), batch.columns(), target.fields(), batch.num_rows())?;
     let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
@@ -100,7 +103,7 @@ fn members(
     target.iter().map(member).collect()
 }
 
-fn adapt_array(array: &ArrayRef, target: &DataType) -> Option<ArrayRef> {
+pub(crate) fn adapt_array(array: &ArrayRef, target: &DataType) -> Option<ArrayRef> {
     match (array.data_type(), target) {
         (given, target) if given == target => Some(Arc::clone(array)),
         (DataType::Struct(given), DataType::Struct(fields)) => {

@@ -16,15 +16,44 @@
 //! Memory: [`RewriteOptions::memory_bytes`], divided by `memory`; the upload's parts and the row group being
 //! encoded are part of it.
 
-use std::{path::PathBuf, sync::Arc};
+mod checksum;
+mod curve;
+mod keys;
+mod memory;
+mod merge;
+mod output;
+mod run;
+mod source;
+mod spill;
+mod window;
 
+use std::{cell::RefCell, path::PathBuf, rc::Rc, sync::Arc};
+
+use arrow::datatypes::SchemaRef;
 use object_store::{ObjectStore, path::Path};
 use siltstone_protocol::FileEntry;
 use siltstone_spec::Clustering;
+use tokio::sync::mpsc;
 
+use self::{
+    checksum::Checksum,
+    curve::Curve,
+    keys::{KeyColumn, Keys},
+    memory::Shares,
+    merge::{Emit, Merge},
+    output::Output,
+    run::{FileRun, Run},
+    source::Input,
+    spill::Spill,
+    window::Window,
+};
 use crate::{
+    arrow_schema,
     error::{DataFileError, Result},
+    footer,
     layout::{Layout, WrittenFile},
+    partition::PartitionValues,
+    upload::{Part, upload},
 };
 
 /// What is to be rewritten, and as what.
@@ -81,16 +110,13 @@ impl DeletedRows {
 /// What a rewrite may use.
 #[derive(Debug, Clone)]
 pub struct RewriteOptions {
-    /// All that it holds at once, bytes. Less than 64 MiB counts as that.
+    /// All that it holds at once, bytes. Less than 128 MiB counts as that.
     pub memory_bytes: u64,
     /// Where runs are spilled when memory does not suffice. The files have no name once they are open.
     pub spill_dir: PathBuf,
     /// More spilled bytes than this are an error.
     pub spill_bytes_max: u64,
 }
-
-/// The least budget: a row group in flight and two runs.
-const MEMORY_BYTES_MIN: u64 = 64 << 20;
 
 impl Default for RewriteOptions {
     fn default() -> Self {
@@ -118,14 +144,187 @@ pub struct RewriteStats {
 /// Rewrites files; the new ones are durable when this returns.
 ///
 /// # Errors
-/// `Store`: try again; nothing is deleted. `Corrupt`: an input is damaged, of another partition, or not in
-/// the order that it names. `RowsDiffer`: what was written is not what was read.
+/// `Store`: try again; nothing is deleted. `Corrupt`, `OtherPartition`: an input is damaged, not in the order
+/// that it names, or of another partition. `RowsDiffer`: what was written is not what was read.
 pub async fn rewrite(
     job: RewriteJob,
     store: &Arc<dyn ObjectStore>,
     table_location: &Path,
     options: &RewriteOptions,
 ) -> Result<(Vec<WrittenFile>, RewriteStats)> {
-    let _ = (job, store, table_location, options);
-    Err(DataFileError::Stopped)
+    let RewriteJob { inputs, mut layout, cluster } = job;
+    let shares = Shares::of(options.memory_bytes, &layout, inputs.len());
+    layout.files.row_group_bytes = layout.files.row_group_bytes.min(shares.row_group_bytes);
+    let inputs =
+        source::open(inputs, store, table_location, shares.whole_bytes, shares.block_bytes).await?;
+    let (sender, receiver) = mpsc::channel(1);
+    let (location, options) = (table_location.clone(), options.clone());
+    let encoding = tokio::task::spawn_blocking(move || {
+        Rewrite { layout: &layout, location: &location, options: &options, shares, parts: &sender }
+            .run(inputs, cluster)
+    });
+    let uploaded = upload(store, receiver).await;
+    let encoded = encoding.await.map_err(|_| DataFileError::Stopped);
+    // When the store failed, the encoder only knows that nobody took its parts.
+    uploaded?;
+    encoded?
 }
+
+/// I-1: what was written is what was read, and all of it.
+fn same_rows(read: Checksum, written: Checksum, spliced_rows: u64, rows: u64) -> Result<()> {
+    let all = written.rows + spliced_rows;
+    if read == written && all == rows {
+        return Ok(());
+    }
+    Err(DataFileError::RowsDiffer { read: rows, written: all })
+}
+
+/// A rewrite on its blocking thread.
+struct Rewrite<'a> {
+    layout: &'a Layout,
+    location: &'a Path,
+    options: &'a RewriteOptions,
+    shares: Shares,
+    parts: &'a mpsc::Sender<Part>,
+}
+
+impl Rewrite<'_> {
+    fn run(&self, inputs: Vec<Input>, cluster: Clustering) -> Result<(Vec<WrittenFile>, RewriteStats)> {
+        let mut stats = RewriteStats { inputs: inputs.len(), ..RewriteStats::default() };
+        stats.input_bytes = inputs.iter().map(|input| input.input.entry.bytes).sum();
+        let deleted = |input: &Input| input.input.deleted.as_ref().map_or(0, |deleted| deleted.rows());
+        stats.deleted_rows = inputs.iter().map(deleted).sum();
+        let all: u64 = inputs.iter().map(|input| input.input.entry.rows).sum();
+        let rows = all.saturating_sub(stats.deleted_rows);
+        let values = self.one_partition(&inputs)?;
+        let schema = arrow_schema(&self.layout.schema)?;
+        let read = Rc::new(RefCell::new(Checksum::default()));
+        let columns = KeyColumn::of(&self.layout.schema, &self.layout.sort_order)?;
+        let order_id = self.layout.sort_order.order_id;
+        let sorted: Vec<bool> = inputs.iter().map(|input| input.input.entry.sort_order_id == order_id).collect();
+        let keys = Keys::Order(columns);
+        let open = |input| FileRun::new(input, SchemaRef::clone(&schema), &keys, Rc::clone(&read));
+        let files = inputs.into_iter().map(open).collect::<Result<Vec<_>>>()?;
+        let (keys, sorted, sort_order_id) = match (cluster, keys) {
+            (Clustering::ZOrder | Clustering::Hilbert, Keys::Order(columns)) if !columns.is_empty() => {
+                let curve = Curve::new(columns, &files, cluster == Clustering::Hilbert)?;
+                (Keys::Curve(curve), vec![false; sorted.len()], 0)
+            }
+            (_, keys) => (keys, sorted, order_id),
+        };
+        let output = Output::new(self.layout, self.location, self.parts, values, sort_order_id, rows);
+        let mut output = output?;
+        let runs = self.runs(files, &sorted, &schema, &keys, &mut stats, &mut output)?;
+        let runs = self.narrow(runs, &schema, &keys, &mut stats)?;
+        Merge::new(runs, &keys, self.shares.limits()).run(&mut output)?;
+        (stats.spliced_rows, stats.spliced_bytes) = (output.spliced_rows, output.spliced_bytes);
+        let written = output.written;
+        same_rows(*read.borrow(), written, stats.spliced_rows, rows)?;
+        let files = output.finish()?;
+        stats.merged_rows = written.rows;
+        stats.rows = files.iter().map(|file| file.entry.rows).sum();
+        if stats.rows != rows {
+            return Err(DataFileError::RowsDiffer { read: rows, written: stats.rows });
+        }
+        Ok((files, stats))
+    }
+
+    /// The partition that all inputs are of.
+    fn one_partition(&self, inputs: &[Input]) -> Result<PartitionValues> {
+        let mut partition: Option<PartitionValues> = None;
+        for Input { input, metadata, .. } in inputs {
+            let other = || DataFileError::OtherPartition { path: input.entry.path.clone() };
+            let values = footer::partition_values(metadata.metadata()).ok_or_else(other)?;
+            if values.spec_id != self.layout.partition_spec.spec_id
+                || partition.as_ref().is_some_and(|partition| *partition != values)
+            {
+                return Err(other());
+            }
+            partition = Some(values);
+        }
+        Ok(partition.unwrap_or_else(|| PartitionValues::new(self.layout.partition_spec.spec_id, &[])))
+    }
+
+    /// Sorted runs of all files. Those that are not sorted are, piece by piece; a single piece that is all
+    /// there is goes out at once.
+    fn runs(
+        &self,
+        files: Vec<FileRun>,
+        sorted: &[bool],
+        schema: &SchemaRef,
+        keys: &Keys,
+        stats: &mut RewriteStats,
+        output: &mut Output<'_>,
+    ) -> Result<Vec<Run>> {
+        let (mut runs, mut piece) = (Vec::new(), Vec::new());
+        let (mut bytes, mut rows) = (0, 0);
+        let rows_of_batch = self.shares.batch_rows(files.len().min(self.shares.fan_in));
+        for (mut file, sorted) in files.into_iter().zip(sorted) {
+            if *sorted {
+                file.batch_rows = rows_of_batch;
+                runs.push(Run::File(Box::new(file)));
+                continue;
+            }
+            file.batch_rows = self.shares.batch_rows(1);
+            let mut file = Run::File(Box::new(file));
+            while let Some(batch) = file.next()? {
+                bytes += batch.get_array_memory_size();
+                rows += batch.num_rows();
+                let arrays = keys.arrays(&batch)?;
+                piece.push((batch, arrays));
+                if bytes >= self.shares.sort_bytes || rows >= self.shares.sort_rows {
+                    let window = Window::new(std::mem::take(&mut piece), bytes, keys)?;
+                    runs.push(self.spill(schema, stats, |spill| spill.window(&window))?);
+                    (bytes, rows) = (0, 0);
+                }
+            }
+        }
+        if !piece.is_empty() {
+            let window = Window::new(piece, bytes, keys)?;
+            if runs.is_empty() {
+                output.window(&window)?;
+            } else {
+                runs.push(self.spill(schema, stats, |spill| spill.window(&window))?);
+            }
+        }
+        Ok(runs)
+    }
+
+    /// Merges the smallest runs until no more are left than there is room for.
+    fn narrow(
+        &self,
+        mut runs: Vec<Run>,
+        schema: &SchemaRef,
+        keys: &Keys,
+        stats: &mut RewriteStats,
+    ) -> Result<Vec<Run>> {
+        let room = self.shares.fan_in;
+        while runs.len() > room {
+            runs.sort_by_key(|run| std::cmp::Reverse(run.rows_left()));
+            let merged = runs.split_off(runs.len() - room.min(runs.len() - room + 1));
+            let merge = Merge::new(merged, keys, self.shares.limits());
+            runs.push(self.spill(schema, stats, |spill| merge.run(spill))?);
+        }
+        let rows = self.shares.batch_rows(runs.len());
+        runs.iter_mut().for_each(|run| run.set_batch_rows(rows));
+        Ok(runs)
+    }
+
+    fn spill(
+        &self,
+        schema: &SchemaRef,
+        stats: &mut RewriteStats,
+        fill: impl FnOnce(&mut Spill) -> Result<()>,
+    ) -> Result<Run> {
+        let left = self.options.spill_bytes_max.saturating_sub(stats.spilled_bytes);
+        let mut spill = Spill::new(&self.options.spill_dir, schema, left)?;
+        fill(&mut spill)?;
+        let (run, bytes) = spill.finish()?;
+        stats.spilled_bytes += bytes;
+        Ok(Run::Spill(Box::new(run)))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

@@ -1,6 +1,6 @@
 //! The open file of one partition, which is closed and followed by another at the target size.
 
-use std::ops::Range;
+use std::{ops::Range, sync::Arc};
 
 use arrow::array::ArrayRef;
 use object_store::path::Path;
@@ -20,7 +20,7 @@ use crate::{
 /// What all files of a flush or a rewrite share.
 pub(crate) struct Target<'a> {
     pub(crate) layout: &'a Layout,
-    pub(crate) options: &'a EncoderOptions,
+    pub(crate) options: EncoderOptions,
     pub(crate) table_location: &'a Path,
     pub(crate) parts: &'a mpsc::Sender<Part>,
     /// The order that the rows are in; 0: none.
@@ -29,7 +29,7 @@ pub(crate) struct Target<'a> {
 
 /// Writes the files of one partition.
 pub(crate) struct Roll<'a> {
-    target: &'a Target<'a>,
+    target: Arc<Target<'a>>,
     partition: String,
     token: Option<String>,
     open: Option<Open>,
@@ -44,9 +44,10 @@ struct Open {
 }
 
 impl<'a> Roll<'a> {
-    pub(crate) fn new(target: &'a Target<'a>, values: &PartitionValues) -> Result<Self> {
+    pub(crate) fn new(target: Arc<Target<'a>>, values: &PartitionValues) -> Result<Self> {
         let token = values.token(&target.layout.token_key)?;
-        Ok(Self { target, partition: values.to_json()?, token, open: None, files: Vec::new() })
+        let partition = values.to_json()?;
+        Ok(Self { target, partition, token, open: None, files: Vec::new() })
     }
 
     /// Rows that the next write should have, at least `least`. `to_come`: rows that may still be written.
@@ -67,7 +68,7 @@ impl<'a> Roll<'a> {
                 let path = new_path();
                 let location = footer::location(self.target.table_location, &path);
                 let sink = PartSink::new(location, self.target.parts.clone());
-                let encoder = Encoder::new(sink, self.target.options, to_come, &self.partition)?;
+                let encoder = Encoder::new(sink, &self.target.options, to_come, &self.partition)?;
                 Ok(none.insert(Open { path, encoder, keys: None }))
             }
         }
@@ -87,9 +88,22 @@ impl<'a> Roll<'a> {
         Ok(())
     }
 
+    /// Copies a row group into the open file, as [`Encoder::splice`] does.
+    pub(crate) fn splice(
+        &mut self,
+        to_come: usize,
+        keys: (Vec<u8>, Vec<u8>),
+        copy: impl FnOnce(&mut Encoder<PartSink>) -> Result<()>,
+    ) -> Result<()> {
+        let open = self.encoder(to_come)?;
+        copy(&mut open.encoder)?;
+        open.extend(keys);
+        Ok(())
+    }
+
     fn close(&mut self) -> Result<()> {
         let Some(Open { path, mut encoder, keys }) = self.open.take() else { return Ok(()) };
-        let Target { layout, sort_order_id, .. } = *self.target;
+        let (layout, sort_order_id) = (self.target.layout, self.target.sort_order_id);
         let range = keys.filter(|_| sort_order_id != 0);
         encoder.set_key_range(range.map(|(first, last)| KeyRange::new(sort_order_id, &first, &last)));
         let rows = encoder.rows();

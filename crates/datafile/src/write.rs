@@ -91,13 +91,13 @@ fn encode(
     drop(sample);
     let bytes: usize = batches.batches().iter().map(RecordBatch::get_array_memory_size).sum();
     let flush = Flush {
-        target: Target {
+        target: Arc::new(Target {
             layout,
-            options: &options,
+            options,
             table_location,
             parts,
             sort_order_id: layout.sort_order.order_id,
-        },
+        }),
         index: &index,
         batches: &batches,
         columns,
@@ -142,7 +142,7 @@ fn partition_values(
 }
 
 struct Flush<'a> {
-    target: Target<'a>,
+    target: Arc<Target<'a>>,
     index: &'a SortedIndex,
     batches: &'a Batches,
     columns: Vec<Gather>,
@@ -151,7 +151,7 @@ struct Flush<'a> {
 
 impl Flush<'_> {
     fn write_partition(&self, mut rows: &[u32], values: &PartitionValues) -> Result<Vec<WrittenFile>> {
-        let mut roll = Roll::new(&self.target, values)?;
+        let mut roll = Roll::new(Arc::clone(&self.target), values)?;
         while let Some(first) = rows.first() {
             let room = roll.room(self.slice_rows, rows.len())?.min(self.slice_rows * STRIPE_SLICES);
             let (stripe, later) = rows.split_at(room.min(rows.len()));

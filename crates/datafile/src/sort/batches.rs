@@ -80,6 +80,17 @@ impl Batches {
         Ok(Self { batches: sized, row_bits, rows })
     }
 
+    /// Takes batches as they are, however small; none may have more than [`ROWS_MAX`] rows.
+    pub(crate) fn of_parts(batches: Vec<RecordBatch>) -> Result<Self> {
+        let rows = batches.iter().map(RecordBatch::num_rows).sum();
+        let longest = batches.iter().map(RecordBatch::num_rows).max().unwrap_or(1);
+        let row_bits = bits_for(longest);
+        if longest > ROWS_MAX || row_bits + bits_for(batches.len()) > 32 {
+            return Err(DataFileError::TooManyRows { rows });
+        }
+        Ok(Self { batches, row_bits, rows })
+    }
+
     pub fn batches(&self) -> &[RecordBatch] {
         &self.batches
     }
