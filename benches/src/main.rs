@@ -5,11 +5,16 @@
 #![allow(clippy::print_stdout, reason = "a program for people")]
 #![allow(unreachable_pub, reason = "a binary has no public interface")]
 
+mod compact;
 mod produce;
 mod registry;
 mod rows;
 
 use clap::{Parser, Subcommand};
+
+/// As the program has it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[derive(Debug, Parser)]
 struct Cli {
@@ -21,6 +26,8 @@ struct Cli {
 enum Command {
     /// Fill a topic with a workload.
     Produce(produce::ProduceArgs),
+    /// Write files as ingest leaves them, and measure each way of rewriting them, and planning.
+    Compact(compact::CompactArgs),
     /// Serve the workloads' schemas as a Confluent-API registry until ended.
     Registry {
         #[arg(long, default_value = "127.0.0.1:39181")]
@@ -31,6 +38,7 @@ enum Command {
 fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Produce(args) => produce::produce(&args),
+        Command::Compact(args) => compact::compact(&args),
         Command::Registry { listen } => registry::serve(listen),
     }
 }

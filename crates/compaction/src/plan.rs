@@ -11,8 +11,8 @@
 //! 3. **Deleted rows.** A file with many of them is rewritten, even alone.
 //!
 //! A fixed point: a merge leaves one run, of which at most one file is small. It is chosen again only with
-//! others of its size, or when the depth demands it. A quiet partition comes to rest with one small file
-//! (or few, each larger than all before it together) and `max_overlap` runs.
+//! others of its size, or when the depth demands it. A quiet partition comes to rest with one file below an
+//! eighth of the target size, few between that and half of it, and `max_overlap` runs.
 //!
 //! Bounded: no plan takes more than `max_inputs` files and `max_bytes`. A merge that is larger is done piece
 //! by piece in key order.
@@ -23,12 +23,14 @@ use siltstone_protocol::FileEntry;
 use siltstone_spec::Clustering;
 
 use crate::{
-    CompactionPolicy, TableState,
-    runs::{Ranged, overlapping, runs},
+    CompactionPolicy, FileFacts, TableState,
+    runs::{Ranged, overlapping, runs as runs_of},
 };
 
 /// A partition that is quiet this many times longer than `quiet_after` is merged whatever that costs.
 const LONG_QUIET: u128 = 24;
+/// A file of at least this share of the target size is no leftover: it waits for others of its size.
+const LEFTOVER_SHARE: u64 = 8;
 /// Sizes within this factor (as a power of two) are one tier.
 const TIER_BITS: u32 = 2;
 
@@ -147,9 +149,9 @@ fn drafts(state: &TableState<'_>, policy: &CompactionPolicy, now_ms: i64) -> (Ve
 struct Group<'a> {
     state: &'a TableState<'a>,
     policy: &'a CompactionPolicy,
-    /// Places in the state's list, in path order: as they were made.
+    /// In path order: as they were made. Everywhere below a file is its place in here.
     files: Vec<usize>,
-    /// Runs of the files whose range in the table's order is known. Empty when nothing is sorted.
+    /// Sorted runs of the files whose range in the table's order is known. Empty when nothing is sorted.
     runs: Vec<Vec<Ranged<'a>>>,
     /// How long the newest file is there, milliseconds.
     quiet_ms: u128,
@@ -167,9 +169,10 @@ impl<'a> Group<'a> {
         files.sort_unstable_by_key(|file| &state.files[*file].entry.path);
         let newest = files.iter().map(|file| state.files[*file].made_ms).max().unwrap_or(now_ms);
         let quiet_ms = u128::try_from(now_ms.saturating_sub(newest)).unwrap_or(0);
-        let ranged = files.iter().filter_map(|file| ranged(state, policy, *file));
-        let runs = runs(ranged.collect());
-        Self { state, policy, files, runs, quiet_ms, taken: HashSet::new(), drafts: Vec::new() }
+        let runs = Vec::new();
+        let mut group = Self { state, policy, files, runs, quiet_ms, taken: HashSet::new(), drafts: Vec::new() };
+        group.runs = runs_of((0..group.files.len()).filter_map(|file| group.ranged(file)).collect());
+        group
     }
 
     fn plan(&mut self) {
@@ -198,36 +201,28 @@ impl<'a> Group<'a> {
 
     /// Rule 2, busy: units of about one size, `fan_in` of them.
     fn merge_tiers(&mut self) {
-        let mut units: Vec<(u32, u64, Vec<usize>)> = Vec::new();
+        let mut units: Vec<(u32, Vec<usize>)> = Vec::new();
         let tier = |bytes: u64| (u64::BITS - bytes.leading_zeros()) / TIER_BITS;
         for file in self.small() {
-            units.push((tier(self.bytes(file)), self.bytes(file), vec![file]));
+            units.push((tier(self.bytes(file)), vec![file]));
         }
         for run in &self.runs {
             let large: Vec<usize> =
                 run.iter().map(|file| file.file).filter(|file| !self.is_small(*file)).collect();
-            let bytes = large.iter().map(|file| self.bytes(*file)).sum();
-            if bytes > 0 {
-                units.push((tier(bytes), bytes, large));
+            if !large.is_empty() {
+                units.push((tier(large.iter().map(|file| self.bytes(*file)).sum()), large));
             }
         }
         // Stable: within a tier in the order in which they were made, which often is that of the keys.
         units.sort_by_key(|unit| unit.0);
-        let fan_in = self.policy.fan_in();
-        let mut start = 0;
-        while let Some(window) = units.get(start..start + fan_in) {
-            let sum: u64 = window.iter().map(|unit| unit.1).sum();
-            let largest = window.iter().map(|unit| unit.1).max().unwrap_or(0);
-            let enough = largest.saturating_mul(fan_in as u64 / 4).min(self.policy.max_bytes / 2);
-            if sum < enough {
-                start += 1;
-                continue;
-            }
-            start += fan_in;
-            let files: Vec<usize> = window.iter().flat_map(|unit| unit.2.iter().copied()).collect();
+        let full: Vec<Vec<usize>> = units
+            .chunk_by(|a, b| a.0 == b.0)
+            .flat_map(|tier| tier.chunks_exact(self.policy.fan_in()))
+            .map(|units| units.iter().flat_map(|unit| unit.1.iter().copied()).collect())
+            .collect();
+        for files in full {
             if files.iter().any(|file| !self.is_small(*file)) {
-                let ranged = files.iter().filter_map(|file| ranged(self.state, self.policy, *file));
-                self.merge_runs(ranged.collect());
+                self.merge_runs(files.iter().filter_map(|file| self.ranged(*file)).collect());
             } else {
                 self.push_bounded(Trigger::SmallFiles, files);
             }
@@ -237,6 +232,10 @@ impl<'a> Group<'a> {
     /// Rule 2, quiet: the small files that are left, unless the largest would be rewritten for little.
     fn merge_leftovers(&mut self) {
         let mut small: Vec<usize> = self.small().collect();
+        let leftover = |file: &usize| self.bytes(*file) < self.policy.target_size / LEFTOVER_SHARE;
+        if small.iter().filter(|file| !leftover(file)).count() < self.policy.min_inputs {
+            small.retain(leftover);
+        }
         if self.quiet_ms < self.policy.quiet_after.as_millis().saturating_mul(LONG_QUIET) {
             small.sort_by_key(|file| self.bytes(*file));
             while let Some(largest) = small.last() {
@@ -248,7 +247,7 @@ impl<'a> Group<'a> {
             }
         }
         if small.len() > 1 {
-            let first = |file: &usize| self.state.files[*file].key_range.map(|range| range.first());
+            let first = |file: &usize| self.facts(*file).key_range.map(|range| range.first());
             small.sort_by(|a, b| first(a).cmp(&first(b)).then(a.cmp(b)));
             self.push_bounded(Trigger::Quiet, small);
         }
@@ -256,8 +255,8 @@ impl<'a> Group<'a> {
 
     /// Rule 3.
     fn rewrite_deleted(&mut self) {
-        for file in self.files.clone() {
-            let facts = &self.state.files[file];
+        for file in 0..self.files.len() {
+            let facts = self.facts(file);
             let share = facts.deleted_rows as f64 / facts.entry.rows.max(1) as f64;
             if facts.deleted_rows > 0 && share >= self.policy.max_deleted_share && !self.is_taken(file) {
                 self.push(Trigger::DeletedRows, vec![file]);
@@ -299,12 +298,13 @@ impl<'a> Group<'a> {
     fn push(&mut self, trigger: Trigger, files: Vec<usize>) {
         if files.len() > 1 || (trigger == Trigger::DeletedRows && !files.is_empty()) {
             self.taken.extend(&files);
+            let files = files.into_iter().map(|file| self.files[file]).collect();
             self.drafts.push(Draft { trigger, files });
         }
     }
 
     fn small(&self) -> impl Iterator<Item = usize> {
-        self.files.iter().copied().filter(|file| self.is_small(*file) && !self.is_taken(*file))
+        (0..self.files.len()).filter(|file| self.is_small(*file) && !self.is_taken(*file))
     }
 
     fn is_small(&self, file: usize) -> bool {
@@ -316,17 +316,22 @@ impl<'a> Group<'a> {
     }
 
     fn bytes(&self, file: usize) -> u64 {
-        self.state.files[file].entry.bytes
+        self.facts(file).entry.bytes
     }
-}
 
-/// The file's range in the table's present order, when rows are sorted by it and it is known.
-fn ranged<'a>(state: &TableState<'a>, policy: &CompactionPolicy, file: usize) -> Option<Ranged<'a>> {
-    let facts = &state.files[file];
-    let order_id = state.sort_order_id;
-    let sorted = policy.cluster == Clustering::Sort && order_id != 0 && facts.entry.sort_order_id == order_id;
-    let range = facts.key_range.filter(|range| sorted && range.order_id() == order_id)?;
-    Some(Ranged { file, first: range.first(), last: range.last() })
+    fn facts(&self, file: usize) -> &FileFacts<'a> {
+        &self.state.files[self.files[file]]
+    }
+
+    /// The file's range in the table's present order, when rows are sorted by it and it is known.
+    fn ranged(&self, file: usize) -> Option<Ranged<'a>> {
+        let facts = self.facts(file);
+        let order_id = self.state.sort_order_id;
+        let by_order = self.policy.cluster == Clustering::Sort && order_id != 0;
+        let sorted = by_order && facts.entry.sort_order_id == order_id;
+        let range = facts.key_range.filter(|range| sorted && range.order_id() == order_id)?;
+        Some(Ranged { file, first: range.first(), last: range.last() })
+    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
 use arrow::{
-    array::{Array, AsArray, Int32Array, Int64Array, StringArray, UInt32Array},
+    array::{Array, AsArray, Int32Array, Int64Array, RecordBatch, StringArray, UInt32Array},
     compute::{SortColumn, SortOptions, concat_batches, lexsort_to_indices, take_record_batch},
     datatypes::Int64Type,
 };
@@ -166,8 +166,8 @@ async fn merged_runs_equal_arrows_sort_cell_by_cell() {
             inputs.extend(world.write(batch, &layout).await);
         }
         let mut rolled = layout.clone();
-        rolled.files.target_size = 150_000;
-        rolled.files.row_group_bytes = 40_000;
+        rolled.files.target_size = 60_000;
+        rolled.files.row_group_bytes = 20_000;
         let (files, stats) = world.rewrite(&inputs, &rolled, Clustering::Sort, &options()).await.unwrap();
         assert!(files.len() > 2, "{}", files.len());
         assert_eq!((stats.inputs, stats.rows), (6, 7491));
@@ -192,7 +192,7 @@ async fn equal_keys_and_no_sort_order_keep_every_row() {
         }
         let mut inputs = Vec::new();
         for run in 0..5_i64 {
-            let few: Int32Array = (0..20_000).map(|row| (row % 3 > 0).then_some(row % 3)).collect();
+            let few: Int32Array = (0..20_000_i32).map(|row| (row % 3 > 0).then_some(row % 3)).collect();
             let ids = Int64Array::from_iter_values(run * 20_000..(run + 1) * 20_000);
             let arrow = arrow_schema(&layout.schema).unwrap();
             let batch = RecordBatch::try_new(arrow, vec![Arc::new(few), Arc::new(ids)]).unwrap();
@@ -214,7 +214,7 @@ async fn equal_keys_and_no_sort_order_keep_every_row() {
 
 /// Rows whose leading key lies in `keys`, with texts that do not compress.
 fn stretch(layout: &Layout, keys: std::ops::Range<i64>, seed: i64) -> RecordBatch {
-    let text = |key: i64| format!("{:x}", (key * 31 + seed).wrapping_mul(0x2545_f491_4f6c_dd1d).pow(2));
+    let text = |key: i64| format!("{:x}", (key * 31 + seed).wrapping_mul(0x2545_f491_4f6c_dd1d).wrapping_pow(2));
     let arrow = arrow_schema(&layout.schema).unwrap();
     let texts: StringArray = keys.clone().map(|key| (key % 7 > 0).then(|| text(key))).collect();
     let floats: arrow::array::Float64Array = keys.clone().map(|key| Some(key as f64 / 3.0)).collect();
@@ -275,7 +275,8 @@ async fn pages_are_as_if_encoded(world: &World, file: &WrittenFile, rows: &Recor
         let texts = texts.as_string::<i32>();
         let bloom = reader.get_row_group_column_bloom_filter(group, 1).unwrap().unwrap();
         assert!(texts.iter().flatten().all(|text| bloom.check(text)));
-        assert!(!bloom.check("no such text"));
+        let wrong = (0..1000).filter(|number| bloom.check(format!("none {number}").as_str())).count();
+        assert!(wrong < 100, "{wrong} of 1000");
         let least = texts.iter().flatten().min().unwrap();
         let found = row_group.column(1).statistics().unwrap().min_bytes_opt().unwrap().to_vec();
         assert_eq!(found, least.as_bytes());
@@ -311,7 +312,8 @@ async fn large_inputs_are_read_block_by_block() {
         let rows = stretch(&layout, run..500_000 + run, run);
         inputs.extend(world.write(rows, &layout).await);
     }
-    assert!(inputs.iter().all(|file| file.bytes > 16 << 20), "{}", inputs[0].bytes);
+    // The least budget has 9 MiB for inputs held whole: one of these.
+    assert!(inputs.iter().all(|file| file.bytes > 4_700_000), "{}", inputs[0].bytes);
     let (files, stats) = world.rewrite(&inputs, &layout, Clustering::Sort, &options()).await.unwrap();
     assert_eq!(stats.rows, 1_500_000);
     let entries: Vec<FileEntry> = files.iter().map(|file| file.entry.clone()).collect();
@@ -417,7 +419,7 @@ async fn curves_keep_every_row_and_narrow_every_column() {
         Field::required(ID, "key", P::Long.into()),
     ];
     let side = 300_i64;
-    for (cluster, most) in [(Clustering::ZOrder, 0.35), (Clustering::Hilbert, 0.35)] {
+    for cluster in [Clustering::ZOrder, Clustering::Hilbert] {
         let world = World::new();
         let mut layout = layout(Schema::new(1, fields.clone()), &[1, 2]);
         layout.files.row_group_bytes = 16 << 10;
@@ -443,22 +445,18 @@ async fn curves_keep_every_row_and_narrow_every_column() {
         let mut by_id = layout.clone();
         by_id.sort_order = order(&[ID]);
         same(&by_arrow(&found, &by_id), &all);
-        // A row group spans little of either column; sorted by x and y it would span all of y.
-        let (metadata, _) = world.metadata(&files[0].entry).await;
-        assert!(metadata.num_row_groups() > 8);
+        // A stretch of rows spans little of either column; sorted by x and y it would span all of y.
         for column in 0..2 {
             let mut spans = 0.0;
-            let mut start = 0;
-            for group in metadata.row_groups() {
-                let rows = found.column(column).slice(start, group.num_rows() as usize);
-                start += rows.len();
+            for stretch in 0..45 {
+                let rows = found.column(column).slice(stretch * 2000, 2000);
                 let values = arrow::compute::cast(&rows, &arrow::datatypes::DataType::Int64).unwrap();
                 let values = values.as_primitive::<Int64Type>().values().to_vec();
                 spans += (values.iter().max().unwrap() - values.iter().min().unwrap()) as f64;
             }
             let all = if column == 0 { (side - 1) as f64 * 1000.0 } else { (side - 1) as f64 };
-            let mean = spans / metadata.num_row_groups() as f64 / all;
-            assert!(mean < most + 0.2, "{cluster:?}: column {column} spans {mean} of its range");
+            let mean = spans / 45.0 / all;
+            assert!(mean < 0.5, "{cluster:?}: column {column} spans {mean} of its range");
         }
     }
 }

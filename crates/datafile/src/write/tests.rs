@@ -12,14 +12,14 @@ use parquet::file::{
 };
 use proptest::prelude::*;
 use siltstone_protocol::{
-    Field, NullOrder, PartitionField, PartitionSpec, PrimitiveType as P, Schema, SortDirection, SortField,
+    Field, FileEntry, NullOrder, PartitionField, PartitionSpec, PrimitiveType as P, Schema, SortDirection, SortField,
     SortOrder, Transform,
 };
 use siltstone_spec::{Compression, Files};
 
 use super::*;
 use crate::{
-    FIELD_ID_KEY, FileDetails,
+    FIELD_ID_KEY, FileDetails, footer,
     column::{source_array, source_column},
     read_batches, read_details,
     testing::{self, Cell},
@@ -256,6 +256,7 @@ async fn footers_hold_what_readers_want() {
         keys.sort_unstable();
         let wanted = [
             "iceberg.schema",
+            "siltstone.key_range",
             "siltstone.nan_counts",
             "siltstone.partition",
             "siltstone.schema_id",
