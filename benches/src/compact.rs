@@ -200,9 +200,7 @@ fn batch(schema: &SchemaRef, rows: std::ops::Range<u64>) -> anyhow::Result<Recor
         Arc::new(Int64Array::from_iter_values(
             rows.clone().map(|row| (random(row, 2) % 2_000_000) as i64 + 1),
         )),
-        Arc::new(
-            TimestampMicrosecondArray::from_iter_values(rows.clone().map(at)).with_timezone("+00:00"),
-        ),
+        Arc::new(TimestampMicrosecondArray::from_iter_values(rows.clone().map(at)).with_timezone("+00:00")),
         Arc::new(Float64Array::from_iter_values(
             rows.clone().map(|row| (random(row, 3) % 100_000) as f64 / 100.0),
         )),

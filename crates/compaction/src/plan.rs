@@ -170,7 +170,8 @@ impl<'a> Group<'a> {
         let newest = files.iter().map(|file| state.files[*file].made_ms).max().unwrap_or(now_ms);
         let quiet_ms = u128::try_from(now_ms.saturating_sub(newest)).unwrap_or(0);
         let runs = Vec::new();
-        let mut group = Self { state, policy, files, runs, quiet_ms, taken: HashSet::new(), drafts: Vec::new() };
+        let mut group =
+            Self { state, policy, files, runs, quiet_ms, taken: HashSet::new(), drafts: Vec::new() };
         group.runs = runs_of((0..group.files.len()).filter_map(|file| group.ranged(file)).collect());
         group
     }

@@ -90,7 +90,9 @@ impl Table {
         let last = removed.iter().map(|file| file.last).max().unwrap_or(0);
         let token = removed[0].entry.partition_token.clone().unwrap_or_default();
         self.rewritten += bytes;
-        let key = |written: u64| first + (u128::from(last - first) * u128::from(written) / u128::from(bytes)) as u32;
+        let key = |written: u64| {
+            first + (u128::from(last - first) * u128::from(written) / u128::from(bytes)) as u32
+        };
         let mut written = 0;
         while written < bytes {
             let size = self.policy.target_size.min(bytes - written);

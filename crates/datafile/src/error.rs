@@ -42,7 +42,9 @@ pub enum DataFileError {
     #[error("object store failed on {path}: {code}")]
     Store { path: String, code: StoreCode },
     /// A rewrite would lose, double or change rows; its files must not be committed.
-    #[error("a rewrite read {read} rows and wrote {written}, or their checksums differ; nothing was committed")]
+    #[error(
+        "a rewrite read {read} rows and wrote {written}, or their checksums differ; nothing was committed"
+    )]
     RowsDiffer { read: u64, written: u64 },
     /// The inputs of a rewrite are not of one partition.
     #[error("data file {path} is not of the partition that is rewritten")]

@@ -155,8 +155,7 @@ pub async fn rewrite(
     let RewriteJob { inputs, mut layout, cluster } = job;
     let shares = Shares::of(options.memory_bytes, &layout, inputs.len());
     layout.files.row_group_bytes = layout.files.row_group_bytes.min(shares.row_group_bytes);
-    let inputs =
-        source::open(inputs, store, table_location, shares.whole_bytes, shares.block_bytes).await?;
+    let inputs = source::open(inputs, store, table_location, shares.whole_bytes, shares.block_bytes).await?;
     let (sender, receiver) = mpsc::channel(1);
     let (location, options) = (table_location.clone(), options.clone());
     let encoding = tokio::task::spawn_blocking(move || {
@@ -201,7 +200,8 @@ impl Rewrite<'_> {
         let read = Rc::new(RefCell::new(Checksum::default()));
         let columns = KeyColumn::of(&self.layout.schema, &self.layout.sort_order)?;
         let order_id = self.layout.sort_order.order_id;
-        let sorted: Vec<bool> = inputs.iter().map(|input| input.input.entry.sort_order_id == order_id).collect();
+        let sorted: Vec<bool> =
+            inputs.iter().map(|input| input.input.entry.sort_order_id == order_id).collect();
         let keys = Keys::Order(columns);
         let open = |input| FileRun::new(input, SchemaRef::clone(&schema), &keys, Rc::clone(&read));
         let files = inputs.into_iter().map(open).collect::<Result<Vec<_>>>()?;
@@ -258,10 +258,8 @@ impl Rewrite<'_> {
     ) -> Result<Vec<Run>> {
         let (mut runs, mut piece) = (Vec::new(), Vec::new());
         let (mut bytes, mut rows) = (0, 0);
-        let rows_of_batch = self.shares.batch_rows(files.len().min(self.shares.fan_in));
         for (mut file, sorted) in files.into_iter().zip(sorted) {
             if *sorted {
-                file.batch_rows = rows_of_batch;
                 runs.push(Run::File(Box::new(file)));
                 continue;
             }
@@ -298,16 +296,19 @@ impl Rewrite<'_> {
         keys: &Keys,
         stats: &mut RewriteStats,
     ) -> Result<Vec<Run>> {
-        let room = self.shares.fan_in;
-        while runs.len() > room {
+        loop {
+            let held = runs.iter().map(|run| run.held_bytes(self.shares.block_bytes));
+            let room = self.shares.fan_in(held.collect());
+            let rows = self.shares.batch_rows(runs.len().min(room));
+            runs.iter_mut().for_each(|run| run.set_batch_rows(rows));
+            if runs.len() <= room {
+                return Ok(runs);
+            }
             runs.sort_by_key(|run| std::cmp::Reverse(run.rows_left()));
             let merged = runs.split_off(runs.len() - room.min(runs.len() - room + 1));
             let merge = Merge::new(merged, keys, self.shares.limits());
             runs.push(self.spill(schema, stats, |spill| merge.run(spill))?);
         }
-        let rows = self.shares.batch_rows(runs.len());
-        runs.iter_mut().for_each(|run| run.set_batch_rows(rows));
-        Ok(runs)
     }
 
     fn spill(

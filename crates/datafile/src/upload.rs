@@ -49,7 +49,9 @@ impl PartSink {
     }
 
     fn send(&mut self, last: bool) -> io::Result<()> {
-        let bytes = Bytes::from(std::mem::take(&mut self.filling));
+        // A file that has filled one part is likely to fill another.
+        let next = if last { Vec::new() } else { Vec::with_capacity(PART_BYTES) };
+        let bytes = Bytes::from(std::mem::replace(&mut self.filling, next));
         let part = Part { path: Arc::clone(&self.path), bytes, last };
         self.parts.blocking_send(part).map_err(|_| io::ErrorKind::BrokenPipe.into())
     }

@@ -101,7 +101,8 @@ fn a_merge_beyond_the_bounds_goes_piece_by_piece_in_key_order() {
         entries.push(entry(number, 300 * MIB, None));
         ranges.push(range(number as u32 * 50, number as u32 * 50 + 50));
     }
-    let facts = entries.iter().zip(&ranges).map(|(entry, range)| FileFacts::of(entry).with_key_range(Some(range)));
+    let facts =
+        entries.iter().zip(&ranges).map(|(entry, range)| FileFacts::of(entry).with_key_range(Some(range)));
     let state = TableState { files: facts.collect(), sort_order_id: 1 };
     let plans = plan(&state, &policy, i64::MAX);
     assert_eq!(plans.len(), 1);

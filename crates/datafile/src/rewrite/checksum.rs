@@ -199,7 +199,8 @@ mod tests {
             mixed[0] = from;
             let other = take_record_batch(&batch, &UInt32Array::from(mixed)).unwrap();
             let mut columns = batch.columns().to_vec();
-            let same = columns[column].slice(0, 1).to_data() == columns[column].slice(from as usize, 1).to_data();
+            let same =
+                columns[column].slice(0, 1).to_data() == columns[column].slice(from as usize, 1).to_data();
             columns[column] = other.column(column).clone();
             let mixed = RecordBatch::try_new(batch.schema(), columns).unwrap();
             assert_eq!(checksum(&[mixed]) == whole, same, "seed {seed}, column {column}");

@@ -149,7 +149,8 @@ fn codes(array: &dyn Array, shared: usize, mut visit: impl FnMut(usize, u64)) ->
         DataType::Float32 => values!(Float32Type, |value: f32| signed(ordered_f32(value).into())),
         DataType::Float64 => values!(Float64Type, |value: f64| signed(ordered_f64(value))),
         DataType::Decimal128(..) => {
-            let narrow = |value: i128| i64::try_from(value).unwrap_or(if value < 0 { i64::MIN } else { i64::MAX });
+            let narrow =
+                |value: i128| i64::try_from(value).unwrap_or(if value < 0 { i64::MIN } else { i64::MAX });
             values!(Decimal128Type, |value: i128| signed(narrow(value)));
         }
         DataType::Utf8 | DataType::Binary | DataType::FixedSizeBinary(_) => {

@@ -48,9 +48,8 @@ impl Keys {
     pub(super) fn arrays(&self, batch: &RecordBatch) -> Result<Vec<ArrayRef>> {
         match self {
             Self::Order(columns) => {
-                let array = |column: &KeyColumn| {
-                    transform(column.transform, &source_array(batch, &column.source)?)
-                };
+                let array =
+                    |column: &KeyColumn| transform(column.transform, &source_array(batch, &column.source)?);
                 columns.iter().map(array).collect()
             }
             Self::Curve(curve) => Ok(vec![curve.places(batch)?]),
@@ -85,11 +84,14 @@ pub(super) struct KeyStats {
     pub(super) rows: u64,
 }
 
+/// A lower and an upper key.
+pub(super) type Between = (Vec<u8>, Vec<u8>);
+
 /// Above every key that goes on here.
 const ABOVE: u8 = 0xff;
 
 /// Keys between which all rows of a row group lie, from its columns' statistics.
-pub(super) fn bounds(columns: &[KeyColumn], stats: &[KeyStats]) -> Result<(Vec<u8>, Vec<u8>)> {
+pub(super) fn bounds(columns: &[KeyColumn], stats: &[KeyStats]) -> Result<Between> {
     let mut lower = Vec::new();
     let mut upper = Vec::new();
     let (mut lower_open, mut upper_open) = (true, true);
@@ -110,7 +112,7 @@ pub(super) fn bounds(columns: &[KeyColumn], stats: &[KeyStats]) -> Result<(Vec<u
             if column.descending { (&stats.max, &stats.min) } else { (&stats.min, &stats.max) };
         // NaN is in no statistic and sorts above every number.
         let least = least.as_ref().filter(|_| !(nan_last && column.descending));
-        let greatest = greatest.as_ref().filter(|_| !(nan_last && !column.descending));
+        let greatest = greatest.as_ref().filter(|_| !nan_last || column.descending);
         if lower_open {
             match least {
                 _ if may_be_null && !column.nulls_last => {

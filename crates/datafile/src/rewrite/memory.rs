@@ -3,10 +3,13 @@
 //! | share | for |
 //! | --- | --- |
 //! | fixed | parts of the upload under way |
-//! | a quarter of the rest | the row group being encoded |
-//! | three eighths | what runs hold: inputs held whole, blocks, pages, a batch of each run |
-//! | three eighths | rows of the window, and the words that sort them |
+//! | a quarter of the rest at most | the row group being encoded |
+//! | a third of what is left | rows of the window, and the words that sort them |
+//! | two thirds | what runs hold: inputs held whole (a quarter of it), blocks, pages, dictionaries |
+//!
+//! How many runs are merged at once follows from what their footers say of their pages.
 
+use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData};
 use siltstone_protocol::{PrimitiveType, Schema, Type};
 
 use super::merge::Limits;
@@ -24,8 +27,10 @@ const BATCH_ROWS_MIN: usize = 64;
 const BATCH_BYTES_MAX: usize = 4 << 20;
 const BLOCK_BYTES_MIN: u64 = 64 << 10;
 const BLOCK_BYTES_MAX: u64 = 4 << 20;
-/// A decoded page and dictionary of one column, about; pages end at 1 MiB or 20,000 rows.
-const PAGE_BYTES: u64 = 400 << 10;
+/// What the decoder of a column holds beside its page, about.
+const DECODER_BYTES: u64 = 16 << 10;
+/// What a spilled run holds: a batch, and the buffer it is read through.
+pub(super) const SPILL_RUN_BYTES: u64 = 5 << 18;
 /// Sort words of a row.
 const WORD_BYTES: usize = 36;
 
@@ -37,8 +42,8 @@ pub(super) struct Shares {
     pub(super) whole_bytes: u64,
     /// Of a block of a column chunk.
     pub(super) block_bytes: u64,
-    /// Runs that can be merged at once.
-    pub(super) fan_in: usize,
+    /// What runs that are merged at once may hold.
+    run_bytes: u64,
     /// Of rows that are sorted at once, with their words.
     pub(super) sort_bytes: usize,
     pub(super) sort_rows: usize,
@@ -50,25 +55,36 @@ impl Shares {
     pub(super) fn of(memory_bytes: u64, layout: &Layout, inputs: usize) -> Self {
         let rest = memory_bytes.max(MEMORY_BYTES_MIN) - PARTS * PART_BYTES as u64;
         let row_group_bytes = rest / 4;
-        let (runs, window) = (rest / 8 * 3, rest / 8 * 3);
-        let columns = leaves(&layout.schema).max(1);
-        let whole_bytes = runs / 3;
-        let chunks = columns * inputs.max(1) as u64;
-        let block_bytes = (runs / 3 / chunks / 2).clamp(BLOCK_BYTES_MIN, BLOCK_BYTES_MAX);
+        // A row group is closed after the stripe that fills it.
+        let encoder = row_group_bytes.min(layout.files.row_group_bytes / 4 * 5);
+        let window = (rest - encoder) / 3;
+        let runs = rest - encoder - window;
+        let whole_bytes = runs / 4;
+        let chunks = leaves(&layout.schema).max(1) * inputs.max(1) as u64;
+        let block_bytes = (runs / 4 / chunks / 2).clamp(BLOCK_BYTES_MIN, BLOCK_BYTES_MAX);
         let row_bytes = row_bytes(&layout.schema);
-        let run = columns * (2 * block_bytes + PAGE_BYTES) + (BATCH_ROWS_MIN * row_bytes) as u64;
-        let fan_in = usize::try_from((runs - whole_bytes) / run).unwrap_or(usize::MAX).max(2);
         let window_bytes = usize::try_from(window).unwrap_or(usize::MAX);
         Self {
             row_group_bytes,
             whole_bytes,
             block_bytes,
-            fan_in,
+            run_bytes: runs - whole_bytes,
             sort_bytes: window_bytes / 4 * 3,
             sort_rows: window_bytes / 4 / WORD_BYTES,
             window_bytes,
             row_bytes,
         }
+    }
+
+    /// How many runs can be merged at once, by what each holds.
+    pub(super) fn fan_in(&self, mut held: Vec<u64>) -> usize {
+        held.sort_unstable_by_key(|bytes| std::cmp::Reverse(*bytes));
+        let mut sum = 0_u64;
+        let fits = |bytes: &u64| {
+            sum = sum.saturating_add(*bytes);
+            sum <= self.run_bytes
+        };
+        held.into_iter().take_while(fits).count().max(2)
     }
 
     /// Rows of a batch when this many runs are merged.
@@ -108,6 +124,24 @@ fn row_bytes(schema: &Schema) -> usize {
         }
     }
     schema.fields.iter().map(|field| of(&field.data_type)).sum::<usize>().max(1)
+}
+
+/// What the decoder of a file holds at once, at most: of each column a page with its dictionary, and two
+/// blocks unless the file is held whole.
+pub(super) fn held_by(metadata: &ParquetMetaData, block_bytes: Option<u64>) -> u64 {
+    let positive = |bytes: i64| u64::try_from(bytes).unwrap_or(0);
+    let of = |group: usize| -> u64 {
+        let pages = metadata.offset_index().and_then(|index| index.get(group));
+        let chunk = |(column, chunk): (usize, &ColumnChunkMetaData)| {
+            let pages =
+                pages.and_then(|pages| pages.get(column)).map_or(1, |pages| pages.page_locations().len());
+            let page = positive(chunk.uncompressed_size()) / pages.max(1) as u64 * 3 / 2;
+            let blocks = block_bytes.map_or(0, |bytes| positive(chunk.compressed_size()).min(2 * bytes));
+            page + blocks + DECODER_BYTES
+        };
+        metadata.row_group(group).columns().iter().enumerate().map(chunk).sum()
+    };
+    (0..metadata.num_row_groups()).map(of).max().unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -5,7 +5,8 @@ use std::{cell::RefCell, collections::BTreeMap, sync::Arc};
 use arrow::array::ArrayRef;
 use object_store::path::Path;
 use parquet::{
-    arrow::arrow_reader::ParquetRecordBatchReaderBuilder, basic::Compression,
+    arrow::arrow_reader::ParquetRecordBatchReaderBuilder,
+    basic::Compression,
     schema::types::{ColumnPath, SchemaDescriptor},
 };
 use tokio::sync::mpsc;
@@ -135,9 +136,9 @@ impl Emit for Output<'_> {
         let input = &run.input.input;
         let metadata = run.metadata();
         let row_group = metadata.row_group(group);
-        let bloom = |path: &ColumnPath| self.layout.files.bloom_filters.iter().any(|column| {
-            crate::encode::column_path(column) == *path
-        });
+        let bloom = |path: &ColumnPath| {
+            self.layout.files.bloom_filters.iter().any(|column| crate::encode::column_path(column) == *path)
+        };
         let fits = input.deleted.is_none()
             && input.entry.sort_order_id == self.sort_order_id
             && u64::try_from(row_group.compressed_size()).unwrap_or(0)
@@ -154,7 +155,8 @@ impl Emit for Output<'_> {
     }
 
     fn splice(&mut self, run: &FileRun, group: usize, keys: (Vec<u8>, Vec<u8>)) -> Result<()> {
-        let corrupt = |_| DataFileError::corrupt(&run.input.input.entry.path, "it is no readable Parquet file");
+        let corrupt =
+            |_| DataFileError::corrupt(&run.input.input.entry.path, "it is no readable Parquet file");
         let (object, metadata) = (run.input.object.clone(), run.metadata());
         let reader =
             ParquetRecordBatchReaderBuilder::new_with_metadata(object.clone(), run.input.metadata.clone());

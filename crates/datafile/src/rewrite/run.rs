@@ -19,7 +19,8 @@ use parquet::{
 
 use super::{
     checksum::{Checksum, add_column},
-    keys::{KeyColumn, KeyStats, Keys, bounds},
+    keys::{Between, KeyColumn, KeyStats, Keys, bounds},
+    memory::{SPILL_RUN_BYTES, held_by},
     source::Input,
     spill::SpillRun,
 };
@@ -59,6 +60,17 @@ impl Run {
         }
     }
 
+    /// What reading it holds, at most, beside the batch.
+    pub(super) fn held_bytes(&self, block_bytes: u64) -> u64 {
+        match self {
+            Self::File(run) => {
+                let block_bytes = (!run.input.object.is_whole()).then_some(block_bytes);
+                held_by(run.metadata(), block_bytes)
+            }
+            Self::Spill(_) => SPILL_RUN_BYTES,
+        }
+    }
+
     pub(super) fn set_batch_rows(&mut self, rows: usize) {
         if let Self::File(run) = self {
             run.batch_rows = rows;
@@ -79,7 +91,7 @@ pub(super) struct FileRun {
     group_rows_left: u64,
     rows_left: u64,
     /// Least and greatest key of each row group, when its statistics tell.
-    bounds: Vec<Option<(Vec<u8>, Vec<u8>)>>,
+    bounds: Vec<Between>,
     read: Rc<RefCell<Checksum>>,
 }
 
@@ -120,8 +132,8 @@ impl FileRun {
         (self.reader.is_none() && self.group < self.metadata().num_row_groups()).then_some(self.group)
     }
 
-    pub(super) fn bounds_of(&self, group: usize) -> Option<&(Vec<u8>, Vec<u8>)> {
-        self.bounds.get(group)?.as_ref()
+    pub(super) fn bounds_of(&self, group: usize) -> Option<&Between> {
+        self.bounds.get(group)
     }
 
     fn next(&mut self) -> Result<Option<RecordBatch>> {
@@ -222,7 +234,7 @@ impl FileRun {
     }
 
     /// The first and the last key of the row group ahead, read from its first and last pages.
-    pub(super) fn edge_keys(&self, group: usize, keys: &Keys) -> Result<(Vec<u8>, Vec<u8>)> {
+    pub(super) fn edge_keys(&self, group: usize, keys: &Keys) -> Result<Between> {
         let rows = self.group_rows(group) as usize;
         let edges = match rows {
             0..=2 => None,
@@ -253,13 +265,12 @@ impl FileRun {
             .filter_map(|column| field_id(self.target.field(*column.source.path.first()?)))
             .collect();
         let fields = self.input.metadata.schema().fields();
-        let wanted = (0..fields.len()).filter(|index| {
-            field_id(&fields[*index]).is_some_and(|id| roots.contains(&id))
-        });
+        let wanted =
+            (0..fields.len()).filter(|index| field_id(&fields[*index]).is_some_and(|id| roots.contains(&id)));
         ProjectionMask::roots(self.input.metadata.parquet_schema(), wanted)
     }
 
-    fn group_bounds(&self, columns: &[KeyColumn]) -> Result<Vec<Option<(Vec<u8>, Vec<u8>)>>> {
+    fn group_bounds(&self, columns: &[KeyColumn]) -> Result<Vec<Between>> {
         let groups = self.metadata().num_row_groups();
         let mut stats: Vec<Vec<KeyStats>> = (0..groups).map(|_| Vec::new()).collect();
         for column in columns {
@@ -267,29 +278,24 @@ impl FileRun {
                 stats.push(self.key_stats(column, group));
             }
         }
-        stats.iter().map(|stats| bounds(columns, stats).map(Some)).collect()
+        stats.iter().map(|stats| bounds(columns, stats)).collect()
     }
 
     /// Statistics of a key column in one row group; unknown ones for columns inside structs.
     pub(super) fn key_stats(&self, column: &KeyColumn, group: usize) -> KeyStats {
         let rows = self.group_rows(group);
-        let known = self.column_stats(column, group);
-        let (min, max, nulls) = known.unwrap_or((None, None, None));
-        KeyStats { min, max, nulls, rows }
+        let unknown = KeyStats { min: None, max: None, nulls: None, rows };
+        self.column_stats(column, group).unwrap_or(unknown)
     }
 
-    #[allow(clippy::type_complexity)]
-    fn column_stats(
-        &self,
-        column: &KeyColumn,
-        group: usize,
-    ) -> Option<(Option<ArrayRef>, Option<ArrayRef>, Option<u64>)> {
+    fn column_stats(&self, column: &KeyColumn, group: usize) -> Option<KeyStats> {
         let [root] = column.source.path.as_slice() else { return None };
+        let rows = self.group_rows(group);
         let target = self.target.field(*root);
         let schema = self.input.metadata.schema();
         let Some(field) = schema.fields().iter().find(|field| field_id(field) == field_id(target)) else {
             // The file lacks the column: all null.
-            return Some((None, None, Some(self.group_rows(group))));
+            return Some(KeyStats { min: None, max: None, nulls: Some(rows), rows });
         };
         let parquet = self.input.metadata.parquet_schema();
         let converter = StatisticsConverter::try_new(field.name(), schema, parquet).ok()?;
@@ -301,11 +307,12 @@ impl FileRun {
             rising.then(|| transform(column.transform, &array).ok())?
         };
         let nulls = converter.row_group_null_counts([metadata]).ok()?;
-        Some((
-            converter.row_group_mins([metadata]).ok().and_then(value),
-            converter.row_group_maxes([metadata]).ok().and_then(value),
-            nulls.is_valid(0).then(|| nulls.value(0)),
-        ))
+        Some(KeyStats {
+            min: converter.row_group_mins([metadata]).ok().and_then(value),
+            max: converter.row_group_maxes([metadata]).ok().and_then(value),
+            nulls: nulls.is_valid(0).then(|| nulls.value(0)),
+            rows,
+        })
     }
 
     /// Why reading failed: the store, or the file.

@@ -149,6 +149,10 @@ impl Drop for Block {
 }
 
 impl Object {
+    pub(super) fn is_whole(&self) -> bool {
+        self.0.whole.is_some()
+    }
+
     /// The store's error behind a decoder's, if that was the cause.
     pub(super) fn failure(&self) -> Option<DataFileError> {
         lock(&self.0.failed).take()

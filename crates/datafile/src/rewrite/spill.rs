@@ -59,9 +59,8 @@ impl Spill {
 impl Emit for Spill {
     fn window(&mut self, window: &Window) -> Result<()> {
         let columns = window.gather(self.schema.fields().len())?;
-        let slice = slice_rows(window.bytes, window.rows.len()).min(
-            (BATCH_BYTES / (window.bytes / window.rows.len().max(1)).max(1)).max(1),
-        );
+        let slice = slice_rows(window.bytes, window.rows.len())
+            .min((BATCH_BYTES / (window.bytes / window.rows.len().max(1)).max(1)).max(1));
         for places in window.rows.chunks(slice) {
             let arrays = columns.iter().map(|column| column.rows(places)).collect::<Result<_>>()?;
             let batch = RecordBatch::try_new(SchemaRef::clone(&self.schema), arrays);

@@ -172,20 +172,30 @@ async fn merged_runs_equal_arrows_sort_cell_by_cell() {
         assert!(files.len() > 2, "{}", files.len());
         assert_eq!((stats.inputs, stats.rows), (6, 7491));
         assert_eq!(stats.merged_rows + stats.spliced_rows, 7491);
-        // Columns of this schema are many, so the least budget has room for two runs only.
-        assert!(stats.spilled_bytes > 0);
         world.check(&inputs, &files, &rolled).await;
     }
+}
+
+#[tokio::test]
+async fn more_runs_than_the_budget_has_room_for_are_merged_in_turns() {
+    let world = World::new();
+    let layout = layout(every_type(), &[13, -12, ID]);
+    let mut inputs = Vec::new();
+    for run in 0..120 {
+        let batch = random(&layout.schema, 30 + run % 7, run as i64 * 1000, run as u64);
+        inputs.extend(world.write(batch, &layout).await);
+    }
+    let (files, stats) = world.rewrite(&inputs, &layout, Clustering::Sort, &options()).await.unwrap();
+    assert!(stats.spilled_bytes > 0);
+    world.check(&inputs, &files, &layout).await;
 }
 
 #[tokio::test]
 async fn equal_keys_and_no_sort_order_keep_every_row() {
     let world = World::new();
     for keys in [&[][..], &[17][..]] {
-        let fields = vec![
-            Field::optional(17, "few", P::Int.into()),
-            Field::required(ID, "key", P::Long.into()),
-        ];
+        let fields =
+            vec![Field::optional(17, "few", P::Int.into()), Field::required(ID, "key", P::Long.into())];
         let mut layout = layout(Schema::new(1, fields), keys);
         if keys.is_empty() {
             layout.sort_order = SortOrder::default();
@@ -214,7 +224,8 @@ async fn equal_keys_and_no_sort_order_keep_every_row() {
 
 /// Rows whose leading key lies in `keys`, with texts that do not compress.
 fn stretch(layout: &Layout, keys: std::ops::Range<i64>, seed: i64) -> RecordBatch {
-    let text = |key: i64| format!("{:x}", (key * 31 + seed).wrapping_mul(0x2545_f491_4f6c_dd1d).wrapping_pow(2));
+    let text =
+        |key: i64| format!("{:x}", (key * 31 + seed).wrapping_mul(0x2545_f491_4f6c_dd1d).wrapping_pow(2));
     let arrow = arrow_schema(&layout.schema).unwrap();
     let texts: StringArray = keys.clone().map(|key| (key % 7 > 0).then(|| text(key))).collect();
     let floats: arrow::array::Float64Array = keys.clone().map(|key| Some(key as f64 / 3.0)).collect();
@@ -282,7 +293,7 @@ async fn pages_are_as_if_encoded(world: &World, file: &WrittenFile, rows: &Recor
         assert_eq!(found, least.as_bytes());
         let pages = metadata.offset_index().unwrap()[group][0].page_locations();
         let ColumnIndexMetaData::INT64(index) = &metadata.column_index().unwrap()[group][0] else {
-            panic!("no column index");
+            unreachable!("no column index");
         };
         let keys = rows.column(0).slice(start, length);
         let keys = keys.as_primitive::<Int64Type>().values().to_vec();

@@ -12,16 +12,16 @@ use parquet::file::{
 };
 use proptest::prelude::*;
 use siltstone_protocol::{
-    Field, FileEntry, NullOrder, PartitionField, PartitionSpec, PrimitiveType as P, Schema, SortDirection, SortField,
-    SortOrder, Transform,
+    Field, FileEntry, NullOrder, PartitionField, PartitionSpec, PrimitiveType as P, Schema, SortDirection,
+    SortField, SortOrder, Transform,
 };
 use siltstone_spec::{Compression, Files};
 
 use super::*;
 use crate::{
-    FIELD_ID_KEY, FileDetails, footer,
+    FIELD_ID_KEY, FileDetails,
     column::{source_array, source_column},
-    read_batches, read_details,
+    footer, read_batches, read_details,
     testing::{self, Cell},
 };
 
