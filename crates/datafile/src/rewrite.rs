@@ -200,8 +200,8 @@ impl Rewrite<'_> {
         let read = Rc::new(RefCell::new(Checksum::default()));
         let columns = KeyColumn::of(&self.layout.schema, &self.layout.sort_order)?;
         let order_id = self.layout.sort_order.order_id;
-        let sorted: Vec<bool> =
-            inputs.iter().map(|input| input.input.entry.sort_order_id == order_id).collect();
+        let in_order = |input: &Input| columns.is_empty() || input.input.entry.sort_order_id == order_id;
+        let sorted: Vec<bool> = inputs.iter().map(in_order).collect();
         let keys = Keys::Order(columns);
         let open = |input| FileRun::new(input, SchemaRef::clone(&schema), &keys, Rc::clone(&read));
         let files = inputs.into_iter().map(open).collect::<Result<Vec<_>>>()?;

@@ -245,7 +245,7 @@ impl FileRun {
             ])),
         };
         let (mut first, mut last) = (None, Vec::new());
-        for batch in self.reader(group, self.key_mask(keys), edges)? {
+        for batch in self.reader(group, self.mask.clone(), edges)? {
             let batch = batch.map_err(|_| self.failure())?;
             let batch = adapt(&batch, &self.target).ok_or_else(|| DataFileError::compute("reading keys"))?;
             let arrays = keys.arrays(&batch)?;
@@ -256,18 +256,6 @@ impl FileRun {
             }
         }
         Ok((first.unwrap_or_default(), last))
-    }
-
-    fn key_mask(&self, keys: &Keys) -> ProjectionMask {
-        let Keys::Order(columns) = keys else { return self.mask.clone() };
-        let roots: Vec<&str> = columns
-            .iter()
-            .filter_map(|column| field_id(self.target.field(*column.source.path.first()?)))
-            .collect();
-        let fields = self.input.metadata.schema().fields();
-        let wanted =
-            (0..fields.len()).filter(|index| field_id(&fields[*index]).is_some_and(|id| roots.contains(&id)));
-        ProjectionMask::roots(self.input.metadata.parquet_schema(), wanted)
     }
 
     fn group_bounds(&self, columns: &[KeyColumn]) -> Result<Vec<Between>> {
