@@ -177,6 +177,7 @@ fn layout(zstd: i32, keys: &[i32]) -> Layout {
             compression: Compression::Zstd { level: zstd },
             bloom_filters: Vec::new(),
         },
+        annotate_uuids: true,
         token_key: Arc::new([0; 32]),
     }
 }

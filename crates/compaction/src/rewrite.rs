@@ -14,7 +14,7 @@ use siltstone_datafile::{
     DataFileError, Layout, RewriteInput, RewriteJob, RewriteOptions, RewriteStats, WrittenFile,
 };
 use siltstone_lakehouse::ledger::LedgerState;
-use siltstone_protocol::Change;
+use siltstone_protocol::{Change, Format};
 use siltstone_spec::Files;
 
 use crate::{CompactionPlan, CompactionPolicy};
@@ -53,6 +53,7 @@ pub fn job(
         partition_spec: state.partition_specs.get(&spec_id)?.clone(),
         sort_order: state.sort_order.clone(),
         files: Files { target_size: policy.target_size, ..files.clone() },
+        annotate_uuids: !state.formats.contains(&Format::Delta),
         token_key: Arc::clone(token_key),
     };
     let inputs = plan.inputs.iter().cloned().map(RewriteInput::new).collect();

@@ -71,6 +71,7 @@ fn layout() -> Layout {
             compression: Compression::Lz4,
             bloom_filters: Vec::new(),
         },
+        annotate_uuids: true,
         token_key: Arc::new([1; 32]),
     }
 }

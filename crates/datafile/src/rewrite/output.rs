@@ -67,7 +67,7 @@ impl<'a> Output<'a> {
             values,
             sort_order_id,
             to_come: rows,
-            descriptor: SchemaDescriptor::new(parquet_schema(&layout.schema)?),
+            descriptor: SchemaDescriptor::new(parquet_schema(&layout.schema, layout.annotate_uuids)?),
             codec: compression(layout.files.compression)?,
             roll: None,
             written: Checksum::default(),
@@ -88,7 +88,13 @@ impl<'a> Output<'a> {
                 let order = &layout.sort_order;
                 let target = Target {
                     layout,
-                    options: EncoderOptions::new(&layout.schema, &layout.files, order, &sample()?)?,
+                    options: EncoderOptions::new(
+                        &layout.schema,
+                        &layout.files,
+                        order,
+                        layout.annotate_uuids,
+                        &sample()?,
+                    )?,
                     table_location: self.table_location,
                     parts: self.parts,
                     sort_order_id: self.sort_order_id,

@@ -43,6 +43,7 @@ fn layout(schema: Schema, keys: &[i32]) -> Layout {
             compression: Compression::Zstd { level: 1 },
             bloom_filters: Vec::new(),
         },
+        annotate_uuids: true,
         token_key: Arc::new([7; 32]),
     }
 }
