@@ -47,6 +47,8 @@ pub enum Command {
     Apply(SpecArgs),
     /// Be a worker: read topics, write and commit tables, until told to stop.
     Run(RunArgs),
+    /// Rewrite many small or overlapping data files into few sorted ones, now.
+    Compact(CompactArgs),
     /// Version, rows, files, positions, lag and freshness of each table.
     Status(StatusArgs),
     /// The live data files of a table.
@@ -117,6 +119,21 @@ pub struct RunArgs {
     /// Only these tables of the spec.
     #[arg(long = "table", value_name = "TABLE")]
     pub tables: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct CompactArgs {
+    #[command(flatten)]
+    pub spec: SpecArgs,
+    /// Only these tables of the spec.
+    #[arg(long = "table", value_name = "TABLE")]
+    pub tables: Vec<String>,
+    /// Only say what would be rewritten.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// The memory budget of the process, e.g. `512MiB`.
+    #[arg(long, default_value = "512MiB", env = "SILTSTONE_MEMORY")]
+    pub memory: String,
 }
 
 #[derive(Debug, Args)]

@@ -73,6 +73,9 @@ pub const COMPACTION_MIN_INPUTS_DEFAULT: u32 = 4;
 pub const COMPACTION_MAX_INPUTS_DEFAULT: u32 = 64;
 pub const COMPACTION_OVERLAP_MAX: u32 = 1_000;
 pub const COMPACTION_OVERLAP_DEFAULT: u32 = 4;
+pub const COMPACTION_RATE_MIN: u64 = 64 << 10;
+pub const COMPACTION_RATE_MAX: u64 = 1 << 40;
+pub const COMPACTION_BUSY_DEFAULT: u32 = 50;
 pub const QUIET_AFTER_MAX: u64 = 30 * DAY;
 pub const QUIET_AFTER_DEFAULT: &str = "10m";
 /// A space-filling curve over more columns than this orders none of them.

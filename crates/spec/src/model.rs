@@ -281,6 +281,12 @@ pub struct Retention {
 /// When data files are rewritten, and how the rewritten ones are laid out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CompactionPolicy {
+    /// Workers compact beside ingestion.
+    pub enabled: bool,
+    /// Bytes a second that one worker rewrites at most.
+    pub max_rate: Option<u64>,
+    /// Percent of the time in which one worker rewrites.
+    pub busy_percent: u32,
     /// Rewritten files are closed near this size, bytes. Default: `files.target_size`.
     pub target_size: u64,
     /// Fewer small files than this are left alone.

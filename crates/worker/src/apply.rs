@@ -164,7 +164,7 @@ async fn commit(table: &Table, change: Change, identity: &Identity) -> Result<()
 }
 
 /// Brings every format up to the ledger.
-async fn show(table: &Table) -> Result<(), WorkerError> {
+pub(crate) async fn show(table: &Table) -> Result<(), WorkerError> {
     let mut state = table.state.lock().await.clone();
     for mut projection in table.projections().await {
         crate::projector::catch_up(table, &mut state, projection.as_mut()).await?;

@@ -10,6 +10,7 @@
 //! State lives in the ledger; everything here can be killed at any instruction.
 
 pub mod apply;
+pub mod compactor;
 pub mod error;
 pub mod flush;
 mod formats;

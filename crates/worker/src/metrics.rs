@@ -66,6 +66,14 @@ pub struct PartitionLabel {
     pub partition: i32,
 }
 
+/// A table, why files were rewritten, and how it ended.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct CompactionLabel {
+    pub table: String,
+    pub trigger: &'static str,
+    pub ended: &'static str,
+}
+
 type FloatGauge = Gauge<f64, AtomicU64>;
 
 /// All metrics of a worker.
@@ -87,6 +95,16 @@ pub struct Metrics {
     pub ledger_version: Family<TableLabel, Gauge>,
     pub shown_version: Family<FormatLabel, Gauge>,
     pub table_up: Family<TableLabel, Gauge>,
+    pub compactions: Family<CompactionLabel, Counter>,
+    pub compaction_rows: Family<TableLabel, Counter>,
+    pub compaction_input_files: Family<TableLabel, Counter>,
+    pub compaction_output_files: Family<TableLabel, Counter>,
+    pub compaction_input_bytes: Family<TableLabel, Counter>,
+    pub compaction_output_bytes: Family<TableLabel, Counter>,
+    pub compaction_spliced_bytes: Family<TableLabel, Counter>,
+    pub compaction_backlog_files: Family<TableLabel, Gauge>,
+    pub compaction_backlog_bytes: Family<TableLabel, Gauge>,
+    pub compaction_overlap_depth: Family<TableLabel, Gauge>,
     memory: Gauge,
     memory_limit: Gauge,
 }
@@ -129,9 +147,29 @@ impl Metrics {
         all.register("ledger_version", "Newest ledger version known", self.ledger_version.clone());
         all.register("shown_version", "Newest ledger version a format shows", self.shown_version.clone());
         all.register("table_up", "1 while the table is worked on", self.table_up.clone());
+        self.register_compaction(&mut all);
         all.register_with_unit("memory", "Memory reserved by buffers", Unit::Bytes, self.memory.clone());
         all.register_with_unit("memory_limit", "The memory budget", Unit::Bytes, self.memory_limit.clone());
         all
+    }
+
+    fn register_compaction(&self, all: &mut Registry) {
+        all.register("compactions", "Rewrites, by trigger and how they ended", self.compactions.clone());
+        all.register("compaction_rows", "Rows rewritten", self.compaction_rows.clone());
+        all.register("compaction_input_files", "Files replaced", self.compaction_input_files.clone());
+        all.register("compaction_output_files", "Files made of them", self.compaction_output_files.clone());
+        let input_bytes = self.compaction_input_bytes.clone();
+        all.register("compaction_input_bytes", "Bytes of files replaced", input_bytes);
+        let output_bytes = self.compaction_output_bytes.clone();
+        all.register("compaction_output_bytes", "Bytes of files made of them", output_bytes);
+        let spliced_bytes = self.compaction_spliced_bytes.clone();
+        all.register("compaction_spliced_bytes", "Bytes copied without decoding", spliced_bytes);
+        let files = self.compaction_backlog_files.clone();
+        all.register("compaction_backlog_files", "Files that rewrites are due for", files);
+        let bytes = self.compaction_backlog_bytes.clone();
+        all.register("compaction_backlog_bytes", "Bytes of those files", bytes);
+        let depth = self.compaction_overlap_depth.clone();
+        all.register("compaction_overlap_depth", "Sorted runs over one key, at most", depth);
     }
 
     /// Counts a fault that is tried again.

@@ -23,9 +23,10 @@ use siltstone_ingest::{
 use siltstone_lakehouse::TableStore;
 use siltstone_protocol::{ErrorKind, Schema};
 use siltstone_spec::{Spec, TableSpec};
-use tokio::{runtime::Handle, sync::watch};
+use tokio::{runtime::Handle, sync::watch, task::JoinSet};
 
 use crate::{
+    compactor::{Compactor, Owned, Pace},
     error::{ForTable, WorkerError, without_table},
     flush::Flusher,
     http::{self, Served},
@@ -40,6 +41,7 @@ pub use crate::{identity::Identity, readiness::Readiness};
 
 /// After a stop, faults are waited for this long before what is buffered is left to the next start.
 const GRACE: Duration = Duration::from_secs(20);
+const COMPACTOR_GRACE: Duration = Duration::from_secs(5);
 const RESTART_MIN: Duration = Duration::from_secs(1);
 const RESTART_MAX: Duration = Duration::from_secs(60);
 /// A bounded run gives up on a fault that does not pass after so many starts of a table.
@@ -91,6 +93,9 @@ pub struct TableRuntime {
     table: Arc<OnceLock<Arc<Table>>>,
     dead_letters: Arc<OnceLock<Arc<Table>>>,
     projections: Arc<Mutex<Vec<Projection>>>,
+    /// What the group gave this worker, for the compactor.
+    owned: watch::Sender<Owned>,
+    compactors: Arc<Mutex<JoinSet<()>>>,
 }
 
 struct Projection {
@@ -115,7 +120,26 @@ impl TableRuntime {
             table: Arc::default(),
             dead_letters: Arc::default(),
             projections: Arc::default(),
+            owned: watch::Sender::new(Owned::default()),
+            compactors: Arc::default(),
         }
+    }
+
+    /// Tells the compactor which source partitions are this worker's, of how many.
+    pub fn own(&self, partitions: Vec<i32>, all: usize) {
+        self.owned.send_replace(Owned { partitions, all });
+    }
+
+    /// Starts the compactor of a table, unless the run is bounded or the spec says no.
+    fn compact(&self, table: &Arc<Table>) {
+        let Shared { metrics, identity, budget, once, stop, .. } = &self.shared;
+        if *once || !self.spec.compaction.enabled {
+            return;
+        }
+        let compactor =
+            Compactor::new(table.clone(), &self.spec, metrics.clone(), identity.clone(), budget.clone());
+        let run = compactor.run(Pace::of(&self.spec.compaction), self.owned.subscribe(), stop.clone());
+        self.compactors.lock().unwrap_or_else(PoisonError::into_inner).spawn_on(run, &self.handle);
     }
 
     /// The table, once it exists.
@@ -155,6 +179,7 @@ impl TableRuntime {
     async fn adopt(&self, table: Table) -> Arc<Table> {
         let table = self.table.get_or_init(|| Arc::new(table)).clone();
         self.project(&table).await;
+        self.compact(&table);
         table
     }
 
@@ -182,6 +207,7 @@ impl TableRuntime {
     fn adopt_dead_letters(&self, table: Arc<Table>) {
         if self.dead_letters.set(table.clone()).is_ok() {
             let runtime = self.clone();
+            self.compact(&table);
             self.handle.spawn(async move { runtime.project(&table).await });
         }
     }
@@ -244,6 +270,15 @@ impl TableRuntime {
                 }
                 _ => tokio::time::sleep(Duration::from_millis(5)).await,
             }
+        }
+    }
+
+    /// Waits for rewrites that were told to stop: what they commit still is to be shown.
+    async fn end_compactors(&self) {
+        let mut tasks = std::mem::take(&mut *self.compactors.lock().unwrap_or_else(PoisonError::into_inner));
+        let ended = async { while tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(COMPACTOR_GRACE, ended).await.is_err() {
+            tracing::warn!(table = %self.spec.name, "a rewrite did not stop in time; its files are orphans");
         }
     }
 
@@ -459,6 +494,9 @@ async fn work_on(runtime: &TableRuntime, spec: &Spec) -> Result<(), WorkerError>
     let ended = ended
         .await
         .map_err(|_| WorkerError::Internal { table: name.clone(), what: "the polling thread died" })?;
+    if *shared.stop.borrow() {
+        runtime.end_compactors().await;
+    }
     let settled = runtime.settle(GRACE).await;
     match ended? {
         Ended::Stopped | Ended::Reached => settled,

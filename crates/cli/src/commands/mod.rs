@@ -1,6 +1,7 @@
 //! One module a command; each returns its exit code.
 
 mod apply;
+mod compact;
 mod inspect;
 mod query;
 mod quickstart;
@@ -25,6 +26,7 @@ pub async fn execute(cli: Cli) -> anyhow::Result<u8> {
         Command::Plan(args) => apply::plan(args).await,
         Command::Apply(args) => apply::apply(args).await,
         Command::Run(args) => run::run(args, quiet).await,
+        Command::Compact(args) => compact::compact(args, quiet).await,
         Command::Status(args) => inspect::status(args).await,
         Command::Files(args) => inspect::files(args).await,
         Command::Snapshots(args) => inspect::snapshots(args).await,

@@ -17,9 +17,7 @@ const MEMORY_MIN: u64 = 32 << 20;
 
 pub async fn run(args: RunArgs, quiet: bool) -> anyhow::Result<u8> {
     let spec = load(&args.spec.file)?;
-    let memory_bytes = siltstone_spec::quantity::parse_size(&args.memory)
-        .filter(|bytes| *bytes >= MEMORY_MIN)
-        .ok_or_else(|| Invalid("--memory takes a size of at least 32MiB, e.g. 512MiB".to_owned()))?;
+    let memory_bytes = memory(&args.memory)?;
     if let Some(name) = args.tables.iter().find(|name| !spec.tables.iter().any(|table| &table.name == *name))
     {
         return Err(Invalid(format!("the spec has no table {name}")).into());
@@ -34,6 +32,12 @@ pub async fn run(args: RunArgs, quiet: bool) -> anyhow::Result<u8> {
     let summary = ended?;
     report(&summary, args.spec.json)?;
     Ok(output::DONE)
+}
+
+/// The memory budget as people write it, bytes.
+pub fn memory(text: &str) -> anyhow::Result<u64> {
+    let bytes = siltstone_spec::quantity::parse_size(text).filter(|bytes| *bytes >= MEMORY_MIN);
+    Ok(bytes.ok_or_else(|| Invalid("--memory takes a size of at least 32MiB, e.g. 512MiB".to_owned()))?)
 }
 
 /// Turns true at SIGINT or SIGTERM; a second one ends the process at once.

@@ -270,6 +270,9 @@ impl Lower<'_> {
             self.fault(&place.key("cluster"), format!("a curve needs sort_by with 2 to {max} columns"));
         }
         CompactionPolicy {
+            enabled: raw.enabled,
+            max_rate: raw.max_rate.as_ref().map(|rate| rate.0),
+            busy_percent: raw.busy_percent,
             target_size: raw.target_size.map_or(files.target_size, |size| size.0),
             min_inputs: raw.min_inputs,
             max_inputs: raw.max_inputs,

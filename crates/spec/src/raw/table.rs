@@ -412,6 +412,15 @@ pub(crate) struct RawDisclose {
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "Compaction")]
 pub(crate) struct RawCompaction {
+    /// False: workers leave files as they are; `siltstone compact` rewrites them by hand.
+    #[schemars(extend("default" = true))]
+    pub(crate) enabled: bool,
+    /// Bytes a second that one worker rewrites at most, on average. Absent: no limit.
+    #[schemars(example = "50MiB")]
+    pub(crate) max_rate: Option<Size<{ limits::COMPACTION_RATE_MIN }, { limits::COMPACTION_RATE_MAX }>>,
+    /// Share of the time, in percent, in which one worker rewrites.
+    #[schemars(range(min = 1, max = 100), extend("default" = limits::COMPACTION_BUSY_DEFAULT))]
+    pub(crate) busy_percent: u32,
     /// A rewritten file is closed near this size. Default: `files.target_size`.
     pub(crate) target_size: Option<Size<{ limits::TARGET_SIZE_MIN }, { limits::TARGET_SIZE_MAX }>>,
     /// Fewer small files than this are left alone.

@@ -16,7 +16,12 @@ use siltstone_spec::model::Start;
 
 impl Poller {
     pub(super) fn answer_events(&mut self) -> Result<(), WorkerError> {
-        for event in std::mem::take(&mut self.events) {
+        let events = std::mem::take(&mut self.events);
+        let moved = |event: &SourceEvent| {
+            matches!(event, SourceEvent::Assigned(_) | SourceEvent::Revoked(_) | SourceEvent::Lost(_))
+        };
+        let moved = events.iter().any(moved);
+        for event in events {
             match event {
                 SourceEvent::Assigned(partitions) => self.take_over(&partitions)?,
                 SourceEvent::Revoked(partitions) => {
@@ -42,7 +47,18 @@ impl Poller {
                 }
             }
         }
+        if moved {
+            self.tell_owned();
+        }
         Ok(())
+    }
+
+    /// Compaction is shared out as the source partitions are.
+    fn tell_owned(&mut self) {
+        let owned: Vec<i32> = self.parts.intake.positions.iter().map(|(partition, _)| partition).collect();
+        // A broker that does not answer now leaves this worker without a share until the next rebalance.
+        let all = self.parts.source.partitions().map_or(0, |all| all.len());
+        self.parts.runtime.own(owned, all);
     }
 
     pub(super) fn give_up(&mut self, partitions: &[i32]) -> Result<(), WorkerError> {

@@ -1,0 +1,325 @@
+//! One table's compactor: rounds of plan, rewrite, commit.
+
+use std::{
+    collections::HashSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use siltstone_compaction::{Backlog, CompactionPlan, CompactionPolicy, Rewritten};
+use siltstone_datafile::{MemoryBudget, Reservation, RewriteOptions};
+use siltstone_lakehouse::{Committed, crash_point};
+use siltstone_protocol::{Change, ErrorKind};
+use siltstone_spec::TableSpec;
+use tokio::sync::watch;
+
+use super::{Owned, Pace, Ranges, Share};
+use crate::{
+    error::{ForTable, WorkerError},
+    identity::Identity,
+    metrics::{CompactionLabel, Metrics, TableLabel},
+    table::Table,
+};
+
+/// A worker looks for plans this often, and after each commit that it made itself.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+const BACKOFF_MAX: Duration = Duration::from_secs(120);
+/// Share of the memory budget that one rewrite reserves.
+const MEMORY_SHARE: u64 = 4;
+const MEMORY_MAX: u64 = 512 << 20;
+/// Files of plans that failed for good are left alone until the worker starts again.
+const GIVEN_UP_MAX: usize = 10_000;
+
+/// What a round did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Round {
+    pub plans: usize,
+    /// Plans that were committed.
+    pub committed: usize,
+    /// Plans whose inputs were gone at the commit.
+    pub dropped: usize,
+    /// Plans whose rewrite failed for good.
+    pub failed: usize,
+    pub input_files: u64,
+    pub output_files: u64,
+    pub rows: u64,
+    pub input_bytes: u64,
+    pub output_bytes: u64,
+    /// Bytes of inputs that were copied without being decoded.
+    pub spliced_bytes: u64,
+}
+
+impl Round {
+    pub(super) fn add(&mut self, other: Self) {
+        self.plans += other.plans;
+        self.committed += other.committed;
+        self.dropped += other.dropped;
+        self.failed += other.failed;
+        self.input_files += other.input_files;
+        self.output_files += other.output_files;
+        self.rows += other.rows;
+        self.input_bytes += other.input_bytes;
+        self.output_bytes += other.output_bytes;
+        self.spliced_bytes += other.spliced_bytes;
+    }
+}
+
+enum Ended {
+    Committed,
+    Dropped,
+    Stopped,
+}
+
+/// Compacts one table. Everything it knows can be known anew.
+#[derive(Debug)]
+pub struct Compactor {
+    table: Arc<Table>,
+    files: siltstone_spec::Files,
+    policy: CompactionPolicy,
+    metrics: Arc<Metrics>,
+    identity: Arc<Identity>,
+    budget: MemoryBudget,
+    ranges: Ranges,
+    given_up: HashSet<String>,
+}
+
+impl Compactor {
+    pub fn new(
+        table: Arc<Table>,
+        spec: &TableSpec,
+        metrics: Arc<Metrics>,
+        identity: Arc<Identity>,
+        budget: MemoryBudget,
+    ) -> Self {
+        Self {
+            table,
+            files: spec.files.clone(),
+            policy: CompactionPolicy::from(&spec.compaction),
+            metrics,
+            identity,
+            budget,
+            ranges: Ranges::default(),
+            given_up: HashSet::new(),
+        }
+    }
+
+    /// What there is to do now, and its plans, the most useful first.
+    ///
+    /// # Errors
+    /// Those of the store and the ledger.
+    pub async fn plan(&mut self) -> Result<(Backlog, Vec<CompactionPlan>), WorkerError> {
+        let state = {
+            let mut state = self.table.state.lock().await;
+            self.table.ledger.refresh(&mut state).await.for_table(&self.table.name)?;
+            state.clone()
+        };
+        self.ranges.learn(&self.table, &state).await?;
+        let facts = self.ranges.state(&state, &self.given_up);
+        let now_ms = self.identity.now_ms();
+        let backlog = siltstone_compaction::backlog(&facts, &self.policy, now_ms);
+        let plans = siltstone_compaction::plan(&facts, &self.policy, now_ms);
+        self.show(&backlog);
+        Ok((backlog, plans))
+    }
+
+    /// Carries out the plans that are this worker's, resting between them as `pace` says.
+    /// `done` hears of each plan's input bytes when it has ended.
+    ///
+    /// # Errors
+    /// Those of the store and the ledger. What was committed before stays.
+    pub async fn round(
+        &mut self,
+        share: &Share,
+        pace: Pace,
+        stop: &mut watch::Receiver<bool>,
+        done: &mut (dyn FnMut(u64) + Send),
+    ) -> Result<Round, WorkerError> {
+        let (_, plans) = self.plan().await?;
+        let mut round = Round::default();
+        for plan in plans.iter().filter(|plan| share.has(plan)) {
+            if *stop.borrow() {
+                break;
+            }
+            round.plans += 1;
+            let began = Instant::now();
+            self.carry_out(plan, stop, &mut round).await?;
+            done(plan.bytes());
+            let rest = pace.rest(plan.bytes(), began.elapsed());
+            tokio::select! {
+                () = tokio::time::sleep(rest) => {}
+                _ = stop.wait_for(|stop| *stop) => break,
+            }
+        }
+        Ok(round)
+    }
+
+    /// Rounds until `stop` turns true. Faults are logged, counted, and tried again later.
+    pub async fn run(mut self, pace: Pace, owned: watch::Receiver<Owned>, mut stop: watch::Receiver<bool>) {
+        let mut pause = LOOK_EVERY;
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(self.identity.jitter(pause)) => {}
+                _ = stop.wait_for(|stop| *stop) => return,
+            }
+            let share = Share::Of(owned.borrow().clone());
+            match self.round(&share, pace, &mut stop, &mut |_| {}).await {
+                // A rewrite may have made the next one due.
+                Ok(round) if round.committed > 0 => pause = Duration::from_secs(1),
+                Ok(_) => pause = LOOK_EVERY,
+                Err(error) => {
+                    tracing::warn!(table = %self.table.name, %error, "compaction failed, trying again later");
+                    self.metrics.retry(&self.table.name, "compact");
+                    pause = (pause * 2).clamp(LOOK_EVERY, BACKOFF_MAX);
+                }
+            }
+        }
+    }
+
+    async fn carry_out(
+        &mut self,
+        plan: &CompactionPlan,
+        stop: &mut watch::Receiver<bool>,
+        round: &mut Round,
+    ) -> Result<(), WorkerError> {
+        let memory = self.reserve(stop).await;
+        let Some(memory) = memory else { return Ok(()) };
+        let job = {
+            let state = self.table.state.lock().await;
+            siltstone_compaction::job(plan, &state, &self.policy, &self.files, &self.table.token_key)
+        };
+        let Some(job) = job else {
+            self.count(plan, "dropped");
+            round.dropped += 1;
+            return Ok(());
+        };
+        let options = RewriteOptions { memory_bytes: memory.bytes(), ..RewriteOptions::default() };
+        let rewriting = siltstone_compaction::rewrite(job, &self.table.store, &self.table.location, &options);
+        let rewritten = tokio::select! {
+            rewritten = rewriting => rewritten,
+            _ = stop.wait_for(|stop| *stop) => return Ok(()),
+        };
+        let rewritten = match rewritten {
+            Ok(rewritten) => rewritten,
+            Err(error) if error.kind().is_retryable() => return Err(error).for_table(&self.table.name),
+            Err(error) => {
+                tracing::error!(
+                    table = %self.table.name, %error, files = plan.inputs.len(),
+                    "a rewrite failed; its files are left as they are until the worker starts again"
+                );
+                self.give_up(plan);
+                self.count(plan, "failed");
+                round.failed += 1;
+                return Ok(());
+            }
+        };
+        drop(memory);
+        crash_point!("compact.files_written");
+        self.land(plan, rewritten, stop, round).await
+    }
+
+    /// Commits a rewrite and counts it.
+    async fn land(
+        &self,
+        plan: &CompactionPlan,
+        rewritten: Rewritten,
+        stop: &watch::Receiver<bool>,
+        round: &mut Round,
+    ) -> Result<(), WorkerError> {
+        let stats = rewritten.stats;
+        let output_files = rewritten.added.len() as u64;
+        let output_bytes: u64 = rewritten.added.iter().map(|file| file.entry.bytes).sum();
+        for file in &rewritten.added {
+            self.table.details.insert(file.details.clone());
+        }
+        match self.commit(rewritten.into_change(), stop).await? {
+            Ended::Stopped => return Ok(()),
+            Ended::Dropped => {
+                round.dropped += 1;
+                self.count(plan, "dropped");
+                return Ok(());
+            }
+            Ended::Committed => {}
+        }
+        crash_point!("compact.committed");
+        self.count(plan, "committed");
+        round.add(Round {
+            committed: 1,
+            input_files: stats.inputs as u64,
+            output_files,
+            rows: stats.rows,
+            input_bytes: stats.input_bytes,
+            output_bytes,
+            spliced_bytes: stats.spliced_bytes,
+            ..Round::default()
+        });
+        let label = TableLabel { table: self.table.name.clone() };
+        self.metrics.compaction_rows.get_or_create(&label).inc_by(stats.rows);
+        self.metrics.compaction_input_files.get_or_create(&label).inc_by(stats.inputs as u64);
+        self.metrics.compaction_output_files.get_or_create(&label).inc_by(output_files);
+        self.metrics.compaction_input_bytes.get_or_create(&label).inc_by(stats.input_bytes);
+        self.metrics.compaction_output_bytes.get_or_create(&label).inc_by(output_bytes);
+        self.metrics.compaction_spliced_bytes.get_or_create(&label).inc_by(stats.spliced_bytes);
+        Ok(())
+    }
+
+    async fn commit(&self, change: Change, stop: &watch::Receiver<bool>) -> Result<Ended, WorkerError> {
+        let commit_id = self.identity.commit_id();
+        let mut backoff = Duration::from_millis(100);
+        let mut stop = stop.clone();
+        loop {
+            let now_ms = self.identity.now_ms();
+            let answer = {
+                let mut state = self.table.state.lock().await;
+                self.table.ledger.commit(&mut state, change.clone(), &commit_id, now_ms).await
+            };
+            match answer {
+                Ok(Committed::At(version)) => {
+                    self.table.announce(version);
+                    return Ok(Ended::Committed);
+                }
+                Ok(Committed::AlreadyCovered) => return Ok(Ended::Dropped),
+                Err(error) if error.kind() == ErrorKind::Conflict => {
+                    tracing::info!(table = %self.table.name, %error, "a rewrite came too late, dropped");
+                    return Ok(Ended::Dropped);
+                }
+                Err(error) if error.kind() == ErrorKind::Unavailable => {
+                    self.metrics.retry(&self.table.name, "compact_commit");
+                    tokio::select! {
+                        () = tokio::time::sleep(self.identity.jitter(backoff)) => {}
+                        _ = stop.wait_for(|stop| *stop) => return Ok(Ended::Stopped),
+                    }
+                    backoff = (backoff * 2).min(Duration::from_secs(15));
+                }
+                Err(error) => return Err(error).for_table(&self.table.name),
+            }
+        }
+    }
+
+    /// A part of the budget; `None` when the worker stops first.
+    async fn reserve(&self, stop: &mut watch::Receiver<bool>) -> Option<Reservation> {
+        let bytes = (self.budget.limit() / MEMORY_SHARE).min(MEMORY_MAX);
+        tokio::select! {
+            reservation = self.budget.reserve(bytes) => Some(reservation),
+            _ = stop.wait_for(|stop| *stop) => None,
+        }
+    }
+
+    fn give_up(&mut self, plan: &CompactionPlan) {
+        if self.given_up.len() + plan.inputs.len() <= GIVEN_UP_MAX {
+            self.given_up.extend(plan.inputs.iter().map(|file| file.path.clone()));
+        }
+    }
+
+    fn count(&self, plan: &CompactionPlan, ended: &'static str) {
+        let label = CompactionLabel { table: self.table.name.clone(), trigger: plan.trigger.as_str(), ended };
+        self.metrics.compactions.get_or_create(&label).inc();
+    }
+
+    fn show(&self, backlog: &Backlog) {
+        let label = TableLabel { table: self.table.name.clone() };
+        let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        self.metrics.compaction_backlog_files.get_or_create(&label).set(number(backlog.files as u64));
+        self.metrics.compaction_backlog_bytes.get_or_create(&label).set(number(backlog.bytes));
+        self.metrics.compaction_overlap_depth.get_or_create(&label).set(number(backlog.depth as u64));
+    }
+}
