@@ -269,6 +269,12 @@ class Table:
             json.loads(self.read(f"_siltstone/ledger/{name}")) for name in names if name.endswith(".json")
         ]
 
+    def delta_log(self) -> list[list[dict]]:
+        """Every Delta log entry that still lies there, in order: its actions."""
+        names = [name for name in self.list("data/_delta_log") if name.endswith(".json")]
+        texts = [self.read(f"data/_delta_log/{name}").decode() for name in names]
+        return [[json.loads(line) for line in text.splitlines() if line] for text in texts]
+
     def committed_ranges(self) -> dict[tuple[str, int], list[tuple[int, int]]]:
         """(topic, partition) -> the offset ranges that the ledger names, in order of commit."""
         ranges: dict[tuple[str, int], list[tuple[int, int]]] = {}

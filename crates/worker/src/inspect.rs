@@ -1,7 +1,7 @@
 //! Looking at tables without touching them: what `status`, `files`, `ledger` and `query` show.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -15,10 +15,13 @@ use siltstone_protocol::{Entry, FileEntry, Format};
 use siltstone_spec::{Spec, TableSpec};
 
 use crate::{
+    compactor::Ranges,
     error::{ForTable, WorkerError},
     table::Table,
 };
 
+/// Footers that `status` reads for the overlap of key ranges.
+const STATUS_READS_MAX: usize = 256;
 /// How long brokers are asked for end offsets.
 const LAG_TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -42,6 +45,18 @@ pub struct TableStatus {
     /// Sum over partitions; `None` when the brokers were not asked or did not answer.
     pub lag_records: Option<i64>,
     pub dead_letters: u64,
+    /// What compaction would do now; `None`: nothing was committed yet.
+    pub compaction: Option<CompactionStatus>,
+}
+
+/// The compaction backlog of a table, by what is known without reading many footers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct CompactionStatus {
+    pub plans: usize,
+    pub backlog_files: usize,
+    pub backlog_bytes: u64,
+    /// Sorted runs over one key, at most.
+    pub overlap_depth: usize,
 }
 
 /// One source partition of a table.
@@ -111,11 +126,13 @@ async fn table_status(
         partitions: Vec::new(),
         lag_records: None,
         dead_letters: 0,
+        compaction: None,
     };
     let mut positions: BTreeMap<(String, String, i32), i64> = BTreeMap::new();
     if let Some(table) = Table::open(lake, table_spec).await? {
         let state = table.state.lock().await.clone();
         fill(&mut status, &state);
+        status.compaction = Some(compaction(table_spec, &table, &state).await?);
         for mut projection in table.projections().await {
             let shown = projection.shown_version().await.for_table(&table.name)?;
             status.shown.insert(projection.format().as_str(), shown);
@@ -153,6 +170,28 @@ async fn table_status(
     Ok(status)
 }
 
+async fn compaction(
+    spec: &TableSpec,
+    table: &Table,
+    state: &LedgerState,
+) -> Result<CompactionStatus, WorkerError> {
+    let mut ranges = Ranges::default();
+    ranges.learn(table, state, STATUS_READS_MAX).await?;
+    let now_ms = i64::try_from(now().as_millis()).unwrap_or(i64::MAX);
+    let facts = ranges.state(state, &HashSet::new());
+    let backlog = siltstone_compaction::backlog(&facts, &(&spec.compaction).into(), now_ms);
+    Ok(CompactionStatus {
+        plans: backlog.plans,
+        backlog_files: backlog.files,
+        backlog_bytes: backlog.bytes,
+        overlap_depth: backlog.depth,
+    })
+}
+
+fn now() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
 fn fill(status: &mut TableStatus, state: &LedgerState) {
     status.exists = true;
     status.version = Some(state.version);
@@ -163,8 +202,7 @@ fn fill(status: &mut TableStatus, state: &LedgerState) {
 }
 
 fn age_seconds(committed_ms: i64) -> f64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-    (i64::try_from(now).unwrap_or(i64::MAX) - committed_ms).max(0) as f64 / 1000.0
+    (i64::try_from(now().as_millis()).unwrap_or(i64::MAX) - committed_ms).max(0) as f64 / 1000.0
 }
 
 /// Low and high offsets by partition; empty when the brokers do not answer.

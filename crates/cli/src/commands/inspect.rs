@@ -27,8 +27,18 @@ pub async fn status(args: StatusArgs) -> anyhow::Result<u8> {
         output::print_json(&all)?;
         return Ok(output::DONE);
     }
-    let heading =
-        ["table", "version", "rows", "files", "bytes", "lag", "last commit", "shown by", "dead letters"];
+    let heading = [
+        "table",
+        "version",
+        "rows",
+        "files",
+        "to compact",
+        "bytes",
+        "lag",
+        "last commit",
+        "shown by",
+        "dead letters",
+    ];
     let rows: Vec<_> = all.iter().map(status_row).collect();
     output::print_table(&heading, &rows);
     Ok(output::DONE)
@@ -48,6 +58,7 @@ fn status_row(status: &TableStatus) -> Vec<String> {
         status.version.map_or_else(dash, |version| version.to_string()),
         status.rows.to_string(),
         status.files.to_string(),
+        status.compaction.map_or_else(dash, |compaction| compaction.backlog_files.to_string()),
         output::bytes(status.bytes),
         status.lag_records.map_or_else(dash, |lag| lag.to_string()),
         status.last_commit_age_seconds.map_or_else(dash, |age| format!("{age:.1} s ago")),

@@ -17,8 +17,7 @@ use crate::{
     table::Table,
 };
 
-/// Footers read in one round, and at once.
-const READS_MAX: usize = 1024;
+/// Footers read at once.
 const READS_AT_ONCE: usize = 16;
 /// Ranges kept; beyond that files go without.
 const KEPT_MAX: usize = 200_000;
@@ -30,11 +29,16 @@ pub struct Ranges {
 }
 
 impl Ranges {
-    /// Forgets files that are gone, and learns of up to a round's worth of others, newest first.
+    /// Forgets files that are gone, and learns of others, newest first, by reading at most so many footers.
     ///
     /// # Errors
     /// Those of the store, and of files that are not what the ledger says.
-    pub async fn learn(&mut self, table: &Table, state: &LedgerState) -> Result<(), WorkerError> {
+    pub async fn learn(
+        &mut self,
+        table: &Table,
+        state: &LedgerState,
+        reads_max: usize,
+    ) -> Result<(), WorkerError> {
         self.by_path.retain(|path, _| state.live_files.contains_key(path));
         if state.sort_order.fields.is_empty() {
             return Ok(());
@@ -48,7 +52,7 @@ impl Ranges {
                 Some(details) => {
                     self.by_path.insert(file.path.clone(), details.key_range.clone());
                 }
-                None if reads.len() < READS_MAX => reads.push(file),
+                None if reads.len() < reads_max => reads.push(file),
                 None => {}
             }
         }

@@ -21,6 +21,8 @@ use crate::{
     table::Table,
 };
 
+/// Footers read in one round, for key ranges.
+const READS_MAX: usize = 1024;
 /// A worker looks for plans this often, and after each commit that it made itself.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 const BACKOFF_MAX: Duration = Duration::from_secs(120);
@@ -113,7 +115,7 @@ impl Compactor {
             self.table.ledger.refresh(&mut state).await.for_table(&self.table.name)?;
             state.clone()
         };
-        self.ranges.learn(&self.table, &state).await?;
+        self.ranges.learn(&self.table, &state, READS_MAX).await?;
         let facts = self.ranges.state(&state, &self.given_up);
         let now_ms = self.identity.now_ms();
         let backlog = siltstone_compaction::backlog(&facts, &self.policy, now_ms);
