@@ -15,7 +15,7 @@ from produce import create_topic, send
 from siltstone import wait
 
 EAGER = {"min_inputs": 2, "quiet_after": "0s"}
-KEYS = [("customer", False, True), ("id", False, True)]
+KEYS = [("customer_id", False, True), ("id", False, True)]
 POINTS = [point for point in chaos.all_crash_points() if point.startswith("compact.")]
 
 
@@ -23,7 +23,7 @@ def many_files(engine, name, **changes):
     """A table of 300 orders in twenty small commits, and its engine."""
     topic = create_topic(partitions=2)
     send(topic, orders.records(0, 300, 2))
-    changes = {"sort_by": ["customer", "id"], "compaction": EAGER, **changes}
+    changes = {"sort_by": ["customer_id", "id"], "compaction": EAGER, **changes}
     run = engine([orders.orders_table(name, topic, freshness={"max_age": "1m", "max_rows": 15}, **changes)])
     run.once()
     assert len(files.check_same_files(run.table())) >= 20
@@ -87,7 +87,7 @@ def test_curves(engine, name, cluster):
 
 
 def test_partitions_stay_apart(engine, name):
-    run = many_files(engine, name, partition_by=["bucket(3, customer)"])
+    run = many_files(engine, name, partition_by=["bucket(3, customer_id)"])
     run.command("compact")
     readers.check(run.table(), orders.rows(0, 300), readers.ALL)
     assert len(files.check_same_files(run.table())) == 3
@@ -128,7 +128,7 @@ def test_beside_ingestion_and_kills(engine, name):
     """Two workers of one group ingest and compact; one is killed again and again."""
     topic = create_topic(partitions=4)
     dice = random.Random(11)
-    changes = {"sort_by": ["customer", "id"], "compaction": {**EAGER, "busy_percent": 100}}
+    changes = {"sort_by": ["customer_id", "id"], "compaction": {**EAGER, "busy_percent": 100}}
     run = engine([orders.orders_table(name, topic, freshness={"max_age": "300ms"}, **changes)])
     load = chaos.Load(topic, 4, seed=5)
     steady = run.worker().ready()
