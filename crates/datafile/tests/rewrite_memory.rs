@@ -62,7 +62,6 @@ fn layout() -> Layout {
         null_order: NullOrder::NullsFirst,
     };
     Layout {
-        annotate_uuids: true,
         schema: Arc::new(Schema::new(0, fields)),
         partition_spec: PartitionSpec::default(),
         sort_order: SortOrder { order_id: 1, fields: vec![key] },

@@ -34,7 +34,6 @@ fn order(keys: &[i32]) -> SortOrder {
 
 fn layout(schema: Schema, keys: &[i32]) -> Layout {
     Layout {
-        annotate_uuids: true,
         schema: Arc::new(schema),
         partition_spec: PartitionSpec::default(),
         sort_order: order(keys),
