@@ -24,6 +24,7 @@ pub mod progress;
 pub mod projector;
 pub mod readiness;
 pub mod run;
+pub mod runtime;
 mod summary;
 pub mod table;
 mod unshown;

@@ -10,7 +10,7 @@
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -20,28 +20,23 @@ use siltstone_ingest::{
     dead_letter::DeadLetters,
     decoder::{Decoder, initial_schema},
 };
-use siltstone_lakehouse::TableStore;
-use siltstone_protocol::{ErrorKind, Schema};
+use siltstone_protocol::ErrorKind;
 use siltstone_spec::{Spec, TableSpec};
-use tokio::{runtime::Handle, sync::watch, task::JoinSet};
+use tokio::{runtime::Handle, sync::watch};
 
 use crate::{
-    compactor::{Compactor, Owned, Pace},
-    error::{ForTable, WorkerError, without_table},
-    flush::Flusher,
+    error::{ForTable, WorkerError},
     http::{self, Served},
-    ingest::{Ended, Intake, Lane, Poller, PollerParts},
+    ingest::{Ended, Intake, Poller, PollerParts},
     metrics::{Metrics, TableLabel},
     progress::Progress,
-    projector::{self, Shown},
+    runtime::{Shared, TableRuntime},
     summary::{RunSummary, TableSummary},
-    table::Table,
 };
 pub use crate::{identity::Identity, readiness::Readiness};
 
 /// After a stop, faults are waited for this long before what is buffered is left to the next start.
 const GRACE: Duration = Duration::from_secs(20);
-const COMPACTOR_GRACE: Duration = Duration::from_secs(5);
 const RESTART_MIN: Duration = Duration::from_secs(1);
 const RESTART_MAX: Duration = Duration::from_secs(60);
 /// A bounded run gives up on a fault that does not pass after so many starts of a table.
@@ -64,230 +59,6 @@ pub struct RunOptions {
     pub http: Option<SocketAddr>,
     /// Only these tables of the spec; empty: all.
     pub tables: Vec<String>,
-}
-
-/// What all tables of a worker share.
-#[derive(Clone)]
-struct Shared {
-    lake: TableStore,
-    budget: MemoryBudget,
-    metrics: Arc<Metrics>,
-    progress: Arc<Progress>,
-    identity: Arc<Identity>,
-    readiness: Arc<Readiness>,
-    registries: Arc<BTreeMap<String, Arc<dyn SchemaRegistry>>>,
-    tables: u64,
-    once: bool,
-    stop: watch::Receiver<bool>,
-    abandon: watch::Receiver<bool>,
-    /// Ends projections, after everything is committed.
-    finish: watch::Receiver<bool>,
-}
-
-/// The parts of one table that come to be when its schema is known.
-#[derive(Clone)]
-pub struct TableRuntime {
-    shared: Shared,
-    spec: TableSpec,
-    handle: Handle,
-    table: Arc<OnceLock<Arc<Table>>>,
-    dead_letters: Arc<OnceLock<Arc<Table>>>,
-    projections: Arc<Mutex<Vec<Projection>>>,
-    /// What the group gave this worker, for the compactor.
-    owned: watch::Sender<Owned>,
-    compactors: Arc<Mutex<JoinSet<()>>>,
-}
-
-struct Projection {
-    table: Arc<Table>,
-    format: &'static str,
-    shown: watch::Receiver<Shown>,
-    task: tokio::task::JoinHandle<()>,
-}
-
-impl std::fmt::Debug for TableRuntime {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("TableRuntime").field("table", &self.spec.name).finish_non_exhaustive()
-    }
-}
-
-impl TableRuntime {
-    fn new(shared: Shared, spec: TableSpec, handle: Handle) -> Self {
-        Self {
-            shared,
-            spec,
-            handle,
-            table: Arc::default(),
-            dead_letters: Arc::default(),
-            projections: Arc::default(),
-            owned: watch::Sender::new(Owned::default()),
-            compactors: Arc::default(),
-        }
-    }
-
-    /// Tells the compactor which source partitions are this worker's, of how many.
-    pub fn own(&self, partitions: Vec<i32>, all: usize) {
-        self.owned.send_replace(Owned { partitions, all });
-    }
-
-    /// Starts the compactor of a table, unless the run is bounded or the spec says no.
-    fn compact(&self, table: &Arc<Table>) {
-        let Shared { metrics, identity, budget, once, stop, .. } = &self.shared;
-        if *once || !self.spec.compaction.enabled {
-            return;
-        }
-        let compactor =
-            Compactor::new(table.clone(), &self.spec, metrics.clone(), identity.clone(), budget.clone());
-        let run = compactor.run(Pace::of(&self.spec.compaction), self.owned.subscribe(), stop.clone());
-        self.compactors.lock().unwrap_or_else(PoisonError::into_inner).spawn_on(run, &self.handle);
-    }
-
-    /// The table, once it exists.
-    pub fn table(&self) -> Option<Arc<Table>> {
-        self.table.get().cloned()
-    }
-
-    /// Creates the table with its first schema and starts its projections.
-    ///
-    /// # Errors
-    /// As [`Table::open_or_create`].
-    pub async fn create(&self, schema: Schema) -> Result<Arc<Table>, WorkerError> {
-        let (id, now_ms) = (self.shared.identity.commit_id(), self.shared.identity.now_ms());
-        let table = Table::open_or_create(&self.shared.lake, &self.spec, schema, &id, now_ms).await?;
-        Ok(self.adopt(table).await)
-    }
-
-    /// Looks whether the table and its dead letters came to be by another worker's hand.
-    ///
-    /// # Errors
-    /// As [`Table::open`].
-    pub async fn find(&self) -> Result<Option<Arc<Table>>, WorkerError> {
-        let (lake, spec) = (&self.shared.lake, &self.spec);
-        if self.dead_letters().is_none()
-            && let Some(dead_letters) = Table::open_dead_letters(lake, spec).await?
-        {
-            self.adopt_dead_letters(Arc::new(dead_letters));
-        }
-        if self.table().is_none()
-            && let Some(table) = Table::open(lake, spec).await?
-        {
-            return Ok(Some(self.adopt(table).await));
-        }
-        Ok(self.table())
-    }
-
-    async fn adopt(&self, table: Table) -> Arc<Table> {
-        let table = self.table.get_or_init(|| Arc::new(table)).clone();
-        self.project(&table).await;
-        self.compact(&table);
-        table
-    }
-
-    /// The dead-letter table, once it exists.
-    pub fn dead_letters(&self) -> Option<Arc<Table>> {
-        self.dead_letters.get().cloned()
-    }
-
-    /// Starts the flush task of the table as it is now. Call again when the table came to be.
-    pub fn start_lane(&self, handle: &Handle) -> Lane {
-        let runtime = self.clone();
-        let flusher = Flusher {
-            spec: self.spec.clone(),
-            lake: self.shared.lake.clone(),
-            table: self.table(),
-            dead_letters: self.dead_letters.get().cloned(),
-            metrics: self.shared.metrics.clone(),
-            identity: self.shared.identity.clone(),
-            abandon: self.shared.abandon.clone(),
-            on_dead_letters: Box::new(move |table| runtime.adopt_dead_letters(table)),
-        };
-        Lane::start(handle, flusher)
-    }
-
-    fn adopt_dead_letters(&self, table: Arc<Table>) {
-        if self.dead_letters.set(table.clone()).is_ok() {
-            let runtime = self.clone();
-            self.compact(&table);
-            self.handle.spawn(async move { runtime.project(&table).await });
-        }
-    }
-
-    async fn project(&self, table: &Arc<Table>) {
-        for projection in table.projections().await {
-            let format = projection.format().as_str();
-            let (sender, shown) = watch::channel(Shown::default());
-            let task = self.handle.spawn(projector::project(
-                table.clone(),
-                projection,
-                sender,
-                self.shared.metrics.clone(),
-                self.shared.finish.clone(),
-            ));
-            let entry = Projection { table: table.clone(), format, shown, task };
-            self.projections.lock().unwrap_or_else(PoisonError::into_inner).push(entry);
-        }
-    }
-
-    /// The newest version of the table that every one of its formats shows.
-    pub fn shown_version(&self) -> Option<u64> {
-        let table = self.table.get()?;
-        let entries = self.projections.lock().unwrap_or_else(PoisonError::into_inner);
-        let own = entries.iter().filter(|entry| Arc::ptr_eq(&entry.table, table));
-        own.map(|entry| entry.shown.borrow().version).min()?
-    }
-
-    /// Waits until every format shows everything committed here, or has stopped.
-    async fn settle(&self, deadline: Duration) -> Result<(), WorkerError> {
-        // Creating the dead-letter table's projections may still be on its way.
-        let expected =
-            usize::from(self.table.get().is_some()) + usize::from(self.dead_letters.get().is_some());
-        let began = Instant::now();
-        loop {
-            let entries: Vec<_> = {
-                let entries = self.projections.lock().unwrap_or_else(PoisonError::into_inner);
-                entries.iter().map(|entry| (entry.table.clone(), entry.format, entry.shown.clone())).collect()
-            };
-            let names: std::collections::BTreeSet<_> = entries.iter().map(|entry| &entry.0.name).collect();
-            let all_started = names.len() >= expected;
-            let mut behind = None;
-            for (table, format, shown) in &entries {
-                let wanted = *table.versions().borrow();
-                let shown = shown.borrow().clone();
-                if let Some((_, error)) = shown.stopped {
-                    let error = format!("has stopped: {}", without_table(&table.name, &error));
-                    return Err(WorkerError::Projection { table: table.name.clone(), format, error });
-                }
-                if shown.version.is_none_or(|version| version < wanted) {
-                    behind = Some((table.name.clone(), *format));
-                }
-            }
-            match behind {
-                None if all_started => return Ok(()),
-                _ if began.elapsed() > deadline => {
-                    let (table, format) = behind.unwrap_or((self.spec.name.clone(), "dead letters"));
-                    let error = "did not catch up in time; the next start completes it".to_owned();
-                    return Err(WorkerError::Projection { table, format, error });
-                }
-                _ => tokio::time::sleep(Duration::from_millis(5)).await,
-            }
-        }
-    }
-
-    /// Waits for rewrites that were told to stop: what they commit still is to be shown.
-    async fn end_compactors(&self) {
-        let mut tasks = std::mem::take(&mut *self.compactors.lock().unwrap_or_else(PoisonError::into_inner));
-        let ended = async { while tasks.join_next().await.is_some() {} };
-        if tokio::time::timeout(COMPACTOR_GRACE, ended).await.is_err() {
-            tracing::warn!(table = %self.spec.name, "a rewrite did not stop in time; its files are orphans");
-        }
-    }
-
-    async fn end_projections(&self) {
-        let entries = std::mem::take(&mut *self.projections.lock().unwrap_or_else(PoisonError::into_inner));
-        for entry in entries {
-            entry.task.abort();
-        }
-    }
 }
 
 /// Runs the worker until `stop` turns true (a second, longer stop is built in: faults are waited for

@@ -21,11 +21,7 @@ use crate::flush::FlushReason;
 use crate::metrics::TableLabel;
 use crate::table::Table;
 use crate::unshown::Unshown;
-use crate::{
-    metrics::Metrics,
-    progress::Progress,
-    run::{Identity, TableRuntime},
-};
+use crate::{identity::Identity, metrics::Metrics, progress::Progress, runtime::TableRuntime};
 use siltstone_datafile::{MemoryBudget, Reservation};
 use siltstone_ingest::SourceEvent;
 use siltstone_ingest::Visit;
