@@ -57,6 +57,10 @@ pub enum Command {
     Snapshots(TableArgs),
     /// The ledger entries of a table, newest last.
     Ledger(LedgerArgs),
+    /// Apply retention once: old rows, Iceberg snapshots, Delta log and ledger entries.
+    Expire(ExpireArgs),
+    /// Delete data and metadata files that nothing names any more, once.
+    Vacuum(VacuumArgs),
     /// Ask SQL of the tables.
     Query(QueryArgs),
 }
@@ -165,6 +169,33 @@ pub struct LedgerArgs {
     /// At most so many entries, the newest ones.
     #[arg(long, default_value_t = 20)]
     pub limit: u64,
+}
+
+#[derive(Debug, Args)]
+pub struct ExpireArgs {
+    #[command(flatten)]
+    pub spec: SpecArgs,
+    /// Only these tables of the spec, each with its dead letters.
+    #[arg(long = "table", value_name = "TABLE")]
+    pub tables: Vec<String>,
+    /// Say what would leave; change nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct VacuumArgs {
+    #[command(flatten)]
+    pub spec: SpecArgs,
+    /// Only these tables of the spec, each with its dead letters.
+    #[arg(long = "table", value_name = "TABLE")]
+    pub tables: Vec<String>,
+    /// Say what would be deleted; delete nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Only files older than this, instead of the spec's `retention.orphans`. At least 1h.
+    #[arg(long, value_name = "AGE")]
+    pub older_than: Option<String>,
 }
 
 #[derive(Debug, Args)]

@@ -36,6 +36,12 @@ pub enum LakeError {
         end: i64,
         next: Option<i64>,
     },
+    /// A file that waited too long for its commit was cleaned up: write its rows again.
+    #[error(
+        "table {table}: version {version}: file {file} was cleaned up before its commit; drop the buffer and \
+         start from the ledger, and raise retention.orphans when this comes often"
+    )]
+    Swept { table: String, version: u64, file: String },
     /// Others moved the table first: look again and decide anew.
     #[error("table {table}: version {version}: {problem}")]
     Conflict { table: String, version: u64, problem: String },
@@ -103,7 +109,7 @@ impl LakeError {
         match self {
             Self::Store { fault, .. } => fault.kind(),
             Self::Unknown { .. } => ErrorKind::Unavailable,
-            Self::Fenced { .. } => ErrorKind::Fenced,
+            Self::Fenced { .. } | Self::Swept { .. } => ErrorKind::Fenced,
             Self::Conflict { .. } | Self::Contended { .. } => ErrorKind::Conflict,
             Self::Invalid { .. } | Self::CannotShow { .. } | Self::Foreign { .. } => ErrorKind::Invalid,
             Self::Data { .. } => ErrorKind::Data,

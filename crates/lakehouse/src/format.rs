@@ -42,11 +42,13 @@ pub trait TableFormat: Send + Sync {
 pub struct ProjectionOptions {
     /// Snapshots in the metadata are at most this many, whatever their age.
     pub snapshots_max: u32,
+    /// Snapshots kept at least, whatever their age.
+    pub snapshots_min: u32,
     pub snapshots_age: Duration,
 }
 
 impl Default for ProjectionOptions {
     fn default() -> Self {
-        Self { snapshots_max: 500, snapshots_age: Duration::from_secs(7 * 24 * 3600) }
+        Self { snapshots_max: 500, snapshots_min: 1, snapshots_age: Duration::from_secs(7 * 24 * 3600) }
     }
 }

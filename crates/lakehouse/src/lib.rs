@@ -4,6 +4,7 @@
 //! 2. [`ledger`] is the one place where a table changes; creating an entry is the commit.
 //! 3. [`format::TableFormat`] shows ledger entries as a table format: idempotent replay, no decisions.
 //! 4. [`details`] holds what formats need of a file beyond its ledger entry, by cache or by footer.
+//! 5. [`maintenance`] lets go of what a table no longer needs.
 //!
 //! Absent on purpose: Kafka, record decoding, the control plane.
 
@@ -16,6 +17,7 @@ pub mod faults;
 pub mod format;
 pub mod iceberg;
 pub mod ledger;
+pub mod maintenance;
 pub mod store;
 
 pub use crate::iceberg::IcebergTable;
@@ -24,4 +26,5 @@ pub use details::DetailsCache;
 pub use error::{LakeError, StoreFault};
 pub use format::{ProjectionOptions, TableFormat};
 pub use ledger::{Committed, Coverage, Ledger, LedgerState, SourcePartition};
+pub use maintenance::Janitor;
 pub use store::TableStore;

@@ -63,10 +63,15 @@ pub const SNAPSHOTS_MAX: u64 = 3_650 * DAY;
 pub const SNAPSHOTS_DEFAULT: &str = "7d";
 pub const SNAPSHOTS_KEPT_MAX: u32 = 100_000;
 pub const SNAPSHOTS_KEPT_DEFAULT: u32 = 500;
+pub const SNAPSHOTS_LEAST_DEFAULT: u32 = 1;
 /// A file younger than this may belong to a commit in flight.
 pub const ORPHANS_MIN: u64 = HOUR;
 pub const ORPHANS_MAX: u64 = 3_650 * DAY;
 pub const ORPHANS_DEFAULT: &str = "3d";
+
+pub const MAINTENANCE_EVERY_MIN: u64 = MINUTE;
+pub const MAINTENANCE_EVERY_MAX: u64 = 30 * DAY;
+pub const MAINTENANCE_EVERY_DEFAULT: &str = "6h";
 
 pub const COMPACTION_INPUTS_MAX: u32 = 1_000;
 pub const COMPACTION_MIN_INPUTS_DEFAULT: u32 = 4;

@@ -3,6 +3,7 @@
 //! A table or cluster with a fault of form is left out here, so that one mistake is reported once.
 
 mod cluster;
+mod retention;
 mod source;
 mod table;
 

@@ -121,6 +121,8 @@ pub struct TableSpec {
     /// True: every row carries the `_kafka` struct column.
     pub kafka_metadata: bool,
     pub retention: Retention,
+    /// Between two rounds of maintenance; `None`: workers leave it alone.
+    pub maintenance_every: Option<Duration>,
     pub disclose: Disclose,
     pub compaction: CompactionPolicy,
 }
@@ -272,9 +274,13 @@ pub enum ExtraFields {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Retention {
     pub rows: Option<Duration>,
+    /// Column that tells a row's age, dotted inside structs. Present when `rows` is.
+    pub rows_by: Option<String>,
     pub snapshots: Duration,
     /// Snapshots in the metadata are at most this many, whatever their age.
     pub snapshots_max: u32,
+    /// Snapshots kept at least, whatever their age.
+    pub snapshots_min: u32,
     pub orphans: Duration,
 }
 

@@ -207,7 +207,13 @@ impl Flusher {
         let mut state = table.state.lock().await;
         loop {
             let now_ms = self.identity.now_ms();
-            match table.ledger.commit(&mut state, change.clone(), &commit_id, now_ms).await {
+            // A flush that took very long may come after the clean-up of its own files.
+            let there = table.ledger.confirm_files(&state, &change, now_ms).await;
+            let committed = match there {
+                Ok(()) => table.ledger.commit(&mut state, change.clone(), &commit_id, now_ms).await,
+                Err(error) => Err(error),
+            };
+            match committed {
                 Ok(Committed::At(version)) => {
                     self.metrics.commits.get_or_create(&self.label(table)).inc();
                     let known = i64::try_from(version).unwrap_or(i64::MAX);
@@ -216,7 +222,7 @@ impl Flusher {
                 }
                 Ok(Committed::AlreadyCovered) => return Ok(self.refused(table, "covered")),
                 Err(error) if error.kind() == ErrorKind::Fenced => {
-                    tracing::warn!(table = %table.name, %error, "commit refused: another worker was first");
+                    tracing::warn!(table = %table.name, %error, "commit refused");
                     return Ok(self.refused(table, "fenced"));
                 }
                 Err(error) if error.kind() == ErrorKind::Unavailable => {

@@ -5,7 +5,8 @@
 //!    hands over full buffers.
 //! 3. [`flush`] sorts and writes a buffer as data files, then commits them to the ledger.
 //! 4. [`projector`] shows every ledger entry in the table's formats.
-//! 5. [`run`] supervises the tables: one table's failure never stops another.
+//! 5. [`maintenance`] applies retention, on a schedule or by hand.
+//! 6. [`run`] supervises the tables: one table's failure never stops another.
 //!
 //! State lives in the ledger; everything here can be killed at any instruction.
 
@@ -18,6 +19,7 @@ pub mod http;
 pub mod identity;
 pub mod ingest;
 pub mod inspect;
+pub mod maintenance;
 pub mod metrics;
 pub mod positions;
 pub mod progress;

@@ -16,6 +16,10 @@
 //! | `siltstone_ledger_version` | table | newest ledger version known |
 //! | `siltstone_shown_version` | table, format | newest ledger version that the format shows |
 //! | `siltstone_table_up` | table | 1 while the table is worked on, 0 when it stopped |
+//! | `siltstone_maintenance_deleted_files_total`, `siltstone_maintenance_deleted_bytes_total` | table, kind | files deleted by maintenance: `data`, `manifest`, `manifest_list`, `table_metadata`, `delta_log`, `ledger` |
+//! | `siltstone_maintenance_expired_snapshots_total`, `siltstone_maintenance_expired_rows_total` | table | what left by retention |
+//! | `siltstone_maintenance_failures_total` | table, kind | rounds that ended with an error, by its kind |
+//! | `siltstone_maintenance_last_success_timestamp_seconds` | table | end of this worker's last whole round, seconds since 1970 UTC |
 //! | `siltstone_memory_bytes`, `siltstone_memory_limit_bytes` | | the buffers' share of the budget |
 //!
 //! No label holds a value of a record.
@@ -105,6 +109,7 @@ pub struct Metrics {
     pub compaction_backlog_files: Family<TableLabel, Gauge>,
     pub compaction_backlog_bytes: Family<TableLabel, Gauge>,
     pub compaction_overlap_depth: Family<TableLabel, Gauge>,
+    pub maintenance: crate::maintenance::MaintenanceMetrics,
     memory: Gauge,
     memory_limit: Gauge,
 }
@@ -148,6 +153,7 @@ impl Metrics {
         all.register("shown_version", "Newest ledger version a format shows", self.shown_version.clone());
         all.register("table_up", "1 while the table is worked on", self.table_up.clone());
         self.register_compaction(&mut all);
+        self.maintenance.register(&mut all);
         all.register_with_unit("memory", "Memory reserved by buffers", Unit::Bytes, self.memory.clone());
         all.register_with_unit("memory_limit", "The memory budget", Unit::Bytes, self.memory_limit.clone());
         all

@@ -19,6 +19,7 @@ use crate::{
     flush::Flusher,
     identity::Identity,
     ingest::Lane,
+    maintenance::Keeper,
     metrics::Metrics,
     progress::Progress,
     projector::{self, Shown},
@@ -188,6 +189,12 @@ impl TableRuntime {
             ));
             let entry = Projection { table: table.clone(), format, shown, task };
             self.projections.lock().unwrap_or_else(PoisonError::into_inner).push(entry);
+        }
+        // A bounded run ends when it is done with its records.
+        if !self.shared.once {
+            let (metrics, identity) = (self.shared.metrics.clone(), self.shared.identity.clone());
+            let keeper = Keeper::new(table.clone(), &self.spec, identity);
+            self.handle.spawn(keeper.keep(metrics, self.shared.finish.clone()));
         }
     }
 

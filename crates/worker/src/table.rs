@@ -166,6 +166,7 @@ impl Table {
             details: DetailsCache::new(DETAILS_CACHED_MAX),
             projection: ProjectionOptions {
                 snapshots_max: spec.retention.snapshots_max,
+                snapshots_min: spec.retention.snapshots_min,
                 snapshots_age: spec.retention.snapshots,
             },
             files: spec.files.clone(),

@@ -3,6 +3,7 @@
 mod apply;
 mod compact;
 mod inspect;
+mod maintain;
 mod query;
 mod quickstart;
 mod run;
@@ -31,6 +32,8 @@ pub async fn execute(cli: Cli) -> anyhow::Result<u8> {
         Command::Files(args) => inspect::files(args).await,
         Command::Snapshots(args) => inspect::snapshots(args).await,
         Command::Ledger(args) => inspect::ledger(args).await,
+        Command::Expire(args) => maintain::expire(args).await,
+        Command::Vacuum(args) => maintain::vacuum(args, quiet).await,
         Command::Query(args) => query::query(args).await,
     }
 }

@@ -196,7 +196,7 @@ impl Seen {
 }
 
 /// True for `<ulid>.parquet`: no other writer names files so.
-fn is_ours(path: &str) -> bool {
+pub(super) fn is_ours(path: &str) -> bool {
     path.strip_suffix(".parquet").is_some_and(|name| ulid::Ulid::from_string(name).is_ok())
 }
 

@@ -5,6 +5,8 @@
 //! A file that was replaced or deleted later, and is gone from the store, cannot be described any more. It
 //! is passed over, as is its removal; what replaced it then brings rows that are new to Delta (`dataChange`).
 
+mod resync;
+
 use std::{
     collections::{BTreeMap, HashSet},
     sync::Arc,

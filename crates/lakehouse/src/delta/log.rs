@@ -46,6 +46,10 @@ impl Log {
         Self { store, path }
     }
 
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     pub(super) fn commit_path(&self, version: u64) -> Path {
         self.path.clone().join(format!("{version:020}.json"))
     }
@@ -101,7 +105,8 @@ impl Log {
         Ok(newest.max(checkpoint.map(|checkpoint| checkpoint.version)))
     }
 
-    async fn bytes(&self, path: &Path) -> Result<Option<bytes::Bytes>, LakeError> {
+    /// A file of the log; `None` when it is not there.
+    pub(super) async fn bytes(&self, path: &Path) -> Result<Option<bytes::Bytes>, LakeError> {
         let object = match self.store.get(path).await {
             Ok(object) => object,
             Err(object_store::Error::NotFound { .. }) => return Ok(None),

@@ -32,6 +32,7 @@ mod checkpoint;
 mod draft;
 mod log;
 mod partition;
+mod retained;
 mod schema;
 mod stats;
 mod table;
@@ -39,5 +40,6 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+pub use retained::Named;
 pub use schema::check_table;
 pub use table::DeltaTable;

@@ -1,5 +1,7 @@
 //! The projection itself: steps 1 to 5 of the module above.
 
+mod maintain;
+
 use std::{
     collections::HashSet,
     sync::{
@@ -12,6 +14,7 @@ use std::{
 use async_trait::async_trait;
 use object_store::{ObjectStore, path::Path};
 use siltstone_protocol::{Entry, Format, PartitionSpec, Schema};
+use tokio::time::Instant;
 
 use super::{
     actions::{self, Action, Seen},
@@ -37,6 +40,9 @@ const UNKNOWNS_MAX: u32 = 4;
 const WAIT: Duration = Duration::from_millis(50);
 /// A checkpoint every so many log versions.
 const CHECKPOINT_EVERY: u64 = 100;
+/// What is known of the log is looked up anew after this long without a commit, well before old commits are
+/// cleaned up: put-if-absent would not notice a version that was there and is gone.
+const HEAD_TRUSTED: Duration = Duration::from_secs(300);
 
 /// A table shown as Delta.
 #[derive(Debug)]
@@ -48,6 +54,8 @@ pub struct DeltaTable {
     checkpoint_running: Arc<AtomicBool>,
     /// What is known of the log; `None` before the first look.
     head: Option<Head>,
+    /// When the head was last known to be the newest.
+    validated: Instant,
 }
 
 /// The log as far as it is known.
@@ -79,6 +87,7 @@ impl DeltaTable {
             checkpoint_every: CHECKPOINT_EVERY,
             checkpoint_running: Arc::default(),
             head: None,
+            validated: Instant::now(),
         }
     }
 
@@ -117,10 +126,18 @@ impl DeltaTable {
         schema::check_partition_columns(&state.name, columns, schema, spec)
     }
 
+    /// Forgets what is known of the log when it may be outdated.
+    fn doubt(&mut self) {
+        if self.validated.elapsed() >= HEAD_TRUSTED {
+            self.head = None;
+        }
+    }
+
     /// Looks at the log: all of its tail the first time, what is new after that.
     async fn look(&mut self) -> Result<(), LakeError> {
         if self.head.is_none() {
             self.head = self.discover().await?;
+            self.validated = Instant::now();
             return Ok(());
         }
         // Ends: each round moves to a newer version, and the log is finite.
@@ -129,6 +146,7 @@ impl DeltaTable {
             let Some(seen) = self.log.read(next).await? else { break };
             self.step_over(next, seen)?;
         }
+        self.validated = Instant::now();
         Ok(())
     }
 
@@ -256,6 +274,7 @@ impl DeltaTable {
             crash_point!("delta.after_put");
         }
         self.head = Some(moved);
+        self.validated = Instant::now();
         self.maybe_checkpoint();
         Ok(())
     }
@@ -333,6 +352,7 @@ impl TableFormat for DeltaTable {
     }
 
     async fn shown_version(&mut self) -> Result<Option<u64>, LakeError> {
+        self.doubt();
         self.look().await?;
         Ok(self.head.as_ref().map(|head| head.shown))
     }
@@ -343,6 +363,7 @@ impl TableFormat for DeltaTable {
         state: &LedgerState,
         details: &DetailsCache,
     ) -> Result<u64, LakeError> {
+        self.doubt();
         if self.head.is_none() {
             self.look().await?;
         }
@@ -363,8 +384,10 @@ impl TableFormat for DeltaTable {
                 return Ok(head.shown);
             }
             let last = state.version.min(head.shown + ENTRIES_AT_ONCE);
-            let entries = ledger.entries(head.shown + 1, last).await?;
-            self.advance(&entries, state, details, &mut gone).await?;
+            match ledger.entries_kept(head.shown + 1, last).await? {
+                Some(entries) => self.advance(&entries, state, details, &mut gone).await?,
+                None => self.resync(state, details).await?,
+            }
         }
         Err(LakeError::internal(&self.location, "the delta log went away while it was followed"))
     }

@@ -95,6 +95,10 @@ impl Draft {
                 let making = making("replace", self);
                 self.snapshot(&making, manifests, bucket, removed, added, offsets).await?;
             }
+            Work::Resync { removed, .. } => {
+                let making = making("overwrite", self);
+                self.snapshot(&making, manifests, bucket, removed, added, offsets).await?;
+            }
             Work::Delete(removed) => {
                 let making = making("delete", self);
                 self.snapshot(&making, manifests, bucket, removed, Vec::new(), offsets).await?;
@@ -186,7 +190,7 @@ impl Draft {
     fn may_remove(&self, making: &Making<'_>, removed: &[String], pool: &Pool) -> Result<bool, LakeError> {
         let Making { table, step, .. } = making;
         let missing = removed.len().saturating_sub(pool.found.len());
-        let replaces = matches!(step.work, Work::Replace { .. });
+        let replaces = matches!(step.work, Work::Replace { .. } | Work::Resync { .. });
         if missing > 0 {
             tracing::warn!(
                 table,

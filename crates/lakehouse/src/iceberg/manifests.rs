@@ -142,7 +142,8 @@ impl Manifests {
     }
 }
 
-async fn read(bucket: &Bucket, line: &ManifestFile) -> Result<Arc<Manifest>, LakeError> {
+/// Reads a manifest; nothing is remembered.
+pub(crate) async fn read(bucket: &Bucket, line: &ManifestFile) -> Result<Arc<Manifest>, LakeError> {
     if line.key_metadata.is_some() {
         return Err(fault::bad_manifest(&line.manifest_path, "is encrypted, which is not supported"));
     }

@@ -4,10 +4,7 @@
 //! crate gives ids of its own, so the document is kept here as its JSON form and every version is parsed
 //! with the crate before it is put ([`Metadata::to_bytes`]). What other writers add is carried along.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use iceberg::spec::TableMetadata;
@@ -15,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use siltstone_protocol::{PartitionSpec, Schema, SortOrder, layout::PARTITION_FIELD_ID_START};
 
-use crate::error::LakeError;
+use crate::{error::LakeError, format::ProjectionOptions};
 
 /// Entries of the metadata log, and with it metadata files that are kept.
 const METADATA_LOG_MAX_DEFAULT: usize = 100;
@@ -275,19 +272,23 @@ impl Metadata {
         }
     }
 
-    /// Drops snapshots beyond `max` and older than `age`, never the current one nor what a branch or tag
-    /// of another program holds. Returns the dropped ones.
-    pub(crate) fn expire_snapshots(&mut self, max: u32, age: Duration) -> Vec<Snapshot> {
-        let Some(current) = self.current_snapshot() else { return Vec::new() };
-        let oldest_ms =
-            current.timestamp_ms.saturating_sub(i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
+    /// Drops snapshots beyond `snapshots_max`, and older than `snapshots_age` beyond `snapshots_min`, never
+    /// the current one nor what a branch or tag of another program holds. Returns the dropped ones.
+    pub(crate) fn expire_snapshots(&mut self, options: &ProjectionOptions, now_ms: i64) -> Vec<Snapshot> {
+        if self.current_snapshot().is_none() {
+            return Vec::new();
+        }
+        let count = |count: u32| usize::try_from(count.max(1)).unwrap_or(usize::MAX);
+        let (most, least) = (count(options.snapshots_max), count(options.snapshots_min));
+        let age_ms = i64::try_from(options.snapshots_age.as_millis()).unwrap_or(i64::MAX);
+        let oldest_ms = now_ms.saturating_sub(age_ms);
         let parents: BTreeMap<i64, (Option<i64>, i64)> =
             self.snapshots.iter().map(|s| (s.snapshot_id, (s.parent_snapshot_id, s.timestamp_ms))).collect();
         let mut kept = BTreeSet::new();
         let mut next = self.current_snapshot_id;
         while let Some((parent, timestamp_ms)) = next.and_then(|id| parents.get(&id))
-            && kept.len() < usize::try_from(max.max(1)).unwrap_or(usize::MAX)
-            && (kept.is_empty() || *timestamp_ms >= oldest_ms)
+            && kept.len() < most
+            && (kept.len() < least || *timestamp_ms >= oldest_ms)
         {
             if !next.is_some_and(|id| kept.insert(id)) {
                 break;

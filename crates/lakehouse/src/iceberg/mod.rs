@@ -34,4 +34,4 @@ mod tiers;
 mod tests;
 
 pub use reachable::Reachable;
-pub use table::IcebergTable;
+pub use table::{Expired, IcebergTable};

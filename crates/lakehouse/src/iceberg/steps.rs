@@ -23,6 +23,11 @@ pub(crate) enum Work {
         added: Vec<FileEntry>,
     },
     Delete(Vec<String>),
+    /// The difference to the ledger's state, because the entries or files between are gone.
+    Resync {
+        removed: Vec<String>,
+        added: Vec<FileEntry>,
+    },
     SetSchema(Schema),
     SetPartitionSpec(PartitionSpec),
     SetSortOrder(SortOrder),

@@ -8,13 +8,16 @@
 //! shown in memory, and `siltstone.version` passes them with the next change, or after
 //! `POSITIONS_ONLY_MAX` of them. A restart finds them again and has as little to do.
 
+mod maintain;
+mod resync;
+
 use std::{collections::VecDeque, fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use futures::{StreamExt, TryStreamExt};
 use iceberg::spec::ManifestFile;
 use object_store::{ObjectStore, path::Path};
-use siltstone_protocol::{Change, Entry, FileEntry, Format};
+use siltstone_protocol::{Change, Entry, ErrorKind, FileEntry, Format};
 use tokio::time::Instant;
 
 use crate::{
@@ -23,6 +26,8 @@ use crate::{
     format::{ProjectionOptions, TableFormat},
     ledger::{Ledger, LedgerState},
 };
+
+pub use maintain::Expired;
 
 use super::{
     bucket::{Bucket, PutOutcome, backoff},
@@ -208,7 +213,10 @@ impl IcebergTable {
         if known >= state.version {
             return Ok(Attempt::Shown(known));
         }
-        let entries = self.entries(ledger, state, shown + 1, state.version.min(shown + ENTRIES_MAX)).await?;
+        let last = state.version.min(shown + ENTRIES_MAX);
+        let Some(entries) = self.entries(ledger, shown + 1, last).await? else {
+            return self.resync(state, details, "ledger entries it would show are no longer kept").await;
+        };
         let steps = steps(&entries);
         let last = entries.last().map_or(shown, |entry| entry.version);
         let silent = steps.iter().all(|step| step.work == Work::Positions);
@@ -219,20 +227,17 @@ impl IcebergTable {
         self.show(state, details, &steps).await
     }
 
+    /// `None`: one of them is no longer kept.
     async fn entries(
         &self,
         ledger: &Ledger,
-        state: &LedgerState,
         first: u64,
         last: u64,
-    ) -> Result<Vec<Arc<Entry>>, LakeError> {
-        let reads = (first..=last).map(|version| async move {
-            ledger.entry(version).await?.ok_or_else(|| {
-                let problem = format!("is gone before Iceberg showed it; table {} cannot go on", state.name);
-                LakeError::data(format_args!("ledger entry {version}"), problem)
-            })
-        });
-        futures::stream::iter(reads).buffered(READS_AT_ONCE).try_collect().await
+    ) -> Result<Option<Vec<Arc<Entry>>>, LakeError> {
+        let reads = (first..=last).map(|version| async move { ledger.entry(version).await });
+        let entries: Vec<Option<Arc<Entry>>> =
+            futures::stream::iter(reads).buffered(READS_AT_ONCE).try_collect().await?;
+        Ok(entries.into_iter().collect())
     }
 
     /// Makes version 1 of the metadata. From the ledger's first entry: without a snapshot. When that entry
@@ -320,7 +325,13 @@ impl IcebergTable {
             if files > FILES_PER_SNAPSHOT_MAX && !commit_id.is_empty() {
                 break;
             }
-            self.apply(&mut draft, state, details, step).await?;
+            match self.apply(&mut draft, state, details, step).await {
+                Err(error) if error.kind() == ErrorKind::Data && resync::left(step, state) => {
+                    // What was read for nothing, if anything, is the janitor's.
+                    return self.resync(state, details, "a file it would show has left the table").await;
+                }
+                applied => applied?,
+            }
             commit_id = &step.commit_id;
         }
         self.publish(state, draft, number, commit_id).await
@@ -370,7 +381,12 @@ impl IcebergTable {
         number: u64,
         commit_id: &str,
     ) -> Result<Attempt, LakeError> {
-        let expired = draft.metadata.expire_snapshots(self.options.snapshots_max, self.options.snapshots_age);
+        // Counted from the snapshot that is published, so that the same ledger gives the same metadata.
+        let newest_ms = draft.metadata.current_snapshot().map(|snapshot| snapshot.timestamp_ms);
+        let expired = match newest_ms {
+            Some(newest_ms) => draft.metadata.expire_snapshots(&self.options, newest_ms),
+            None => Vec::new(),
+        };
         let mut dropped = Vec::new();
         if let Some(head) = &self.head {
             dropped = draft.metadata.log_previous(MetadataLogEntry {
@@ -429,7 +445,7 @@ impl IcebergTable {
 
 fn added_files(step: &Step) -> &[FileEntry] {
     match &step.work {
-        Work::Append(files) | Work::Replace { added: files, .. } => files,
+        Work::Append(files) | Work::Replace { added: files, .. } | Work::Resync { added: files, .. } => files,
         _ => &[],
     }
 }

@@ -27,10 +27,6 @@ const WAIT_FIRST: Duration = Duration::from_millis(5);
 const WAIT_MAX: Duration = Duration::from_secs(1);
 /// A state whose newest entry is older than this may have been left behind by expiry: look first.
 const QUIET_MS_MAX: i64 = 3_600_000;
-/// No entry younger than this is ever expired; far above [`QUIET_MS_MAX`].
-const EXPIRY_AGE_MS_MIN: i64 = 24 * 3_600_000;
-/// Entries deleted by one call.
-const EXPIRED_MAX: usize = 10_000;
 
 /// How a commit ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -165,44 +161,6 @@ impl Ledger {
             return Err(unknown(&state.name, &entry, fault));
         }
         Err(LakeError::Contended { table: state.name.clone(), version: state.version, attempts: conflicts })
-    }
-
-    /// Deletes entries below `keep_from` that are older than `age_ms_min` (and a day) and that no kept
-    /// checkpoint needs. Returns how many. For maintenance: `keep_from` is the lowest version that any
-    /// projection or report still has to read.
-    ///
-    /// # Errors
-    /// `Unavailable`: the store did not answer; what was deleted is deleted.
-    pub async fn expire_entries(
-        &self,
-        keep_from: u64,
-        age_ms_min: i64,
-        now_ms: i64,
-    ) -> Result<usize, LakeError> {
-        let Some(oldest) = checkpoint::list(self).await?.first().copied() else { return Ok(0) };
-        let keep_from = keep_from.min(oldest);
-        let before_ms = now_ms.saturating_sub(age_ms_min.max(EXPIRY_AGE_MS_MIN));
-        let prefix = self.ledger_path();
-        let mut listing = self.inner.store.list(Some(&prefix));
-        let mut expired = Vec::new();
-        while expired.len() < EXPIRED_MAX {
-            let next = listing.try_next().await.map_err(|error| LakeError::store("list", &prefix, &error))?;
-            let Some(object) = next else { break };
-            let old = object.last_modified.timestamp_millis() < before_ms;
-            if old && checkpoint::version_in(&object.location).is_some_and(|version| version < keep_from) {
-                expired.push(Ok(object.location));
-            }
-        }
-        let count = expired.len();
-        let expired = Box::pin(futures::stream::iter(expired));
-        let mut deletions = self.inner.store.delete_stream(expired);
-        loop {
-            match deletions.try_next().await {
-                Ok(None) => return Ok(count),
-                Ok(Some(_)) | Err(object_store::Error::NotFound { .. }) => {}
-                Err(error) => return Err(LakeError::store("delete", &prefix, &error)),
-            }
-        }
     }
 
     /// One put-if-absent, and what became of it.

@@ -150,6 +150,19 @@ impl Ledger {
             .await
     }
 
+    /// Like [`Self::entries`]; `None` when one of them is no longer kept.
+    ///
+    /// # Errors
+    /// As [`Self::entry`].
+    pub async fn entries_kept(&self, first: u64, last: u64) -> Result<Option<Vec<Arc<Entry>>>, LakeError> {
+        let entries: Vec<Option<Arc<Entry>>> = stream::iter(first..=last)
+            .map(async |version| self.entry(version).await)
+            .buffered(FETCH_WINDOW_MAX as usize)
+            .try_collect()
+            .await?;
+        Ok(entries.into_iter().collect())
+    }
+
     pub(super) fn entry_path(&self, version: u64) -> Path {
         self.ledger_path().join(format!("{version:020}.json"))
     }
@@ -158,7 +171,7 @@ impl Ledger {
         self.own_path().join("ledger")
     }
 
-    pub(super) fn own_path(&self) -> Path {
+    pub(crate) fn own_path(&self) -> Path {
         self.inner.location.clone().join("_siltstone")
     }
 

@@ -19,6 +19,7 @@ mod admit;
 mod checkpoint;
 mod commit;
 mod coverage;
+mod expire;
 mod log;
 mod state;
 mod token;
@@ -28,5 +29,6 @@ mod tests;
 
 pub use commit::Committed;
 pub use coverage::Coverage;
+pub use expire::ExpirableEntries;
 pub use log::Ledger;
 pub use state::{LedgerState, SourcePartition};

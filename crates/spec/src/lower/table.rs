@@ -10,15 +10,15 @@ use crate::{
     limits,
     model::{
         Clustering, CompactionPolicy, Compression, Disclose, DlqMode, ExtraFields, Files, Freshness,
-        InputSchema, OnLostRange, PartitionBy, Retention, SchemaMode, SortBy, SourceCluster, SourceFormat,
-        Start, TableSpec, Tombstones,
+        InputSchema, OnLostRange, PartitionBy, SchemaMode, SortBy, SourceCluster, SourceFormat, Start,
+        TableSpec, Tombstones,
     },
     raw::*,
     resolve, write_by,
 };
 
 /// The record timestamp's column when `kafka_metadata` is on.
-const KAFKA_TIMESTAMP: &str = "_kafka.timestamp";
+pub(super) const KAFKA_TIMESTAMP: &str = "_kafka.timestamp";
 
 impl Lower<'_> {
     pub(super) fn table(
@@ -32,6 +32,8 @@ impl Lower<'_> {
         let partition_by = self.partition_by(&raw, place);
         let sort_by = self.sort_by(&raw.sort_by, &place.key("sort_by"));
         let files = self.files(&raw.files, &place.key("files"));
+        let retention =
+            self.retention(&raw.retention, &partition_by, raw.kafka_metadata, &place.key("retention"));
         let table = TableSpec {
             cluster: raw.source_cluster_name.0,
             topic: raw.source_topic.0,
@@ -69,7 +71,11 @@ impl Lower<'_> {
                 RawExtraFields::Reject => ExtraFields::Reject,
             },
             kafka_metadata: raw.kafka_metadata,
-            retention: retention(&raw.retention),
+            retention,
+            maintenance_every: raw
+                .maintenance
+                .enabled
+                .then(|| Duration::from_millis(raw.maintenance.every.0)),
             disclose: Disclose {
                 bounds: self.columns(&raw.disclose.bounds, &place.key("disclose").key("bounds")),
                 partition_values: raw.disclose.partition_values,
@@ -313,6 +319,7 @@ impl Lower<'_> {
                 self.fault(&at.item(index), "input_schema has no such column");
             }
         }
+        self.retention_fits(table, schema, place);
         self.layout_fits(table, schema, place);
     }
 
@@ -333,14 +340,5 @@ impl Lower<'_> {
                 self.fault(&place.key("sort_by").item(index), error.without_table());
             }
         }
-    }
-}
-
-fn retention(raw: &RawRetention) -> Retention {
-    Retention {
-        rows: raw.rows.map(|age| Duration::from_millis(age.0)),
-        snapshots: Duration::from_millis(raw.snapshots.0),
-        snapshots_max: raw.snapshots_max,
-        orphans: Duration::from_millis(raw.orphans.0),
     }
 }

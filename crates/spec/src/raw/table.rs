@@ -94,6 +94,9 @@ pub(crate) struct RawTable {
     /// How long things are kept.
     #[schemars(extend("default" = json!({})))]
     pub(crate) retention: RawRetention,
+    /// When workers apply `retention`.
+    #[schemars(extend("default" = json!({})))]
+    pub(crate) maintenance: RawMaintenance,
     /// What may cross to the control plane beyond the fixed list.
     #[schemars(extend("default" = json!({})))]
     pub(crate) disclose: RawDisclose,
@@ -378,9 +381,15 @@ pub(crate) struct RawCompressionParts {
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "Retention")]
 pub(crate) struct RawRetention {
-    /// Age at which rows leave, whole files at a time. Absent: never.
+    /// Age at which rows leave, whole files at a time. Absent: never. Dead letters leave at the same age,
+    /// counted from their rejection.
     #[schemars(example = "365d")]
     pub(crate) rows: Option<Age<{ limits::RETENTION_ROWS_MIN }, { limits::RETENTION_ROWS_MAX }>>,
+    /// Column by which `rows` tells a row's age: a date or a timestamp. Default: the column of the first year,
+    /// month, day or hour field of `partition_by`; without one, the Kafka timestamp with `kafka_metadata`. A
+    /// file leaves when all of its rows are old; rows without a value stay.
+    #[schemars(example = &"ordered_at")]
+    pub(crate) rows_by: Option<Column>,
     /// Age at which snapshots expire.
     #[schemars(extend("default" = limits::SNAPSHOTS_DEFAULT))]
     pub(crate) snapshots: Age<{ limits::SNAPSHOTS_MIN }, { limits::SNAPSHOTS_MAX }>,
@@ -388,9 +397,26 @@ pub(crate) struct RawRetention {
     #[schemars(range(min = 1, max = limits::SNAPSHOTS_KEPT_MAX),
         extend("default" = limits::SNAPSHOTS_KEPT_DEFAULT))]
     pub(crate) snapshots_max: u32,
+    /// Snapshots kept at least, whatever their age.
+    #[schemars(range(min = 1, max = limits::SNAPSHOTS_KEPT_MAX),
+        extend("default" = limits::SNAPSHOTS_LEAST_DEFAULT))]
+    pub(crate) snapshots_min: u32,
     /// Age at which files that nothing names are deleted.
     #[schemars(extend("default" = limits::ORPHANS_DEFAULT))]
     pub(crate) orphans: Age<{ limits::ORPHANS_MIN }, { limits::ORPHANS_MAX }>,
+}
+
+/// Maintenance by workers. `siltstone expire` and `siltstone vacuum` do the same by hand.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "Maintenance")]
+pub(crate) struct RawMaintenance {
+    /// False: workers leave it alone.
+    #[schemars(extend("default" = true))]
+    pub(crate) enabled: bool,
+    /// Time between two rounds over the table, whichever worker does them.
+    #[schemars(extend("default" = limits::MAINTENANCE_EVERY_DEFAULT))]
+    pub(crate) every: Age<{ limits::MAINTENANCE_EVERY_MIN }, { limits::MAINTENANCE_EVERY_MAX }>,
 }
 
 /// Disclosure. Default: nothing.

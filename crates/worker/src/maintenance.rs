@@ -1,0 +1,243 @@
+//! Retention applied: by a task per table while a worker runs, or once by hand.
+//!
+//! A round over a table:
+//! 1. Say in the bucket that one begins ([`Janitor::begin`]); on a schedule, leave it when another worker began
+//!    one lately. Nothing is exclusive: two rounds at once do no harm.
+//! 2. Row TTL: files of old rows leave by a ledger entry, which the projections show.
+//! 3. Snapshots, Delta log and ledger entries expire.
+//! 4. Vacuum: files that nothing names are deleted.
+//!
+//! Ages are counted from the earlier of two clocks, this machine's and the store's, so that a clock that is ahead
+//! makes nothing old. A step that fails ends the round; the next round does what is left.
+
+mod metrics;
+
+use std::{sync::Arc, time::Duration};
+
+use serde::Serialize;
+use siltstone_lakehouse::{
+    TableStore,
+    maintenance::{ExpireReport, Janitor, Policy, RowsOptions, RowsReport, TimeColumn, VacuumReport},
+};
+use siltstone_spec::{Spec, TableSpec};
+use tokio::sync::watch;
+
+pub use siltstone_lakehouse::maintenance::{AGE_MIN, Sweep, VacuumOptions};
+
+pub use self::metrics::MaintenanceMetrics;
+use crate::{
+    error::{ForTable, WorkerError},
+    identity::Identity,
+    metrics::Metrics,
+    projector,
+    table::Table,
+};
+
+/// The first round of a worker comes at most this long after its start.
+const FIRST_MAX: Duration = Duration::from_secs(60);
+/// The column by which dead letters grow old.
+const REJECTED_AT: &str = "rejected_at";
+
+/// What expiry did to one table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TableExpired {
+    pub table: String,
+    /// `None`: rows stay for ever.
+    pub rows: Option<RowsReport>,
+    #[serde(flatten)]
+    pub history: ExpireReport,
+}
+
+/// What a vacuum did to one table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TableVacuumed {
+    pub table: String,
+    #[serde(flatten)]
+    pub report: VacuumReport,
+}
+
+/// Looks after one table.
+#[derive(Debug)]
+pub struct Keeper {
+    table: Arc<Table>,
+    janitor: Janitor,
+    /// Age, and the column that tells it.
+    rows: Option<(Duration, String)>,
+    every: Option<Duration>,
+    identity: Arc<Identity>,
+}
+
+impl Keeper {
+    /// For the table of this spec, or its dead-letter table.
+    pub fn new(table: Arc<Table>, spec: &TableSpec, identity: Arc<Identity>) -> Self {
+        let policy = Policy { projection: table.projection, orphans: spec.retention.orphans };
+        let janitor = Janitor::new(table.store.clone(), &table.url, table.ledger.clone(), policy);
+        let own = || spec.retention.rows_by.clone();
+        let dead_letters = || (table.name == spec.dead_letter_name()).then(|| REJECTED_AT.to_owned());
+        let rows = spec.retention.rows.and_then(|age| Some((age, dead_letters().or_else(own)?)));
+        Self { janitor, rows, every: spec.maintenance_every, identity, table }
+    }
+
+    /// Rounds on a schedule until `finish` turns true.
+    pub async fn keep(mut self, metrics: Arc<Metrics>, mut finish: watch::Receiver<bool>) {
+        let Some(every) = self.every else { return };
+        let mut pause = every.min(FIRST_MAX);
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(self.identity.jitter(pause)) => {}
+                _ = finish.wait_for(|finish| *finish) => return,
+            }
+            pause = every;
+            let round = self.round(every, &metrics.maintenance);
+            // Ending in the middle of a round is as good as a crash there.
+            let ended = tokio::select! {
+                ended = round => ended,
+                _ = finish.wait_for(|finish| *finish) => return,
+            };
+            let name = self.table.name.clone();
+            match ended {
+                Ok(true) => metrics.maintenance.succeeded(&name, self.identity.now_ms()),
+                Ok(false) => tracing::debug!(table = name, "another worker looks after the table"),
+                Err(error) => {
+                    tracing::warn!(table = name, %error, "maintenance did not finish; the next round goes on");
+                    metrics.maintenance.failed(&name, error.kind());
+                }
+            }
+        }
+    }
+
+    /// One round; false: another worker began one lately.
+    async fn round(&mut self, every: Duration, metrics: &MaintenanceMetrics) -> Result<bool, WorkerError> {
+        let name = self.table.name.clone();
+        let now_ms = self.identity.now_ms();
+        // A worker pauses at least half of `every`: its own last round must not hold it back.
+        let Some(now_ms) = self.begin(Some(every.mul_f64(0.45)), now_ms).await? else { return Ok(false) };
+        let expired = self.expire(now_ms, false).await?;
+        metrics.expired(&name, &expired);
+        let vacuumed = self.vacuum(now_ms, VacuumOptions::default(), &Sweep::default()).await?;
+        metrics.vacuumed(&name, &vacuumed);
+        let deleted = vacuumed.deleted_all();
+        tracing::info!(
+            table = name,
+            rows = expired.rows.map_or(0, |rows| rows.rows),
+            snapshots = expired.history.snapshots.expired,
+            files = deleted.files,
+            bytes = deleted.bytes,
+            "maintenance done"
+        );
+        Ok(true)
+    }
+
+    /// The time from which ages are counted.
+    async fn begin(&self, quiet: Option<Duration>, now_ms: i64) -> Result<Option<i64>, WorkerError> {
+        let store_ms = self.janitor.begin(quiet, now_ms).await.for_table(&self.table.name)?;
+        Ok(store_ms.map(|store_ms| store_ms.min(now_ms)))
+    }
+
+    async fn expire(&mut self, now_ms: i64, dry_run: bool) -> Result<TableExpired, WorkerError> {
+        let name = self.table.name.clone();
+        let mut rows = None;
+        if let Some((age, column)) = &self.rows {
+            let schema = self.table.state.lock().await.schema.clone();
+            let column = TimeColumn::find(&name, &schema, column).for_table(&name)?;
+            let age_ms = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
+            let options = RowsOptions {
+                column: &column,
+                before_ms: now_ms.saturating_sub(age_ms),
+                now_ms,
+                dry_run,
+                known: &self.table.details,
+            };
+            let identity = self.identity.clone();
+            let report =
+                self.janitor.expire_rows(&options, &mut || identity.commit_id()).await.for_table(&name)?;
+            if let Some(version) = report.version {
+                self.table.announce(version);
+            }
+            rows = Some(report);
+        }
+        let history = self.janitor.expire(now_ms, dry_run).await.for_table(&name)?;
+        Ok(TableExpired { table: name, rows, history })
+    }
+
+    async fn vacuum(
+        &mut self,
+        now_ms: i64,
+        options: VacuumOptions,
+        progress: &Sweep,
+    ) -> Result<VacuumReport, WorkerError> {
+        self.janitor.vacuum(now_ms, options, progress).await.for_table(&self.table.name)
+    }
+}
+
+/// Expires rows, snapshots and logs of tables once, by hand; dead-letter tables with theirs.
+///
+/// # Errors
+/// Those of store, ledger and formats; tables before the one at fault are done.
+pub async fn expire(
+    spec: &Spec,
+    tables: &[&TableSpec],
+    dry_run: bool,
+) -> Result<Vec<TableExpired>, WorkerError> {
+    let lake = crate::inspect::open_lake(spec)?;
+    let mut all = Vec::new();
+    for mut keeper in keepers(&lake, tables).await? {
+        let now_ms = now(&keeper, dry_run).await?;
+        let expired = keeper.expire(now_ms, dry_run).await?;
+        if expired.rows.is_some_and(|rows| rows.version.is_some()) {
+            show(&keeper.table).await?;
+        }
+        all.push(expired);
+    }
+    Ok(all)
+}
+
+/// Vacuums tables once, by hand; dead-letter tables with theirs. `progress` is told of all of them.
+///
+/// # Errors
+/// As [`expire`].
+pub async fn vacuum(
+    spec: &Spec,
+    tables: &[&TableSpec],
+    options: VacuumOptions,
+    progress: &Sweep,
+) -> Result<Vec<TableVacuumed>, WorkerError> {
+    let lake = crate::inspect::open_lake(spec)?;
+    let mut all = Vec::new();
+    for mut keeper in keepers(&lake, tables).await? {
+        let now_ms = now(&keeper, options.dry_run).await?;
+        let report = keeper.vacuum(now_ms, options, progress).await?;
+        all.push(TableVacuumed { table: keeper.table.name.clone(), report });
+    }
+    Ok(all)
+}
+
+/// A dry run writes nothing, so it has this machine's clock alone.
+async fn now(keeper: &Keeper, dry_run: bool) -> Result<i64, WorkerError> {
+    let now_ms = keeper.identity.now_ms();
+    let begun = if dry_run { None } else { keeper.begin(None, now_ms).await? };
+    Ok(begun.unwrap_or(now_ms))
+}
+
+/// Keepers of the tables that exist.
+async fn keepers(lake: &TableStore, tables: &[&TableSpec]) -> Result<Vec<Keeper>, WorkerError> {
+    let identity = Arc::new(Identity);
+    let mut keepers = Vec::new();
+    for spec in tables {
+        for dead_letters in [false, true] {
+            if let Some(table) = crate::inspect::open_table(lake, spec, dead_letters).await? {
+                keepers.push(Keeper::new(Arc::new(table), spec, identity.clone()));
+            }
+        }
+    }
+    Ok(keepers)
+}
+
+/// Brings every format up to the ledger, so that what left is seen to have left.
+async fn show(table: &Table) -> Result<(), WorkerError> {
+    let mut state = table.state.lock().await.clone();
+    for mut projection in table.projections().await {
+        projector::catch_up(table, &mut state, projection.as_mut()).await?;
+    }
+    Ok(())
+}
