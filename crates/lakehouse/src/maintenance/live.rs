@@ -4,7 +4,7 @@
 //! entries by which files left lately. 4. Iceberg's snapshots. 5. Delta's versions. A file that moves from one to
 //! the next meanwhile is in the earlier or in the later; one that comes to be meanwhile is young.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use siltstone_protocol::{Change, Entry, FileEntry};
 
@@ -88,7 +88,8 @@ impl Janitor {
                 Some(entries) => entries,
                 None => self.kept_of(first, last).await?,
             };
-            for entry in &entries {
+            let matters = |entry: &&Arc<Entry>| entry.version > shown || entry.committed_ms >= since_ms;
+            for entry in entries.iter().filter(matters) {
                 if files_of(entry).try_for_each(|path| names.insert(path)).is_err() {
                     return Ok(Err(Full));
                 }
@@ -104,7 +105,7 @@ impl Janitor {
     }
 
     /// Those of these entries that are kept: the newest ones.
-    async fn kept_of(&self, first: u64, last: u64) -> Result<Vec<std::sync::Arc<Entry>>, LakeError> {
+    async fn kept_of(&self, first: u64, last: u64) -> Result<Vec<Arc<Entry>>, LakeError> {
         let mut kept = Vec::new();
         for version in (first..=last).rev() {
             match self.ledger.entry(version).await? {

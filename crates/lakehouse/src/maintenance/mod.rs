@@ -26,6 +26,9 @@ pub mod plan;
 mod rows;
 mod vacuum;
 
+#[cfg(test)]
+mod tests;
+
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use futures::TryStreamExt;
