@@ -180,7 +180,8 @@ def test_snapshots_of_a_quiet_table_expire_by_age(engine, name):
     assert expired["rows"] is None and expired["snapshots"] == {"expired": 3, "left": 2}
     grow_old(table)
     deleted = run.json("vacuum", "--older-than", "2d")[0]["deleted"]
-    assert set(deleted) == {"manifest", "manifest_list"} and deleted["manifest_list"]["files"] == 3
+    # Appends go on with the manifests before them: only the lists are no longer named.
+    assert set(deleted) == {"manifest_list"} and deleted["manifest_list"]["files"] == 3
     readers.check(table, [row for rows in batches.values() for row in rows])
     assert len(check_snapshots(table, ledger_rows(table, batches))) == 2
 
@@ -202,12 +203,15 @@ def test_abort_at_every_step(engine, name, point):
     for command in ("expire", "vacuum"):
         ended = run.run(command, "-f", str(run.spec), code=None, env={"FAILPOINTS": f"{point}=1*return"})
         codes.append(ended.code)
-        files.check_same_files(table)
+        history = ledger_rows(table, batches)
+        check_snapshots(table, history)
+        check_delta_versions(table, history)
     assert any(code in (-signal.SIGABRT, 128 + signal.SIGABRT) for code in codes), (point, codes)
     run.command("expire")
     run.command("vacuum")
     young_rows = [row for first, rows in batches.items() if first >= 40 for row in rows]
     readers.check(table, young_rows)
+    files.check_same_files(table)
     assert f"data/{ULID}.parquet" not in names(table)
     check_snapshots(table, ledger_rows(table, batches))
     more, rows = aged_orders(100, 20, int(time.time() * 1000))

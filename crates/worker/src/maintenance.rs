@@ -112,7 +112,8 @@ impl Keeper {
         let now_ms = self.identity.now_ms();
         // A worker pauses at least half of `every`: its own last round must not hold it back.
         let Some(now_ms) = self.begin(Some(every.mul_f64(0.45)), now_ms).await? else { return Ok(false) };
-        let expired = self.expire(now_ms, false).await?;
+        let rows = self.expire_rows(now_ms, false).await?;
+        let expired = self.expire_history(now_ms, false, rows).await?;
         metrics.expired(&name, &expired);
         let vacuumed = self.vacuum(now_ms, VacuumOptions::default(), &Sweep::default()).await?;
         metrics.vacuumed(&name, &vacuumed);
@@ -134,30 +135,38 @@ impl Keeper {
         Ok(store_ms.map(|store_ms| store_ms.min(now_ms)))
     }
 
-    async fn expire(&mut self, now_ms: i64, dry_run: bool) -> Result<TableExpired, WorkerError> {
-        let name = self.table.name.clone();
-        let mut rows = None;
-        if let Some((age, column)) = &self.rows {
-            let schema = self.table.state.lock().await.schema.clone();
-            let column = TimeColumn::find(&name, &schema, column).for_table(&name)?;
-            let age_ms = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
-            let options = RowsOptions {
-                column: &column,
-                before_ms: now_ms.saturating_sub(age_ms),
-                now_ms,
-                dry_run,
-                known: &self.table.details,
-            };
-            let identity = self.identity.clone();
-            let report =
-                self.janitor.expire_rows(&options, &mut || identity.commit_id()).await.for_table(&name)?;
-            if let Some(version) = report.version {
-                self.table.announce(version);
-            }
-            rows = Some(report);
+    /// Row TTL; `None`: rows stay for ever.
+    async fn expire_rows(&mut self, now_ms: i64, dry_run: bool) -> Result<Option<RowsReport>, WorkerError> {
+        let Some((age, column)) = &self.rows else { return Ok(None) };
+        let name = &self.table.name;
+        let schema = self.table.state.lock().await.schema.clone();
+        let column = TimeColumn::find(name, &schema, column).for_table(name)?;
+        let age_ms = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
+        let options = RowsOptions {
+            column: &column,
+            before_ms: now_ms.saturating_sub(age_ms),
+            now_ms,
+            dry_run,
+            known: &self.table.details,
+        };
+        let identity = self.identity.clone();
+        let report =
+            self.janitor.expire_rows(&options, &mut || identity.commit_id()).await.for_table(name)?;
+        if let Some(version) = report.version {
+            self.table.announce(version);
         }
-        let history = self.janitor.expire(now_ms, dry_run).await.for_table(&name)?;
-        Ok(TableExpired { table: name, rows, history })
+        Ok(Some(report))
+    }
+
+    async fn expire_history(
+        &mut self,
+        now_ms: i64,
+        dry_run: bool,
+        rows: Option<RowsReport>,
+    ) -> Result<TableExpired, WorkerError> {
+        let table = self.table.name.clone();
+        let history = self.janitor.expire(now_ms, dry_run).await.for_table(&table)?;
+        Ok(TableExpired { table, rows, history })
     }
 
     async fn vacuum(
@@ -183,11 +192,12 @@ pub async fn expire(
     let mut all = Vec::new();
     for mut keeper in keepers(&lake, tables).await? {
         let now_ms = now(&keeper, dry_run).await?;
-        let expired = keeper.expire(now_ms, dry_run).await?;
-        if expired.rows.is_some_and(|rows| rows.version.is_some()) {
+        let rows = keeper.expire_rows(now_ms, dry_run).await?;
+        if !dry_run {
+            // Also what an earlier call committed and did not live to show.
             show(&keeper.table).await?;
         }
-        all.push(expired);
+        all.push(keeper.expire_history(now_ms, dry_run, rows).await?);
     }
     Ok(all)
 }

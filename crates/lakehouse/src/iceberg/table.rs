@@ -54,6 +54,8 @@ const HEAD_TRUSTED: Duration = Duration::from_secs(300);
 /// and is gone.
 const METADATA_KEPT_MS: i64 = 3_600_000;
 const DELETIONS_MAX: usize = 10_000;
+/// A draft that took longer is not published: its manifests, which nothing names yet, may have been cleaned up.
+const DRAFT_MAX: Duration = Duration::from_secs(1_200);
 
 /// Shows a ledger as an Iceberg table in a bucket catalog.
 pub struct IcebergTable {
@@ -66,6 +68,8 @@ pub struct IcebergTable {
     /// Metadata files out of the log, too young to delete. Lost on a restart: the janitor finds them.
     deletions: VecDeque<MetadataLogEntry>,
     expired: Vec<String>,
+    /// When the first manifest of the present draft was about to be written.
+    drafted: Option<Instant>,
 }
 
 /// The newest metadata known.
@@ -110,6 +114,7 @@ impl IcebergTable {
             idle: None,
             deletions: VecDeque::new(),
             expired: Vec::new(),
+            drafted: None,
         }
     }
 
@@ -204,6 +209,7 @@ impl IcebergTable {
         state: &LedgerState,
         details: &DetailsCache,
     ) -> Result<Attempt, LakeError> {
+        self.drafted = None;
         self.load().await?;
         self.check(state)?;
         let Some(head) = &self.head else { return self.create(ledger, state, details).await };
@@ -263,43 +269,6 @@ impl IcebergTable {
         })?;
         metadata.set_version(0, first.committed_ms);
         self.publish(state, Draft { metadata, manifests: Vec::new() }, 0, &first.commit_id).await
-    }
-
-    async fn create_late(
-        &mut self,
-        state: &LedgerState,
-        details: &DetailsCache,
-    ) -> Result<Attempt, LakeError> {
-        let mut metadata = Metadata::create(&NewTable {
-            table_uuid: &state.table_uuid,
-            location: self.bucket.url(),
-            schema: &state.schema,
-            partition_spec: &state.partition_spec,
-            sort_order: &state.sort_order,
-            created_ms: state.committed_ms,
-        })?;
-        // Files name older layouts; the current ones are set last.
-        for schema in state.schemas.values().chain([&state.schema]) {
-            metadata.set_schema(schema)?;
-        }
-        for spec in state.partition_specs.values().chain([&state.partition_spec]) {
-            metadata.set_partition_spec(spec)?;
-        }
-        for order in state.sort_orders.values().chain([&state.sort_order]) {
-            metadata.set_sort_order(order)?;
-        }
-        let mut draft = Draft { metadata, manifests: Vec::new() };
-        let files: Vec<FileEntry> = state.live_files.values().cloned().collect();
-        let commit_id = ulid::Ulid::new().to_string();
-        let step = Step {
-            work: if files.is_empty() { Work::Positions } else { Work::Append(files) },
-            version: state.version,
-            commit_id: commit_id.clone(),
-            committed_ms: state.committed_ms,
-            moves: Vec::new(),
-        };
-        self.apply(&mut draft, state, details, &step).await?;
-        self.publish(state, draft, 0, &commit_id).await
     }
 
     /// Shows the first steps, as many as fit one metadata version.
@@ -370,6 +339,7 @@ impl IcebergTable {
             }
             offsets
         };
+        self.drafted.get_or_insert_with(Instant::now);
         draft.apply(&state.name, &mut self.manifests, &self.bucket, step, added, offsets).await
     }
 
@@ -393,6 +363,10 @@ impl IcebergTable {
                 timestamp_ms: head.metadata.last_updated_ms,
                 metadata_file: self.bucket.url_of(&Bucket::metadata_name(number)),
             });
+        }
+        if self.drafted.is_some_and(|drafted| drafted.elapsed() > DRAFT_MAX) {
+            self.head = None;
+            return Ok(Attempt::Conflict);
         }
         let next = number + 1;
         let bytes = draft.metadata.to_bytes(&Bucket::metadata_name(next))?;

@@ -39,10 +39,10 @@ impl Janitor {
         now_ms: i64,
     ) -> Result<Option<Live>, LakeError> {
         let mut names = Names::new(slice, names_max);
-        let state = self.state().await?;
+        let mut state = self.state().await?;
         let shown = self.shown_by_all(&state).await?;
-        // Again: what a projection showed just now is in this state, or in an entry after `shown`.
-        let state = self.state().await?;
+        // Again: what a projection shows from now on is in this state, or in an entry after `shown`.
+        self.ledger.refresh(&mut state).await?;
         let own = state.live_files.keys().try_for_each(|path| names.insert(path));
         if own.is_err() || self.recent(&state, shown, left_since_ms, &mut names).await? == Err(Full) {
             return Ok(None);

@@ -6,7 +6,7 @@
 //! | [`Janitor::expire`] | Iceberg snapshots, Delta log before an old checkpoint, ledger entries that nobody reads again | age, count, what projections have shown |
 //! | [`Janitor::vacuum`] | data and metadata files that nothing names | [`plan`], a pure function |
 //!
-//! What is named, and so never deleted, is collected by [`live`]: the ledger's live files, files that left it
+//! Invariant I-9: what is named is never deleted. It is collected by [`live`]: the ledger's live files, files that left it
 //! within `retention.orphans`, files that a projection has yet to show, every retained Iceberg snapshot
 //! (branches and tags too), every Delta version within `retention.snapshots`.
 //!

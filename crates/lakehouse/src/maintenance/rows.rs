@@ -121,7 +121,7 @@ fn partition_end_us(transform: Transform, value: &Literal, column: &TimeColumn) 
         let month0 = u32::try_from(months.rem_euclid(12)).ok()?;
         let year = i32::try_from(months.div_euclid(12).checked_add(1970)?).ok()?;
         let first = chrono::NaiveDate::from_ymd_opt(year, month0 + 1, 1)?;
-        i64::from(first.signed_duration_since(chrono::NaiveDate::default()).num_days()).checked_mul(DAY_US)
+        first.signed_duration_since(chrono::NaiveDate::default()).num_days().checked_mul(DAY_US)
     };
     match transform {
         Transform::Year => month_us(next.checked_mul(12)?),

@@ -77,6 +77,11 @@ fn the_orders_spec_is_read_as_written() {
     assert_eq!(table.files.compression, Compression::Zstd { level: 3 });
     assert_eq!(table.files.row_group_bytes, 64 << 20);
     assert_eq!(table.retention.rows, Some(Duration::from_secs(365 * 86_400)));
+    assert_eq!(table.retention.rows_by.as_deref(), Some("ordered_at"), "by the day that partitions it");
+    assert_eq!(
+        (table.retention.snapshots_min, table.maintenance_every),
+        (1, Some(Duration::from_secs(6 * 3600)))
+    );
     assert_eq!(table.compaction.target_size, 512 << 20);
 }
 
@@ -275,6 +280,11 @@ const FIELDS: &[&str] = &[
     "start: {offsets: {a: 1}}",
     "start: {offsets: {0: -1}}",
     "retention: {orphans: 1m}",
+    "retention: {rows: 1d, snapshots_min: 9, snapshots_max: 3}",
+    "retention: {rows_by: a}",
+    "retention: {rows: 1d, rows_by: a}\n    input_schema: {fields: [{name: a, type: int}]}",
+    "retention: {rows: 1d, rows_by: b}\n    input_schema: {fields: [{name: a, type: int}]}",
+    "maintenance: {every: 1s}",
     "compaction: {min_inputs: 9, max_inputs: 8, cluster: hilbert}",
     "kafka_metadata: yes",
     "group: ' x'",

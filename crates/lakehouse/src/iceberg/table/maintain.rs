@@ -93,7 +93,8 @@ impl IcebergTable {
         dry_run: bool,
     ) -> Result<Expired, LakeError> {
         for attempt in 0..CONFLICTS_MAX {
-            self.head = None;
+            // No manifest is written here.
+            (self.head, self.drafted) = (None, None);
             self.load().await?;
             self.check(state)?;
             let manifests = self.head_manifests().await?;

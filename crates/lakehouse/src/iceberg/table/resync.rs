@@ -6,7 +6,7 @@
 
 use siltstone_protocol::FileEntry;
 
-use super::{Attempt, Draft, IcebergTable, Step, Work, added_files};
+use super::{Attempt, Draft, IcebergTable, Metadata, NewTable, Step, Work, added_files};
 use crate::{details::DetailsCache, error::LakeError, ledger::LedgerState};
 
 impl IcebergTable {
@@ -36,16 +36,7 @@ impl IcebergTable {
             why,
             "the Iceberg form goes on from the ledger's state"
         );
-        // The current ones are set last.
-        for schema in state.schemas.values().chain([&state.schema]) {
-            metadata.set_schema(schema)?;
-        }
-        for spec in state.partition_specs.values().chain([&state.partition_spec]) {
-            metadata.set_partition_spec(spec)?;
-        }
-        for order in state.sort_orders.values().chain([&state.sort_order]) {
-            metadata.set_sort_order(order)?;
-        }
+        set_layouts(&mut metadata, state)?;
         let mut draft = Draft { metadata, manifests };
         let commit_id = state.newest_commit_id().unwrap_or_default().to_owned();
         let nothing = removed.is_empty() && added.is_empty();
@@ -59,6 +50,49 @@ impl IcebergTable {
         self.apply(&mut draft, state, details, &step).await?;
         self.publish(state, draft, number, &commit_id).await
     }
+
+    /// The first metadata of a table whose first entry is no longer kept: with one snapshot of all that is live.
+    pub(super) async fn create_late(
+        &mut self,
+        state: &LedgerState,
+        details: &DetailsCache,
+    ) -> Result<Attempt, LakeError> {
+        let mut metadata = Metadata::create(&NewTable {
+            table_uuid: &state.table_uuid,
+            location: self.bucket.url(),
+            schema: &state.schema,
+            partition_spec: &state.partition_spec,
+            sort_order: &state.sort_order,
+            created_ms: state.committed_ms,
+        })?;
+        set_layouts(&mut metadata, state)?;
+        let mut draft = Draft { metadata, manifests: Vec::new() };
+        let files: Vec<FileEntry> = state.live_files.values().cloned().collect();
+        let commit_id = ulid::Ulid::new().to_string();
+        let step = Step {
+            work: if files.is_empty() { Work::Positions } else { Work::Append(files) },
+            version: state.version,
+            commit_id: commit_id.clone(),
+            committed_ms: state.committed_ms,
+            moves: Vec::new(),
+        };
+        self.apply(&mut draft, state, details, &step).await?;
+        self.publish(state, draft, 0, &commit_id).await
+    }
+}
+
+/// Every layout that files may name; the current ones last.
+fn set_layouts(metadata: &mut Metadata, state: &LedgerState) -> Result<(), LakeError> {
+    for schema in state.schemas.values().chain([&state.schema]) {
+        metadata.set_schema(schema)?;
+    }
+    for spec in state.partition_specs.values().chain([&state.partition_spec]) {
+        metadata.set_partition_spec(spec)?;
+    }
+    for order in state.sort_orders.values().chain([&state.sort_order]) {
+        metadata.set_sort_order(order)?;
+    }
+    Ok(())
 }
 
 /// True when the step adds a file that is not live any more: then its loss is no damage.

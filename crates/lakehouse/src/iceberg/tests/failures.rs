@@ -152,3 +152,21 @@ async fn the_head_is_found_whatever_the_hint_says() {
     assert_eq!(rig.table().shown_version().await.unwrap(), Some(40));
     rig.check().await;
 }
+
+/// A process that slept between the manifests and the metadata: what it wrote may have been cleaned up meanwhile.
+#[tokio::test(start_paused = true)]
+async fn a_draft_that_took_too_long_is_not_published() {
+    use object_store::throttle::{ThrottleConfig, ThrottledStore};
+    let mut rig = Rig::new().await;
+    rig.show(&mut rig.table()).await;
+    rig.append(1).await;
+    let slow = ThrottleConfig { wait_put_per_call: Duration::from_secs(900), ..ThrottleConfig::default() };
+    let store = Arc::new(ThrottledStore::new(Arc::clone(&rig.store), slow));
+    let mut table = rig.table_over(Arc::<ThrottledStore<Arc<dyn ObjectStore>>>::clone(&store));
+    let error = table.catch_up(&rig.ledger, &rig.state, &rig.details).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
+    assert_eq!(rig.metadata().await.0, 1, "nothing was published");
+    store.config_mut(|config| config.wait_put_per_call = Duration::from_secs(60));
+    assert_eq!(rig.show(&mut table).await, 1);
+    rig.check().await;
+}
