@@ -111,7 +111,16 @@ fn columns_that_are_no_time_are_refused_by_name() {
 
 fn details(partition: Vec<Option<Literal>>, columns: BTreeMap<i32, ColumnStats>) -> FileDetails {
     let path = "data/x.parquet".to_owned();
-    FileDetails { path, rows: 1, bytes: 1, spec_id: 0, partition, columns, split_offsets: vec![] }
+    FileDetails {
+        path,
+        rows: 1,
+        bytes: 1,
+        spec_id: 0,
+        partition,
+        columns,
+        split_offsets: vec![],
+        key_range: None,
+    }
 }
 
 fn spec(transform: Transform) -> PartitionSpec {

@@ -185,6 +185,7 @@ impl World {
             spec_id: 0,
             partition: Vec::new(),
             columns: BTreeMap::from([(1, id), (2, at)]),
+            key_range: None,
             split_offsets: vec![4],
         });
         FileEntry { path, bytes: 4, rows, schema_id: 0, spec_id: 0, sort_order_id: 0, partition_token: None }
