@@ -35,6 +35,9 @@ pub trait TableFormat: Send + Sync {
         state: &LedgerState,
         details: &DetailsCache,
     ) -> Result<u64, LakeError>;
+
+    /// Waits, for a bounded time, for what was begun in the background. Call before the runtime ends.
+    async fn close(&mut self) {}
 }
 
 /// How much history a projection keeps.

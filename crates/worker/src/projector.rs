@@ -30,10 +30,21 @@ pub struct Shown {
     pub stopped: Option<(ErrorKind, String)>,
 }
 
-/// Runs one projection until `stop` turns true or it fails for good.
+/// Runs one projection until `stop` turns true or it fails for good, and waits for what it began.
 pub async fn project(
     table: Arc<Table>,
     mut projection: Box<dyn TableFormat>,
+    shown: watch::Sender<Shown>,
+    metrics: Arc<Metrics>,
+    stop: watch::Receiver<bool>,
+) {
+    follow(table, projection.as_mut(), shown, metrics, stop).await;
+    projection.close().await;
+}
+
+async fn follow(
+    table: Arc<Table>,
+    projection: &mut dyn TableFormat,
     shown: watch::Sender<Shown>,
     metrics: Arc<Metrics>,
     mut stop: watch::Receiver<bool>,
@@ -47,7 +58,7 @@ pub async fn project(
     let mut state = table.state.lock().await.clone();
     loop {
         let wanted = *versions.borrow_and_update();
-        match catch_up(&table, &mut state, projection.as_mut()).await {
+        match catch_up(&table, &mut state, projection).await {
             Ok(version) => {
                 backoff = BACKOFF_MIN;
                 metrics.shown_version.get_or_create(&label).set(i64::try_from(version).unwrap_or(i64::MAX));

@@ -125,6 +125,7 @@ pub async fn run(
     }
     let mut summaries = Vec::new();
     let mut errors = Vec::new();
+    let mut runtimes = Vec::new();
     let count = tasks.len();
     for task in tasks {
         let Ok((runtime, ended)) = task.await else { continue };
@@ -134,10 +135,13 @@ pub async fn run(
         }
         let name = &runtime.spec.name;
         summaries.push(TableSummary::of(name, &runtime.shared.metrics, runtime.table().as_deref()).await);
-        runtime.end_projections().await;
+        runtimes.push(runtime);
     }
     // Receivers may all be gone; then there is nobody left to tell.
     let _ = finish_sender.send(true);
+    for runtime in runtimes {
+        runtime.end_projections().await;
+    }
     let failed = errors.len();
     match errors.into_iter().next() {
         Some(first) => Err(WorkerError::Tables { failed, tables: count, first: Box::new(first) }),

@@ -27,6 +27,8 @@ use crate::{
     table::Table,
 };
 
+/// Projections that were told to finish are waited for this long.
+const PROJECTION_GRACE: Duration = Duration::from_secs(12);
 /// Rewrites that were told to stop are waited for this long.
 const COMPACTOR_GRACE: Duration = Duration::from_secs(5);
 
@@ -252,10 +254,14 @@ impl TableRuntime {
         }
     }
 
+    /// Waits for projections that were told to finish; one that hangs in an outage is cut off.
     pub(crate) async fn end_projections(&self) {
         let entries = std::mem::take(&mut *self.projections.lock().unwrap_or_else(PoisonError::into_inner));
-        for entry in entries {
-            entry.task.abort();
+        let end = tokio::time::Instant::now() + PROJECTION_GRACE;
+        for mut entry in entries {
+            if tokio::time::timeout_at(end, &mut entry.task).await.is_err() {
+                entry.task.abort();
+            }
         }
     }
 }

@@ -2,19 +2,12 @@
 
 mod maintain;
 
-use std::{
-    collections::HashSet,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use object_store::{ObjectStore, path::Path};
 use siltstone_protocol::{Entry, Format, PartitionSpec, Schema};
-use tokio::time::Instant;
+use tokio::{task::JoinHandle, time::Instant};
 
 use super::{
     actions::{self, Action, Seen},
@@ -38,6 +31,8 @@ const ENTRIES_AT_ONCE: u64 = 256;
 /// Puts of one log version without an outcome before giving up.
 const UNKNOWNS_MAX: u32 = 4;
 const WAIT: Duration = Duration::from_millis(50);
+/// At the end, a checkpoint under way is waited for this long.
+const CHECKPOINT_PATIENCE: Duration = Duration::from_secs(10);
 /// A checkpoint every so many log versions.
 const CHECKPOINT_EVERY: u64 = 100;
 /// What is known of the log is looked up anew after this long without a commit, well before old commits are
@@ -51,7 +46,7 @@ pub struct DeltaTable {
     location: Path,
     options: ProjectionOptions,
     checkpoint_every: u64,
-    checkpoint_running: Arc<AtomicBool>,
+    checkpoint_task: Option<JoinHandle<()>>,
     /// What is known of the log; `None` before the first look.
     head: Option<Head>,
     /// When the head was last known to be the newest.
@@ -85,7 +80,7 @@ impl DeltaTable {
             location: table_location,
             options,
             checkpoint_every: CHECKPOINT_EVERY,
-            checkpoint_running: Arc::default(),
+            checkpoint_task: None,
             head: None,
             validated: Instant::now(),
         }
@@ -103,7 +98,7 @@ impl DeltaTable {
     /// # Errors
     /// `Data`: the log cannot be read, or the checkpoint not made. The table is as before.
     pub async fn checkpoint(&self) -> Result<(), LakeError> {
-        checkpoint::write(Arc::clone(&self.log.store), &self.location).await
+        checkpoint::write(Arc::clone(&self.log.store), &self.location, None).await
     }
 
     /// Checks that Delta can show the table after it became this. Ask before the ledger takes it, and before
@@ -323,25 +318,23 @@ impl DeltaTable {
     }
 
     /// Starts a checkpoint when the log version is due; a failure is logged and nothing else.
-    fn maybe_checkpoint(&self) {
+    fn maybe_checkpoint(&mut self) {
         let Some(head) = &self.head else { return };
         let due = head.logged == head.shown && head.log_version > 0;
         if !due || !head.log_version.is_multiple_of(self.checkpoint_every) {
             return;
         }
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        if self.checkpoint_running.swap(true, Ordering::AcqRel) {
+        if self.checkpoint_task.as_ref().is_some_and(|task| !task.is_finished()) {
             return;
         }
-        let running = Running(Arc::clone(&self.checkpoint_running));
         let (store, location, version) =
             (Arc::clone(&self.log.store), self.location.clone(), head.log_version);
-        runtime.spawn(async move {
-            if let Err(error) = checkpoint::write(store, &location).await {
+        self.checkpoint_task = Some(runtime.spawn(async move {
+            if let Err(error) = checkpoint::write(store, &location, Some(version)).await {
                 tracing::warn!(table = %location, version, %error, "delta checkpoint was not written");
             }
-            drop(running);
-        });
+        }));
     }
 }
 
@@ -391,13 +384,11 @@ impl TableFormat for DeltaTable {
         }
         Err(LakeError::internal(&self.location, "the delta log went away while it was followed"))
     }
-}
 
-/// Clears the flag when the task ends, however it ends.
-struct Running(Arc<AtomicBool>);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.0.store(false, Ordering::Release);
+    async fn close(&mut self) {
+        if let Some(task) = self.checkpoint_task.take() {
+            // A checkpoint that takes longer is left to the next worker: nothing but time is lost.
+            let _ = tokio::time::timeout(CHECKPOINT_PATIENCE, task).await;
+        }
     }
 }
