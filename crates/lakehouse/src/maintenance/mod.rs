@@ -6,9 +6,9 @@
 //! | [`Janitor::expire`] | Iceberg snapshots, Delta log before an old checkpoint, ledger entries that nobody reads again | age, count, what projections have shown |
 //! | [`Janitor::vacuum`] | data and metadata files that nothing names | [`plan`], a pure function |
 //!
-//! Invariant I-9: what is named is never deleted. It is collected by [`live`]: the ledger's live files, files that left it
-//! within `retention.orphans`, files that a projection has yet to show, every retained Iceberg snapshot
-//! (branches and tags too), every Delta version within `retention.snapshots`.
+//! Invariant I-9: what is named is never deleted. It is collected by [`live`]: the ledger's live files, files
+//! that left it within `retention.orphans`, files that a projection has yet to show, every retained Iceberg
+//! snapshot (branches and tags too), every Delta version within `retention.snapshots`.
 //!
 //! A file that a slow writer has not committed yet is protected by its age, as the store itself dates it;
 //! and a writer that comes later than that first asks whether its files are still there

@@ -240,6 +240,16 @@ const CHANGES: &[(&str, &str)] = &[
     ("sasl: {", "sasl: {hunter2-key: 1, "),
     ("source_format: avro", "source_format: raw\n    schema_mode: registry"),
     ("source_format: avro", "source_format: raw\n    wire_format: confluent"),
+    (
+        "source_format: avro",
+        "source_format: json\n    retention: {rows: 1d, rows_by: a}\n    \
+         input_schema: {fields: [{name: a, type: int}]}",
+    ),
+    (
+        "source_format: avro",
+        "source_format: json\n    retention: {rows: 1d, rows_by: b}\n    \
+         input_schema: {fields: [{name: a, type: int}]}",
+    ),
     ("  - name: prod\n", "  - name: prod\n    bootstrap_server: hunter2\n"),
     ("PLAIN", "hunter2"),
     ("https://r", "hunter2"),
@@ -282,8 +292,6 @@ const FIELDS: &[&str] = &[
     "retention: {orphans: 1m}",
     "retention: {rows: 1d, snapshots_min: 9, snapshots_max: 3}",
     "retention: {rows_by: a}",
-    "retention: {rows: 1d, rows_by: a}\n    input_schema: {fields: [{name: a, type: int}]}",
-    "retention: {rows: 1d, rows_by: b}\n    input_schema: {fields: [{name: a, type: int}]}",
     "maintenance: {every: 1s}",
     "compaction: {min_inputs: 9, max_inputs: 8, cluster: hilbert}",
     "kafka_metadata: yes",

@@ -163,7 +163,8 @@ proptest! {
     #[test]
     fn no_row_is_later_than_the_end(times in prop::collection::vec(-DAY_US * 400..DAY_US * 40_000, 1..5), stats: bool) {
         let upper = *times.iter().max().unwrap();
-        let column = ColumnStats { nulls: Some(0), upper: Some(Datum::timestamptz_micros(upper)), ..ColumnStats::default() };
+        let upper = Some(Datum::timestamptz_micros(upper));
+        let column = ColumnStats { nulls: Some(0), upper, ..ColumnStats::default() };
         for transform in [Transform::Year, Transform::Month, Transform::Day, Transform::Hour] {
             for time in &times {
                 let day = chrono::DateTime::from_timestamp_micros(*time).unwrap();
