@@ -246,7 +246,7 @@ impl Flusher {
         let (fresh, ranges) = {
             let mut state = table.state.lock().await;
             let mut backoff = BACKOFF_MIN;
-            while let Err(error) = table.ledger.refresh(&mut state).await {
+            while let Err(error) = table.ledger.follow(&mut state, self.identity.now_ms()).await {
                 if !error.kind().is_retryable() {
                     return Err(error).for_table(&table.name);
                 }

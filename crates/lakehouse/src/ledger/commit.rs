@@ -109,7 +109,7 @@ impl Ledger {
         commit_id: &str,
         now_ms: i64,
     ) -> Result<Committed, LakeError> {
-        if now_ms.saturating_sub(state.committed_ms) > QUIET_MS_MAX {
+        if is_quiet(state, now_ms) {
             self.rejoin(state).await?;
         }
         let mut entry = Entry {
@@ -190,6 +190,15 @@ impl Ledger {
         }
     }
 
+    /// Brings a state up to the ledger, however long it was left alone: entries after it that were expired are
+    /// passed over by a checkpoint. For whoever acts on a state that it kept; [`Self::commit`] does so itself.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub async fn follow(&self, state: &mut LedgerState, now_ms: i64) -> Result<(), LakeError> {
+        if is_quiet(state, now_ms) { self.rejoin(state).await } else { self.refresh(state).await.map(drop) }
+    }
+
     /// Brings a state that was quiet for long up to the ledger, even if the entries after it were expired.
     async fn rejoin(&self, state: &mut LedgerState) -> Result<(), LakeError> {
         self.refresh(state).await?;
@@ -246,6 +255,11 @@ impl LedgerState {
         }
         Ok(())
     }
+}
+
+/// True when the entries after this state may have been expired.
+fn is_quiet(state: &LedgerState, now_ms: i64) -> bool {
+    now_ms.saturating_sub(state.committed_ms) > QUIET_MS_MAX
 }
 
 fn to_bytes(entry: &Entry) -> Result<bytes::Bytes, LakeError> {

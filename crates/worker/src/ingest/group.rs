@@ -129,7 +129,9 @@ impl Poller {
         let spec = &self.parts.spec;
         self.parts.handle.block_on(async {
             let mut state = table.state.lock().await;
-            table.ledger.refresh(&mut state).await.for_table(&spec.name)?;
+            // A worker that had no partition for days kept a state that the ledger's clean-up left behind.
+            let now_ms = self.parts.identity.now_ms();
+            table.ledger.follow(&mut state, now_ms).await.for_table(&spec.name)?;
             let source =
                 SourcePartition { cluster: spec.cluster.clone(), topic: spec.topic.clone(), partition };
             Ok(state.next_offset(&source))

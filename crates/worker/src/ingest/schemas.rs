@@ -165,7 +165,8 @@ impl Poller {
         let Some(table) = self.table() else { return Ok(()) };
         let schema = self.parts.handle.block_on(async {
             let mut state = table.state.lock().await;
-            table.ledger.refresh(&mut state).await.for_table(&table.name)?;
+            let now_ms = self.parts.identity.now_ms();
+            table.ledger.follow(&mut state, now_ms).await.for_table(&table.name)?;
             Ok::<_, WorkerError>(state.schema.clone())
         })?;
         if self.parts.intake.schema.as_ref().is_some_and(|known| known.schema_id == schema.schema_id) {

@@ -168,7 +168,12 @@ async fn a_worker_that_slept_over_the_clean_up_commits_on_the_newest_state() {
     world.pass(60 * DAY);
     let expired = world.janitor().expire(world.now_ms, false).await.unwrap();
     assert_eq!(expired.ledger_entries.files, 7);
+    // As a process that has no entries in memory.
     let awake = Ledger::new(Arc::clone(&world.store), Path::from(LOCATION));
+    let mut idle = sleeper.clone();
+    assert_eq!(awake.refresh(&mut idle).await.unwrap(), 0, "there is no next entry");
+    awake.follow(&mut idle, world.now_ms).await.unwrap();
+    assert_eq!(idle, world.state, "where consumption goes on is read from a checkpoint");
     let stale = Change::Append {
         files: vec![],
         ranges: vec![siltstone_protocol::OffsetRange {
