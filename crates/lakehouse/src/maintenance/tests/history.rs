@@ -69,6 +69,28 @@ async fn files_that_left_lately_stay_even_without_a_snapshot() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn delta_versions_hold_files_that_iceberg_let_go() {
+    let mut world = World::new().await;
+    world.policy.projection.snapshots_max = 1;
+    world.policy.orphans = Duration::from_secs(3600);
+    world.append(3).await;
+    world.show_both().await;
+    world.pass(DAY);
+    world.replace(3).await;
+    world.show_both().await;
+    world.pass(3 * DAY);
+    world.janitor().expire(world.now_ms, false).await.unwrap();
+    assert_eq!(world.check_iceberg().await, [2]);
+    let report = world.vacuum().await;
+    assert!(!report.deleted.contains_key("data"), "{report:?}");
+    world.check().await;
+    assert_eq!(world.check_delta(world.now_ms - 7 * DAY).await, [1, 2]);
+    world.pass(5 * DAY);
+    assert_eq!(world.vacuum().await.deleted["data"].files, 3);
+    world.check().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn young_files_foreign_files_and_other_tables_are_left() {
     let mut world = World::new().await;
     world.append(1).await;
