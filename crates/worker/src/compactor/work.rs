@@ -272,7 +272,13 @@ impl Compactor {
             let now_ms = self.identity.now_ms();
             let answer = {
                 let mut state = self.table.state.lock().await;
-                self.table.ledger.commit(&mut state, change.clone(), &commit_id, now_ms).await
+                // A rewrite that took very long may come after the clean-up of its own files.
+                match self.table.ledger.confirm_files(&state, &change, now_ms).await {
+                    Ok(()) => {
+                        self.table.ledger.commit(&mut state, change.clone(), &commit_id, now_ms).await
+                    }
+                    Err(error) => Err(error),
+                }
             };
             match answer {
                 Ok(Committed::At(version)) => {
@@ -280,7 +286,7 @@ impl Compactor {
                     return Ok(Ended::Committed);
                 }
                 Ok(Committed::AlreadyCovered) => return Ok(Ended::Dropped),
-                Err(error) if error.kind() == ErrorKind::Conflict => {
+                Err(error) if matches!(error.kind(), ErrorKind::Conflict | ErrorKind::Fenced) => {
                     tracing::info!(table = %self.table.name, %error, "a rewrite came too late, dropped");
                     return Ok(Ended::Dropped);
                 }
