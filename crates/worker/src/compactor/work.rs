@@ -274,9 +274,7 @@ impl Compactor {
                 let mut state = self.table.state.lock().await;
                 // A rewrite that took very long may come after the clean-up of its own files.
                 match self.table.ledger.confirm_files(&state, &change, now_ms).await {
-                    Ok(()) => {
-                        self.table.ledger.commit(&mut state, change.clone(), &commit_id, now_ms).await
-                    }
+                    Ok(()) => self.table.ledger.commit(&mut state, change.clone(), &commit_id, now_ms).await,
                     Err(error) => Err(error),
                 }
             };
