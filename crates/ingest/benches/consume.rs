@@ -1,8 +1,10 @@
-//! How fast records come from a broker, without decoding: `SILTSTONE_BENCH_KAFKA=host:port SILTSTONE_BENCH_TOPIC=orders`.
+//! How fast records come from a broker, without decoding.
 //!
-//! One iteration reads the whole topic from its first offset to its end, as a new group; `siltstone-bench produce` fills
-//! one. Without the variables it says so and measures nothing. Wall time: the client fetches on threads of its own, whose
-//! CPU time `examples/consume_rate.rs` adds.
+//! `SILTSTONE_BENCH_KAFKA=host:port SILTSTONE_BENCH_TOPIC=orders cargo bench --bench consume`
+//!
+//! One iteration reads the whole topic from its first offset to its end, as a new group; `siltstone-bench produce`
+//! fills one. Without the variables it says so and measures nothing. Wall time: the client fetches on threads of its
+//! own, whose CPU time `examples/consume_rate.rs` adds.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, missing_docs)]
 
