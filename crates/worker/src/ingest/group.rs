@@ -56,9 +56,16 @@ impl Poller {
     /// Compaction is shared out as the source partitions are.
     fn tell_owned(&mut self) {
         let owned: Vec<i32> = self.parts.intake.positions.iter().map(|(partition, _)| partition).collect();
-        // A broker that does not answer now leaves this worker without a share until the next rebalance.
-        let all = self.parts.source.partitions().map_or(0, |all| all.len());
-        self.parts.runtime.own(owned, all);
+        match self.parts.source.partitions() {
+            Ok(all) => self.parts.runtime.own(owned, all.len()),
+            Err(error) => {
+                tracing::warn!(
+                    table = %self.name(), %error,
+                    "the topic's partitions are not known: no compaction here until the next rebalance"
+                );
+                self.parts.runtime.own(owned, 0);
+            }
+        }
     }
 
     pub(super) fn give_up(&mut self, partitions: &[i32]) -> Result<(), WorkerError> {
