@@ -73,7 +73,13 @@ def test_by_hand(engine, name):
     [again] = run.json("compact")
     assert again["plans"] == 0, again
     [status] = run.json("status", "--no-lag")
-    assert status["compaction"] == {"plans": 0, "backlog_files": 0, "backlog_bytes": 0, "overlap_depth": 1}
+    compaction = status["compaction"]
+    assert (compaction["plans"], compaction["backlog_files"], compaction["overlap_depth"]) == (0, 0, 1)
+    totals = compaction["totals"]
+    assert totals["appended_rows"] == 300 and totals["rewritten_rows"] == done["rows"], status
+    assert totals["rewrite_output_bytes"] == done["output_bytes"] and totals["rewrites"] == done["committed"]
+    written = totals["appended_bytes"] + totals["rewrite_output_bytes"]
+    assert abs(compaction["write_amplification"] - written / totals["appended_bytes"]) < 1e-9, status
 
 
 @pytest.mark.parametrize("cluster", ["zorder", "hilbert"])

@@ -14,7 +14,7 @@ use siltstone_datafile::{
     DataFileError, Layout, RewriteInput, RewriteJob, RewriteOptions, RewriteStats, WrittenFile,
 };
 use siltstone_lakehouse::ledger::LedgerState;
-use siltstone_protocol::{Change, Format};
+use siltstone_protocol::{Change, Effort, Format};
 use siltstone_spec::Files;
 
 use crate::{CompactionPlan, CompactionPolicy};
@@ -28,10 +28,11 @@ pub struct Rewritten {
 }
 
 impl Rewritten {
-    /// The ledger's change.
-    pub fn into_change(self) -> Change {
+    /// The ledger's change. `dropped_plans`: see [`Effort`].
+    pub fn into_change(self, dropped_plans: u64) -> Change {
         let added = self.added.into_iter().map(|file| file.entry).collect();
-        Change::Replace { removed: self.removed, added }
+        let effort = Effort { spliced_bytes: self.stats.spliced_bytes, dropped_plans };
+        Change::Replace { removed: self.removed, added, effort }
     }
 }
 

@@ -28,7 +28,7 @@ impl TableView {
     fn apply(&mut self, change: &Change) {
         match change {
             Change::Append { files, .. } => self.add(files),
-            Change::Replace { removed, added } => {
+            Change::Replace { removed, added, .. } => {
                 self.remove(removed);
                 self.add(added);
             }
@@ -120,7 +120,11 @@ mod tests {
         assert_eq!(inventory.table("t").map(TableView::rows), Some(3));
         let gap = Report { table: "t".to_owned(), entries: vec![entry(3, append("c", 1))] };
         assert_eq!(inventory.apply(&gap), Err(ErrorKind::Invalid));
-        let replace = Change::Replace { removed: vec!["a".to_owned(), "b".to_owned()], added: Vec::new() };
+        let replace = Change::Replace {
+            removed: vec!["a".to_owned(), "b".to_owned()],
+            added: Vec::new(),
+            effort: Default::default(),
+        };
         let next = Report { table: "t".to_owned(), entries: vec![entry(2, replace)] };
         assert_eq!(inventory.apply(&next), Ok(Ack { version: Some(2) }));
         assert_eq!(inventory.table("t").map(TableView::rows), Some(0));

@@ -85,6 +85,8 @@ impl Kafka {
         let producer = ClientConfig::new()
             .set("bootstrap.servers", &brokers)
             .set("linger.ms", "5")
+            // Without it a batch that is sent again may overtake, or come twice.
+            .set("enable.idempotence", "true")
             .set("compression.type", "lz4")
             .create()
             .unwrap();

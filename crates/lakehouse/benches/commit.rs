@@ -1,6 +1,8 @@
 //! What one commit costs: a ledger entry of one data file, shown as Iceberg and as Delta, over a store in memory.
 //!
-//! `after_N`: on a table that already has N commits. The cost must not grow with N.
+//! `after_N`: on a table that already has N commits. `files_N`: on a table of N live files, which came by commits of
+//! ten thousand each (SILTSTONE_BENCH_FILES_MAX leaves out the larger ones; a million takes 4 GB). The cost must grow
+//! with neither.
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
@@ -29,6 +31,7 @@ struct Bench {
     iceberg: IcebergTable,
     delta: DeltaTable,
     commits: i64,
+    files: i64,
 }
 
 impl Bench {
@@ -50,11 +53,13 @@ impl Bench {
         let iceberg = IcebergTable::new(a, b, c, options);
         let (a, b, c) = table();
         let delta = DeltaTable::new(a, b, c, options);
-        Self { ledger, state, details: DetailsCache::new(1024), iceberg, delta, commits: 0 }
+        Self { ledger, state, details: DetailsCache::new(16_384), iceberg, delta, commits: 0, files: 0 }
     }
 
-    fn file(&self) -> FileEntry {
-        let path = format!("data/{:026}.parquet", self.commits);
+    fn file(&mut self) -> FileEntry {
+        let path = format!("data/{:026}.parquet", self.files);
+        let first = self.files * 100;
+        self.files += 1;
         let stats = |bound: i64| ColumnStats {
             size_bytes: 1000,
             values: 100,
@@ -69,7 +74,7 @@ impl Bench {
             bytes: 9000,
             spec_id: 0,
             partition: Vec::new(),
-            columns: (1..=COLUMNS).map(|id| (id, stats(self.commits * 100))).collect::<BTreeMap<_, _>>(),
+            columns: (1..=COLUMNS).map(|id| (id, stats(first))).collect::<BTreeMap<_, _>>(),
             split_offsets: vec![4],
             key_range: None,
         });
@@ -84,18 +89,20 @@ impl Bench {
         }
     }
 
-    async fn commit(&mut self) {
-        let file = self.file();
+    /// One commit of so many files, shown in both formats.
+    async fn commit(&mut self, files: i64) {
+        let start = self.files * 100;
+        let files: Vec<FileEntry> = (0..files).map(|_| self.file()).collect();
         let range = OffsetRange {
             cluster: "prod".to_owned(),
             topic: "orders".to_owned(),
             partition: 0,
-            start: self.commits * 100,
-            end: (self.commits + 1) * 100,
+            start,
+            end: self.files * 100,
             lost: false,
         };
         self.commits += 1;
-        let change = Change::Append { files: vec![file], ranges: vec![range], rejected: Vec::new() };
+        let change = Change::Append { files, ranges: vec![range], rejected: Vec::new() };
         let (id, now_ms) = (format!("commit-{}", self.commits), START_MS + self.commits * 1000);
         self.ledger.commit(&mut self.state, change, &id, now_ms).await.unwrap();
         self.iceberg.catch_up(&self.ledger, &self.state, &self.details).await.unwrap();
@@ -103,23 +110,42 @@ impl Bench {
     }
 }
 
-fn stage(c: &mut Criterion) {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+fn by_commits(c: &mut Criterion) {
+    let runtime = runtime();
     let mut bench = runtime.block_on(Bench::new());
     let mut group = c.benchmark_group("commit");
     group.sample_size(10);
     for commits in [10, 1_000, 10_000] {
         runtime.block_on(async {
             while bench.commits < commits {
-                bench.commit().await;
+                bench.commit(1).await;
             }
         });
-        group.bench_function(format!("after_{commits}"), |b| {
-            b.iter(|| runtime.block_on(bench.commit()));
-        });
+        group.bench_function(format!("after_{commits}"), |b| b.iter(|| runtime.block_on(bench.commit(1))));
     }
     group.finish();
 }
 
-criterion_group!(benches, stage);
+fn by_files(c: &mut Criterion) {
+    let max = std::env::var("SILTSTONE_BENCH_FILES_MAX").map_or(1_000_000, |max| max.parse().unwrap());
+    let runtime = runtime();
+    let mut bench = runtime.block_on(Bench::new());
+    let mut group = c.benchmark_group("commit");
+    group.sample_size(10);
+    for files in [1_000, 10_000, 100_000, 1_000_000].into_iter().filter(|files| *files <= max) {
+        runtime.block_on(async {
+            while bench.files < files {
+                bench.commit((files - bench.files).min(10_000)).await;
+            }
+        });
+        group.bench_function(format!("files_{files}"), |b| b.iter(|| runtime.block_on(bench.commit(1))));
+    }
+    group.finish();
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
+}
+
+criterion_group!(benches, by_commits, by_files);
 criterion_main!(benches);

@@ -25,6 +25,6 @@ pub use delta::DeltaTable;
 pub use details::DetailsCache;
 pub use error::{LakeError, StoreFault};
 pub use format::{ProjectionOptions, TableFormat};
-pub use ledger::{Committed, Coverage, Ledger, LedgerState, SourcePartition};
+pub use ledger::{Committed, Coverage, Ledger, LedgerState, LiveFiles, SourcePartition, Totals};
 pub use maintenance::Janitor;
 pub use store::TableStore;

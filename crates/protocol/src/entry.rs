@@ -52,7 +52,12 @@ pub enum Change {
         rejected: Vec<RejectedCount>,
     },
     /// The same rows in other files. Valid only while every removed file is live.
-    Replace { removed: Vec<String>, added: Vec<FileEntry> },
+    Replace {
+        removed: Vec<String>,
+        added: Vec<FileEntry>,
+        #[serde(default, skip_serializing_if = "Effort::is_none")]
+        effort: Effort,
+    },
     /// Rows leave by retention: whole files only.
     Delete { removed: Vec<String> },
     /// The schema grows.
@@ -81,6 +86,22 @@ impl Change {
             Self::SetFormats { .. } => "set_formats",
             Self::ResetPositions { .. } => "reset_positions",
         }
+    }
+}
+
+/// How a replace came about.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Effort {
+    /// Bytes of replaced files that were copied without being decoded.
+    pub spliced_bytes: u64,
+    /// Rewrites that this committer dropped since its last replace, because an input was gone.
+    pub dropped_plans: u64,
+}
+
+impl Effort {
+    fn is_none(&self) -> bool {
+        *self == Self::default()
     }
 }
 

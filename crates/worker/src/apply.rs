@@ -117,7 +117,7 @@ async fn apply(lake: &TableStore, spec: &TableSpec, looked: &Looked) -> Result<(
             let Some(schema) = looked.wanted.clone() else { return Ok(()) };
             let table =
                 Table::open_or_create(lake, spec, schema, &identity.commit_id(), identity.now_ms()).await?;
-            show(&table).await
+            crate::projector::catch_up_all(&table).await
         }
         (TablePlan::Change { steps, .. }, Some(table)) => {
             for step in steps {
@@ -125,7 +125,7 @@ async fn apply(lake: &TableStore, spec: &TableSpec, looked: &Looked) -> Result<(
                     commit(table, change, &identity).await?;
                 }
             }
-            show(table).await
+            crate::projector::catch_up_all(table).await
         }
         _ => Ok(()),
     }
@@ -161,13 +161,4 @@ async fn commit(table: &Table, change: Change, identity: &Identity) -> Result<()
     {
         Committed::At(_) | Committed::AlreadyCovered => Ok(()),
     }
-}
-
-/// Brings every format up to the ledger.
-pub(crate) async fn show(table: &Table) -> Result<(), WorkerError> {
-    let mut state = table.state.lock().await.clone();
-    for mut projection in table.projections().await {
-        crate::projector::catch_up(table, &mut state, projection.as_mut()).await?;
-    }
-    Ok(())
 }

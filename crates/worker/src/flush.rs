@@ -13,24 +13,22 @@
 //! Faults that may pass are retried here, without end but with backoff, until the worker is told to
 //! stop: an outage pauses a table and loses nothing. Everything else goes to the caller.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use arrow::{array::RecordBatch, compute::filter_record_batch};
 use siltstone_datafile::{Reservation, WrittenFile, write_sorted};
-use siltstone_lakehouse::{Committed, LedgerState, SourcePartition, TableStore, crash_point};
+use siltstone_lakehouse::{LedgerState, SourcePartition, TableStore, crash_point};
 use siltstone_protocol::{Change, ErrorKind, FileEntry, OffsetRange, RejectedCount, Schema};
 use siltstone_spec::TableSpec;
 use tokio::sync::watch;
 
 use crate::{
+    commit::{self, Landed, Patience},
     error::{ForTable, WorkerError},
     metrics::{KindLabel, Metrics, TableLabel},
     run::Identity,
     table::Table,
 };
-
-const BACKOFF_MIN: Duration = Duration::from_millis(100);
-const BACKOFF_MAX: Duration = Duration::from_secs(15);
 
 /// What triggered a flush.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -154,7 +152,6 @@ impl Flusher {
         let ended = self.commit(&table, change).await?;
         crash_point!("flush.committed");
         if let Flushed::Committed { version, .. } = ended {
-            table.announce(version);
             self.metrics.files_committed.get_or_create(&self.label(&table)).inc_by(count);
             self.metrics.file_bytes.get_or_create(&self.label(&table)).inc_by(bytes);
             return Ok(Flushed::Committed { version, rows });
@@ -171,11 +168,7 @@ impl Flusher {
             let what = "a change before the table exists";
             return Err(WorkerError::Internal { table: self.spec.name.clone(), what });
         };
-        let ended = self.commit(&table, change).await?;
-        if let Flushed::Committed { version, .. } = ended {
-            table.announce(version);
-        }
-        Ok(ended)
+        self.commit(&table, change).await
     }
 
     async fn write(
@@ -185,14 +178,14 @@ impl Flusher {
         batches: Vec<RecordBatch>,
     ) -> Result<Option<Vec<WrittenFile>>, WorkerError> {
         let layout = table.layout(schema).await;
-        let mut backoff = BACKOFF_MIN;
+        let mut patience = self.patience();
         loop {
             // Batches are columns behind reference counts: a copy for a retry costs nothing.
             match write_sorted(batches.clone(), &layout, &table.store, &table.location).await {
                 Ok(files) => return Ok(Some(files)),
                 Err(error) if error.kind().is_retryable() => {
                     tracing::warn!(table = %table.name, %error, "writing data files failed, trying again");
-                    if !self.wait(&table.name, "write", &mut backoff).await {
+                    if !patience.wait(&table.name, "write").await {
                         return Ok(None);
                     }
                 }
@@ -203,36 +196,20 @@ impl Flusher {
 
     async fn commit(&self, table: &Table, change: Change) -> Result<Flushed, WorkerError> {
         let commit_id = self.identity.commit_id();
-        let mut backoff = BACKOFF_MIN;
-        let mut state = table.state.lock().await;
-        loop {
-            let now_ms = self.identity.now_ms();
-            // A flush that took very long may come after the clean-up of its own files.
-            let there = table.ledger.confirm_files(&state, &change, now_ms).await;
-            let committed = match there {
-                Ok(()) => table.ledger.commit(&mut state, change.clone(), &commit_id, now_ms).await,
-                Err(error) => Err(error),
-            };
-            match committed {
-                Ok(Committed::At(version)) => {
-                    self.metrics.commits.get_or_create(&self.label(table)).inc();
-                    let known = i64::try_from(version).unwrap_or(i64::MAX);
-                    self.metrics.ledger_version.get_or_create(&self.label(table)).set(known);
-                    return Ok(Flushed::Committed { version, rows: 0 });
-                }
-                Ok(Committed::AlreadyCovered) => return Ok(self.refused(table, "covered")),
-                Err(error) if error.kind() == ErrorKind::Fenced => {
-                    tracing::warn!(table = %table.name, %error, "commit refused");
-                    return Ok(self.refused(table, "fenced"));
-                }
-                Err(error) if error.kind() == ErrorKind::Unavailable => {
-                    tracing::warn!(table = %table.name, %error, "commit outcome unknown, asking again");
-                    if !self.wait(&table.name, "commit", &mut backoff).await {
-                        return Ok(Flushed::Abandoned);
-                    }
-                }
-                Err(error) => return Err(error).for_table(&table.name),
+        match commit::commit(table, change, &commit_id, "commit", self.patience()).await? {
+            Landed::At(version) => {
+                self.metrics.commits.get_or_create(&self.label(table)).inc();
+                let known = i64::try_from(version).unwrap_or(i64::MAX);
+                self.metrics.ledger_version.get_or_create(&self.label(table)).set(known);
+                Ok(Flushed::Committed { version, rows: 0 })
             }
+            Landed::AlreadySo => Ok(self.refused(table, "covered")),
+            Landed::Refused(error) if error.kind() == ErrorKind::Fenced => {
+                tracing::warn!(table = %table.name, %error, "commit refused");
+                Ok(self.refused(table, "fenced"))
+            }
+            Landed::Refused(error) => Err(error).for_table(&table.name),
+            Landed::Stopped => Ok(Flushed::Abandoned),
         }
     }
 
@@ -245,12 +222,12 @@ impl Flusher {
         let Some(table) = self.dead_letter_table().await? else { return Ok(Some(Flushed::Abandoned)) };
         let (fresh, ranges) = {
             let mut state = table.state.lock().await;
-            let mut backoff = BACKOFF_MIN;
+            let mut patience = self.patience();
             while let Err(error) = table.ledger.follow(&mut state, self.identity.now_ms()).await {
                 if !error.kind().is_retryable() {
                     return Err(error).for_table(&table.name);
                 }
-                if !self.wait(&table.name, "refresh", &mut backoff).await {
+                if !patience.wait(&table.name, "refresh").await {
                     return Ok(Some(Flushed::Abandoned));
                 }
             }
@@ -278,10 +255,7 @@ impl Flusher {
             table.details.insert(file.details);
         }
         match self.commit(&table, Change::Append { files: entries, ranges, rejected: Vec::new() }).await? {
-            Flushed::Committed { version, .. } => {
-                table.announce(version);
-                Ok(None)
-            }
+            Flushed::Committed { .. } => Ok(None),
             ended => Ok(Some(ended)),
         }
     }
@@ -290,7 +264,7 @@ impl Flusher {
         if let Some(table) = &self.dead_letters {
             return Ok(Some(table.clone()));
         }
-        let mut backoff = BACKOFF_MIN;
+        let mut patience = self.patience();
         let (id, now_ms) = (self.identity.commit_id(), self.identity.now_ms());
         loop {
             match Table::open_or_create_dead_letters(&self.lake, &self.spec, &id, now_ms).await {
@@ -301,7 +275,7 @@ impl Flusher {
                     return Ok(Some(table));
                 }
                 Err(error) if error.kind().is_retryable() => {
-                    if !self.wait(&self.spec.name, "create_dead_letters", &mut backoff).await {
+                    if !patience.wait(&self.spec.name, "create_dead_letters").await {
                         return Ok(None);
                     }
                 }
@@ -319,16 +293,8 @@ impl Flusher {
         TableLabel { table: table.name.clone() }
     }
 
-    /// Sleeps before the next try. False: the worker stops.
-    async fn wait(&self, table: &str, stage: &'static str, backoff: &mut Duration) -> bool {
-        self.metrics.retry(table, stage);
-        let pause = self.identity.jitter(*backoff);
-        *backoff = (*backoff * 2).min(BACKOFF_MAX);
-        let mut abandon = self.abandon.clone();
-        tokio::select! {
-            () = tokio::time::sleep(pause) => true,
-            _ = abandon.wait_for(|abandon| *abandon) => false,
-        }
+    fn patience(&self) -> Patience<'_> {
+        Patience::new(&self.identity, &self.metrics, &self.abandon)
     }
 }
 

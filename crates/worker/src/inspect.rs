@@ -10,7 +10,7 @@ use arrow::datatypes::SchemaRef;
 use object_store::path::Path;
 use serde::Serialize;
 use siltstone_ingest::{KafkaSource, RecordSource};
-use siltstone_lakehouse::{LedgerState, TableStore, iceberg::IcebergTable};
+use siltstone_lakehouse::{LedgerState, TableStore, Totals, iceberg::IcebergTable};
 use siltstone_protocol::{Entry, FileEntry, Format};
 use siltstone_spec::{Spec, TableSpec};
 
@@ -50,13 +50,19 @@ pub struct TableStatus {
 }
 
 /// The compaction backlog of a table, by what is known without reading many footers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct CompactionStatus {
     pub plans: usize,
     pub backlog_files: usize,
     pub backlog_bytes: u64,
     /// Sorted runs over one key, at most.
     pub overlap_depth: usize,
+    /// Bytes written for each byte ingested, since the table was made.
+    pub write_amplification: Option<f64>,
+    /// The share of rewritten bytes that was copied without being decoded.
+    pub splice_share: Option<f64>,
+    /// What was done since the table was made, as far as the ledger tells.
+    pub totals: Totals,
 }
 
 /// One source partition of a table.
@@ -185,6 +191,9 @@ async fn compaction(
         backlog_files: backlog.files,
         backlog_bytes: backlog.bytes,
         overlap_depth: backlog.depth,
+        write_amplification: state.totals.write_amplification(),
+        splice_share: state.totals.splice_share(),
+        totals: state.totals,
     })
 }
 

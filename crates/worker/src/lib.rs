@@ -11,6 +11,7 @@
 //! State lives in the ledger; everything here can be killed at any instruction.
 
 pub mod apply;
+mod commit;
 pub mod compactor;
 pub mod error;
 pub mod flush;

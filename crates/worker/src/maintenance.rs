@@ -195,7 +195,7 @@ pub async fn expire(
         let rows = keeper.expire_rows(now_ms, dry_run).await?;
         if !dry_run {
             // Also what an earlier call committed and did not live to show.
-            show(&keeper.table).await?;
+            projector::catch_up_all(&keeper.table).await?;
         }
         all.push(keeper.expire_history(now_ms, dry_run, rows).await?);
     }
@@ -241,13 +241,4 @@ async fn keepers(lake: &TableStore, tables: &[&TableSpec]) -> Result<Vec<Keeper>
         }
     }
     Ok(keepers)
-}
-
-/// Brings every format up to the ledger, so that what left is seen to have left.
-async fn show(table: &Table) -> Result<(), WorkerError> {
-    let mut state = table.state.lock().await.clone();
-    for mut projection in table.projections().await {
-        projector::catch_up(table, &mut state, projection.as_mut()).await?;
-    }
-    Ok(())
 }

@@ -9,7 +9,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use siltstone_lakehouse::{LedgerState, TableFormat};
+use siltstone_lakehouse::TableFormat;
 use siltstone_protocol::ErrorKind;
 use tokio::sync::watch;
 
@@ -53,12 +53,13 @@ async fn follow(
     let label = FormatLabel { table: table.name.clone(), format };
     let mut versions = table.versions();
     let mut backoff = BACKOFF_MIN;
-    // A state of its own, kept up from the ledger's entries: commits never wait for a projection,
-    // and nothing is copied for each version.
-    let mut state = table.state.lock().await.clone();
     loop {
         let wanted = *versions.borrow_and_update();
-        match catch_up(&table, &mut state, projection).await {
+        // What others committed before this worker came is announced by the first look.
+        let first = shown.borrow().version.is_none();
+        let caught_up =
+            if first { catch_up(&table, projection).await } else { show(&table, projection).await };
+        match caught_up {
             Ok(version) => {
                 backoff = BACKOFF_MIN;
                 metrics.shown_version.get_or_create(&label).set(i64::try_from(version).unwrap_or(i64::MAX));
@@ -94,17 +95,24 @@ async fn follow(
 ///
 /// # Errors
 /// Those of the ledger and the projection, with the table's name.
-pub async fn catch_up(
-    table: &Table,
-    state: &mut LedgerState,
-    projection: &mut dyn TableFormat,
-) -> Result<u64, WorkerError> {
-    table.ledger.refresh(state).await.for_table(&table.name)?;
-    // A state left behind by clean-up finds no next entry: it goes on from a checkpoint.
-    if state.version < *table.versions().borrow()
-        && let Some(fresh) = table.ledger.load().await.for_table(&table.name)?
-    {
-        *state = fresh;
+pub async fn catch_up(table: &Table, projection: &mut dyn TableFormat) -> Result<u64, WorkerError> {
+    table.refresh().await?;
+    show(table, projection).await
+}
+
+/// Brings every format up to the ledger.
+///
+/// # Errors
+/// As [`catch_up`].
+pub async fn catch_up_all(table: &Table) -> Result<(), WorkerError> {
+    for mut projection in table.projections().await {
+        catch_up(table, projection.as_mut()).await?;
     }
-    projection.catch_up(&table.ledger, state, &table.details).await.for_table(&table.name)
+    Ok(())
+}
+
+/// Shows what this worker knows of the ledger. A copy of its state is cheap, and lets commits go on meanwhile.
+async fn show(table: &Table, projection: &mut dyn TableFormat) -> Result<u64, WorkerError> {
+    let state = table.state.lock().await.clone();
+    projection.catch_up(&table.ledger, &state, &table.details).await.for_table(&table.name)
 }

@@ -188,6 +188,17 @@ impl Table {
         }
     }
 
+    /// The ledger's newest state; the projector hears of what others committed. The copy is cheap.
+    ///
+    /// # Errors
+    /// Those of the ledger, with the table's name.
+    pub async fn refresh(&self) -> Result<LedgerState, WorkerError> {
+        let mut state = self.state.lock().await;
+        self.ledger.refresh(&mut state).await.for_table(&self.name)?;
+        self.announce(state.version);
+        Ok(state.clone())
+    }
+
     /// The table's projections, one for each of its formats.
     pub async fn projections(&self) -> Vec<Box<dyn TableFormat>> {
         let formats = self.state.lock().await.formats.clone();

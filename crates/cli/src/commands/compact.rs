@@ -33,10 +33,17 @@ pub async fn compact(args: CompactArgs, quiet: bool) -> anyhow::Result<u8> {
         let done = compact_table(&lake, table, memory_bytes, args.dry_run, stop.clone(), &mut progress).await;
         bar.finish_and_clear();
         summaries.push(done?);
+        if *stop.borrow() {
+            break;
+        }
     }
     report(&summaries, args.spec.json)?;
     let failed = summaries.iter().any(|summary| summary.done.failed > 0);
-    Ok(if failed { output::FAILED } else { output::DONE })
+    let stopped = summaries.iter().any(|summary| summary.stopped);
+    if stopped {
+        eprintln!("stopped before the end; what was committed stays, the rest is for the next call");
+    }
+    Ok(if failed || stopped { output::FAILED } else { output::DONE })
 }
 
 fn bar(table: &str, wanted: bool) -> ProgressBar {

@@ -33,6 +33,8 @@ pub async fn status(args: StatusArgs) -> anyhow::Result<u8> {
         "rows",
         "files",
         "to compact",
+        "depth",
+        "write amp.",
         "bytes",
         "lag",
         "last commit",
@@ -59,6 +61,11 @@ fn status_row(status: &TableStatus) -> Vec<String> {
         status.rows.to_string(),
         status.files.to_string(),
         status.compaction.map_or_else(dash, |compaction| compaction.backlog_files.to_string()),
+        status.compaction.map_or_else(dash, |compaction| compaction.overlap_depth.to_string()),
+        status
+            .compaction
+            .and_then(|compaction| compaction.write_amplification)
+            .map_or_else(dash, |times| format!("{times:.2}")),
         output::bytes(status.bytes),
         status.lag_records.map_or_else(dash, |lag| lag.to_string()),
         status.last_commit_age_seconds.map_or_else(dash, |age| format!("{age:.1} s ago")),

@@ -94,7 +94,7 @@ impl Context<'_> {
             return Err(LakeError::internal(self.location, "nothing to draft"));
         };
         match &first.change {
-            Change::Replace { removed, added } => self.replace(first, removed, added, gone).await,
+            Change::Replace { removed, added, .. } => self.replace(first, removed, added, gone).await,
             Change::Delete { removed } => {
                 let removes = self.removes(removed, first.committed_ms, true, gone).await?;
                 self.draft(first, "DELETE", &[], removes)

@@ -62,7 +62,7 @@ fn step(entry: &Entry) -> Step {
     let (work, moves) = match &entry.change {
         Change::Append { files, ranges, .. } if files.is_empty() => (Work::Positions, appended(ranges)),
         Change::Append { files, ranges, .. } => (Work::Append(files.clone()), appended(ranges)),
-        Change::Replace { removed, added } => {
+        Change::Replace { removed, added, .. } => {
             (Work::Replace { removed: removed.clone(), added: added.clone() }, Vec::new())
         }
         Change::Delete { removed } => (Work::Delete(removed.clone()), Vec::new()),

@@ -39,7 +39,7 @@ pub(super) fn admit(state: &LedgerState, change: &Change) -> Result<Admission, L
         Change::Append { files, ranges, rejected } => {
             append(state, files, ranges, files.is_empty() && rejected.is_empty())
         }
-        Change::Replace { removed, added } => replace(state, removed, added),
+        Change::Replace { removed, added, .. } => replace(state, removed, added),
         Change::Delete { removed } => {
             all_live(state, removed)?;
             Ok(Admission::Admitted)

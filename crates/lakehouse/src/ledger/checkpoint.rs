@@ -17,7 +17,7 @@ use object_store::{ObjectStore, ObjectStoreExt, PutPayload, path::Path};
 use serde::{Deserialize, Serialize};
 use siltstone_protocol::{FileEntry, Format, PartitionSpec, Schema, SortOrder};
 
-use super::{Coverage, Ledger, LedgerState, SourcePartition, log::read, state::RECENT_COMMITS_MAX};
+use super::{Coverage, Ledger, LedgerState, SourcePartition, Totals, log::read, state::RECENT_COMMITS_MAX};
 use crate::{crash_point, error::LakeError};
 
 const CHECKPOINT_FORMAT: u32 = 1;
@@ -49,6 +49,8 @@ struct Checkpoint {
     coverage: Vec<PartitionCoverage>,
     recent_commits: VecDeque<(u64, String)>,
     live_files: Vec<FileEntry>,
+    #[serde(default)]
+    totals: Totals,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -82,8 +84,13 @@ impl Checkpoint {
             sort_orders: state.sort_orders.values().cloned().collect(),
             formats: state.formats.clone(),
             coverage: coverage.collect(),
-            recent_commits: state.recent_commits.clone(),
+            recent_commits: state
+                .recent_commits
+                .iter()
+                .map(|(version, id)| (*version, id.to_string()))
+                .collect(),
             live_files: state.live_files.values().cloned().collect(),
+            totals: state.totals,
         }
     }
 
@@ -127,9 +134,14 @@ impl Checkpoint {
             coverage,
             total_rows: total(|file| file.rows),
             total_bytes: total(|file| file.bytes),
-            live_files: self.live_files.into_iter().map(|file| (file.path.clone(), file)).collect(),
+            live_files: self.live_files.into_iter().collect(),
+            totals: self.totals,
             committed_ms: self.committed_ms,
-            recent_commits: self.recent_commits,
+            recent_commits: self
+                .recent_commits
+                .into_iter()
+                .map(|(version, id)| (version, id.into()))
+                .collect(),
         })
     }
 }

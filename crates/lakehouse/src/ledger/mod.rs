@@ -20,9 +20,11 @@ mod checkpoint;
 mod commit;
 mod coverage;
 mod expire;
+mod live_files;
 mod log;
 mod state;
 mod token;
+mod totals;
 
 #[cfg(test)]
 mod tests;
@@ -30,5 +32,7 @@ mod tests;
 pub use commit::Committed;
 pub use coverage::Coverage;
 pub use expire::ExpirableEntries;
+pub use live_files::LiveFiles;
 pub use log::Ledger;
 pub use state::{LedgerState, SourcePartition};
+pub use totals::Totals;

@@ -3,13 +3,18 @@
 //! Applying is deterministic, and checks each entry as its commit was checked: an entry that
 //! does not fit was not written by this protocol, and stops the table with its version named.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
 use siltstone_protocol::{Change, Entry, FileEntry, Format, OffsetRange, PartitionSpec, Schema, SortOrder};
 
 use super::{
     admit::{self, Admission},
     coverage::Coverage,
+    live_files::LiveFiles,
+    totals::Totals,
 };
 use crate::error::LakeError;
 
@@ -47,14 +52,15 @@ pub struct LedgerState {
     pub sort_orders: BTreeMap<i64, SortOrder>,
     pub formats: Vec<Format>,
     pub coverage: BTreeMap<SourcePartition, Coverage>,
-    /// By path.
-    pub live_files: BTreeMap<String, FileEntry>,
+    /// By path; shared by the copies of this state.
+    pub live_files: LiveFiles,
     pub total_rows: u64,
     pub total_bytes: u64,
+    pub totals: Totals,
     /// Of the newest entry: the committer's clock, milliseconds since 1970 UTC.
     pub committed_ms: i64,
     /// The newest commits, oldest first: (version, commit id).
-    pub(super) recent_commits: VecDeque<(u64, String)>,
+    pub(super) recent_commits: VecDeque<(u64, Arc<str>)>,
 }
 
 impl LedgerState {
@@ -78,11 +84,12 @@ impl LedgerState {
             sort_orders: BTreeMap::from([(sort_order.order_id, sort_order.clone())]),
             formats: formats.clone(),
             coverage: BTreeMap::new(),
-            live_files: BTreeMap::new(),
+            live_files: LiveFiles::default(),
             total_rows: 0,
             total_bytes: 0,
+            totals: Totals::default(),
             committed_ms: entry.committed_ms,
-            recent_commits: VecDeque::from([(entry.version, entry.commit_id.clone())]),
+            recent_commits: VecDeque::from([(entry.version, entry.commit_id.as_str().into())]),
         })
     }
 
@@ -93,12 +100,12 @@ impl LedgerState {
 
     /// The version of a commit, if it is among the newest.
     pub fn version_of(&self, commit_id: &str) -> Option<u64> {
-        self.recent_commits.iter().rev().find(|(_, id)| id == commit_id).map(|(version, _)| *version)
+        self.recent_commits.iter().rev().find(|(_, id)| **id == *commit_id).map(|(version, _)| *version)
     }
 
     /// The id of the commit that made this version.
     pub fn newest_commit_id(&self) -> Option<&str> {
-        self.recent_commits.back().map(|(_, id)| id.as_str())
+        self.recent_commits.back().map(|(_, id)| &**id)
     }
 
     /// Applies the next entry. On an error nothing is changed.
@@ -122,7 +129,7 @@ impl LedgerState {
         self.change(&entry.change);
         self.version = entry.version;
         self.committed_ms = entry.committed_ms;
-        self.recent_commits.push_back((entry.version, entry.commit_id.clone()));
+        self.recent_commits.push_back((entry.version, entry.commit_id.as_str().into()));
         while self.recent_commits.len() > RECENT_COMMITS_MAX {
             self.recent_commits.pop_front();
         }
@@ -131,6 +138,7 @@ impl LedgerState {
     }
 
     fn change(&mut self, change: &Change) {
+        self.totals.add(change, &self.live_files);
         match change {
             // Refused by `admit`: a table is created once.
             Change::Create { .. } => {}
@@ -141,7 +149,7 @@ impl LedgerState {
                     admit::cover(coverage, range);
                 }
             }
-            Change::Replace { removed, added } => {
+            Change::Replace { removed, added, .. } => {
                 self.remove(removed);
                 self.add(added);
             }
@@ -173,7 +181,7 @@ impl LedgerState {
         for file in files {
             self.total_rows = self.total_rows.saturating_add(file.rows);
             self.total_bytes = self.total_bytes.saturating_add(file.bytes);
-            self.live_files.insert(file.path.clone(), file.clone());
+            self.live_files.insert(file.clone());
         }
     }
 

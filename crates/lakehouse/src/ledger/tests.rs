@@ -163,9 +163,10 @@ async fn a_replace_keeps_rows_and_needs_its_inputs() {
     ledger.commit(&mut state, append("a", vec![range(0, 0, 10)]), "1", 2).await.unwrap();
     ledger.commit(&mut state, append("b", vec![range(0, 10, 15)]), "2", 2).await.unwrap();
     let removed = vec!["data/a.parquet".to_owned(), "data/b.parquet".to_owned()];
-    let fewer = Change::Replace { removed: removed.clone(), added: vec![file("c", 14)] };
+    let fewer =
+        Change::Replace { removed: removed.clone(), added: vec![file("c", 14)], effort: Default::default() };
     assert_eq!(ledger.commit(&mut state, fewer, "3", 2).await.unwrap_err().kind(), ErrorKind::Invalid);
-    let replace = Change::Replace { removed, added: vec![file("c", 15)] };
+    let replace = Change::Replace { removed, added: vec![file("c", 15)], effort: Default::default() };
     ledger.commit(&mut state, replace.clone(), "4", 2).await.unwrap();
     assert_eq!((state.total_rows, state.live_files.len()), (15, 1));
     let again = ledger.commit(&mut state, replace.clone(), "5", 2).await.unwrap_err();

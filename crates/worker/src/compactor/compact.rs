@@ -21,6 +21,8 @@ pub struct CompactionSummary {
     /// False: the table has no ledger yet.
     pub exists: bool,
     pub dry_run: bool,
+    /// True: it was told to stop with plans left.
+    pub stopped: bool,
     /// Before: files and bytes that plans take, and sorted runs over one key at most.
     pub backlog_files: usize,
     pub backlog_bytes: u64,
@@ -46,6 +48,7 @@ pub async fn compact(
         table: spec.name.clone(),
         exists: false,
         dry_run,
+        stopped: false,
         backlog_files: 0,
         backlog_bytes: 0,
         overlap_depth: 0,
@@ -76,10 +79,14 @@ pub async fn compact(
         };
         let round = compactor.round(&Share::All, Pace::UNBOUNDED, &mut stop, &mut done).await?;
         summary.done.add(round);
-        if round.committed + round.dropped == 0 || *stop.borrow() {
+        if *stop.borrow() {
+            summary.stopped = true;
+            break;
+        }
+        if round.committed + round.dropped == 0 {
             break;
         }
     }
-    crate::apply::show(&table).await?;
+    crate::projector::catch_up_all(&table).await?;
     Ok(summary)
 }

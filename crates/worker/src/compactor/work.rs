@@ -8,13 +8,13 @@ use std::{
 
 use siltstone_compaction::{Backlog, CompactionPlan, CompactionPolicy, Rewritten};
 use siltstone_datafile::{MemoryBudget, Reservation, RewriteOptions};
-use siltstone_lakehouse::{Committed, crash_point};
-use siltstone_protocol::{Change, ErrorKind};
+use siltstone_lakehouse::crash_point;
 use siltstone_spec::TableSpec;
 use tokio::sync::watch;
 
 use super::{Owned, Pace, Ranges, Share};
 use crate::{
+    commit::{self, Landed, Patience},
     error::{ForTable, WorkerError},
     identity::Identity,
     metrics::{CompactionLabel, Metrics, TableLabel},
@@ -25,11 +25,14 @@ use crate::{
 const READS_MAX: usize = 1024;
 /// A worker looks for plans this often, and after each commit that it made itself.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// A worker that found nothing to do rests so many times longer than it looked.
+const LOOK_REST: u32 = 50;
 const BACKOFF_MAX: Duration = Duration::from_secs(120);
 /// Share of the memory budget that one rewrite reserves.
 const MEMORY_SHARE: u64 = 4;
 const MEMORY_MAX: u64 = 512 << 20;
-/// Files of plans that failed for good are left alone until the worker starts again.
+/// Files of plans that failed for good are left alone until the worker starts again; with more of them than this
+/// the whole table is.
 const GIVEN_UP_MAX: usize = 10_000;
 
 /// What a round did.
@@ -66,12 +69,6 @@ impl Round {
     }
 }
 
-enum Ended {
-    Committed,
-    Dropped,
-    Stopped,
-}
-
 /// Compacts one table. Everything it knows can be known anew.
 #[derive(Debug)]
 pub struct Compactor {
@@ -83,6 +80,8 @@ pub struct Compactor {
     budget: MemoryBudget,
     ranges: Ranges,
     given_up: HashSet<String>,
+    /// Plans dropped that no commit of ours has told yet.
+    dropped_untold: u64,
 }
 
 impl Compactor {
@@ -102,6 +101,7 @@ impl Compactor {
             budget,
             ranges: Ranges::default(),
             given_up: HashSet::new(),
+            dropped_untold: 0,
         }
     }
 
@@ -110,16 +110,17 @@ impl Compactor {
     /// # Errors
     /// Those of the store and the ledger.
     pub async fn plan(&mut self) -> Result<(Backlog, Vec<CompactionPlan>), WorkerError> {
-        let state = {
-            let mut state = self.table.state.lock().await;
-            self.table.ledger.refresh(&mut state).await.for_table(&self.table.name)?;
-            state.clone()
-        };
+        let state = self.table.refresh().await?;
         self.ranges.learn(&self.table, &state, READS_MAX).await?;
+        self.given_up.retain(|path| state.live_files.contains_key(path));
         let facts = self.ranges.state(&state, &self.given_up);
         let now_ms = self.identity.now_ms();
         let backlog = siltstone_compaction::backlog(&facts, &self.policy, now_ms);
-        let plans = siltstone_compaction::plan(&facts, &self.policy, now_ms);
+        let mut plans = siltstone_compaction::plan(&facts, &self.policy, now_ms);
+        if self.given_up.len() > GIVEN_UP_MAX {
+            tracing::error!(table = %self.table.name, files = self.given_up.len(), "too many rewrites failed; no more are tried");
+            plans.clear();
+        }
         self.show(&backlog);
         Ok((backlog, plans))
     }
@@ -164,10 +165,12 @@ impl Compactor {
                 _ = stop.wait_for(|stop| *stop) => return,
             }
             let share = Share::Of(owned.borrow().clone());
+            let began = Instant::now();
             match self.round(&share, pace, &mut stop, &mut |_| {}).await {
                 // A rewrite may have made the next one due.
                 Ok(round) if round.committed > 0 => pause = Duration::from_secs(1),
-                Ok(_) => pause = LOOK_EVERY,
+                // A look at a table of very many files is itself work: a small share of the time at most.
+                Ok(_) => pause = LOOK_EVERY.max(began.elapsed() * LOOK_REST),
                 Err(error) => {
                     tracing::warn!(table = %self.table.name, %error, "compaction failed, trying again later");
                     self.metrics.retry(&self.table.name, "compact");
@@ -190,8 +193,7 @@ impl Compactor {
             siltstone_compaction::job(plan, &state, &self.policy, &self.files, &self.table.token_key)
         };
         let Some(job) = job else {
-            self.count(plan, "dropped");
-            round.dropped += 1;
+            self.drop_plan(plan, round);
             return Ok(());
         };
         let options = RewriteOptions { memory_bytes: memory.bytes(), ..RewriteOptions::default() };
@@ -221,7 +223,7 @@ impl Compactor {
 
     /// Commits a rewrite and counts it.
     async fn land(
-        &self,
+        &mut self,
         plan: &CompactionPlan,
         rewritten: Rewritten,
         stop: &watch::Receiver<bool>,
@@ -233,14 +235,19 @@ impl Compactor {
         for file in &rewritten.added {
             self.table.details.insert(file.details.clone());
         }
-        match self.commit(rewritten.into_change(), stop).await? {
-            Ended::Stopped => return Ok(()),
-            Ended::Dropped => {
-                round.dropped += 1;
-                self.count(plan, "dropped");
+        let commit_id = self.identity.commit_id();
+        let patience = Patience::new(&self.identity, &self.metrics, stop);
+        let change = rewritten.into_change(self.dropped_untold);
+        match commit::commit(&self.table, change, &commit_id, "compact_commit", patience).await? {
+            Landed::At(_) => self.dropped_untold = 0,
+            Landed::Stopped => return Ok(()),
+            refused => {
+                if let Landed::Refused(error) = refused {
+                    tracing::info!(table = %self.table.name, %error, "a rewrite came too late, dropped");
+                }
+                self.drop_plan(plan, round);
                 return Ok(());
             }
-            Ended::Committed => {}
         }
         crash_point!("compact.committed");
         self.count(plan, "committed");
@@ -264,43 +271,6 @@ impl Compactor {
         Ok(())
     }
 
-    async fn commit(&self, change: Change, stop: &watch::Receiver<bool>) -> Result<Ended, WorkerError> {
-        let commit_id = self.identity.commit_id();
-        let mut backoff = Duration::from_millis(100);
-        let mut stop = stop.clone();
-        loop {
-            let now_ms = self.identity.now_ms();
-            let answer = {
-                let mut state = self.table.state.lock().await;
-                // A rewrite that took very long may come after the clean-up of its own files.
-                match self.table.ledger.confirm_files(&state, &change, now_ms).await {
-                    Ok(()) => self.table.ledger.commit(&mut state, change.clone(), &commit_id, now_ms).await,
-                    Err(error) => Err(error),
-                }
-            };
-            match answer {
-                Ok(Committed::At(version)) => {
-                    self.table.announce(version);
-                    return Ok(Ended::Committed);
-                }
-                Ok(Committed::AlreadyCovered) => return Ok(Ended::Dropped),
-                Err(error) if matches!(error.kind(), ErrorKind::Conflict | ErrorKind::Fenced) => {
-                    tracing::info!(table = %self.table.name, %error, "a rewrite came too late, dropped");
-                    return Ok(Ended::Dropped);
-                }
-                Err(error) if error.kind() == ErrorKind::Unavailable => {
-                    self.metrics.retry(&self.table.name, "compact_commit");
-                    tokio::select! {
-                        () = tokio::time::sleep(self.identity.jitter(backoff)) => {}
-                        _ = stop.wait_for(|stop| *stop) => return Ok(Ended::Stopped),
-                    }
-                    backoff = (backoff * 2).min(Duration::from_secs(15));
-                }
-                Err(error) => return Err(error).for_table(&self.table.name),
-            }
-        }
-    }
-
     /// A part of the budget; `None` when the worker stops first.
     async fn reserve(&self, stop: &mut watch::Receiver<bool>) -> Option<Reservation> {
         let bytes = (self.budget.limit() / MEMORY_SHARE).min(MEMORY_MAX);
@@ -311,9 +281,13 @@ impl Compactor {
     }
 
     fn give_up(&mut self, plan: &CompactionPlan) {
-        if self.given_up.len() + plan.inputs.len() <= GIVEN_UP_MAX {
-            self.given_up.extend(plan.inputs.iter().map(|file| file.path.clone()));
-        }
+        self.given_up.extend(plan.inputs.iter().map(|file| file.path.clone()));
+    }
+
+    fn drop_plan(&mut self, plan: &CompactionPlan, round: &mut Round) {
+        round.dropped += 1;
+        self.dropped_untold += 1;
+        self.count(plan, "dropped");
     }
 
     fn count(&self, plan: &CompactionPlan, ended: &'static str) {

@@ -144,7 +144,12 @@ impl World {
         let added = 1_000 + removed[0];
         let rows = 10 * removed.len() as u64;
         let added = vec![entry(added, rows, &self.details)];
-        self.commit(Change::Replace { removed: removed.iter().map(|n| path(*n)).collect(), added }).await;
+        self.commit(Change::Replace {
+            removed: removed.iter().map(|n| path(*n)).collect(),
+            added,
+            effort: Default::default(),
+        })
+        .await;
     }
 
     /// A history of every kind of change.

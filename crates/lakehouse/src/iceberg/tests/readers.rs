@@ -114,7 +114,12 @@ async fn a_real_table_on_disk() {
     let added = keep(&details, write_sorted(vec![same], &layout, &store, &location).await.unwrap());
     let removed = first_round.into_iter().map(|file| file.path).collect();
     ledger
-        .commit(&mut state, Change::Replace { removed, added }, "replace", 1_700_000_001_000)
+        .commit(
+            &mut state,
+            Change::Replace { removed, added, effort: Default::default() },
+            "replace",
+            1_700_000_001_000,
+        )
         .await
         .unwrap();
     // Shown by a process that has to read the details from the footers.

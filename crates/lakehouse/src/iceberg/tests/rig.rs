@@ -195,10 +195,10 @@ impl Rig {
     }
 
     pub(super) async fn replace(&mut self, removed: Vec<String>, added: usize) -> u64 {
-        let rows: u64 = removed.iter().map(|path| self.state.live_files[path].rows).sum();
+        let rows: u64 = removed.iter().map(|path| self.state.live_files.get(path).unwrap().rows).sum();
         let each = |i: usize| if i == 0 { rows - (added as u64 - 1) } else { 1 };
         let added = (0..added).map(|i| self.file(each(i))).collect();
-        self.commit(Change::Replace { removed, added }).await
+        self.commit(Change::Replace { removed, added, effort: Default::default() }).await
     }
 
     pub(super) async fn delete(&mut self, removed: Vec<String>) -> u64 {

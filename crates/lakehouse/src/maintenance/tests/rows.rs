@@ -85,7 +85,7 @@ async fn a_file_that_a_compaction_took_first_is_planned_anew() {
     // The janitor's state is always the ledger's: a change between is what the commit finds out.
     let (ledger, mut state, now_ms) = (world.ledger.clone(), world.state.clone(), world.now_ms);
     let newer = world.file(10, now_us - 40 * DAY_US, now_us, 0).await;
-    let change = Change::Replace { removed: vec![old.path], added: vec![newer] };
+    let change = Change::Replace { removed: vec![old.path], added: vec![newer], effort: Default::default() };
     let mut change = Some(change);
     let column = at();
     let mut n = 0;

@@ -221,10 +221,10 @@ impl World {
         if removed.is_empty() {
             return;
         }
-        let rows = removed.iter().map(|path| self.state.live_files[path].rows).sum();
+        let rows = removed.iter().map(|path| self.state.live_files.get(path).unwrap().rows).sum();
         let at_us = self.now_ms * 1_000;
         let added = vec![self.file(rows, at_us - 1_000, at_us, 0).await];
-        self.commit(Change::Replace { removed, added }).await;
+        self.commit(Change::Replace { removed, added, effort: Default::default() }).await;
     }
 
     pub(super) async fn delete(&mut self, count: usize) {
