@@ -160,6 +160,11 @@ def test_expire_and_vacuum_by_hand(engine, name):
     assert len(check_snapshots(table, history)) == 3
     check_delta_versions(table, history)
     assert run.json("vacuum")[0]["deleted"] == {}, "nothing is left to do"
+    tally = run.json("status", "--no-lag", name)[0]["maintenance"]
+    counts = list(vacuumed["deleted"].values()) + [expired["delta_log"], expired["ledger_entries"]]
+    assert tally["deleted_files"] == sum(count["files"] for count in counts), tally
+    assert tally["deleted_bytes"] == sum(count["bytes"] for count in counts), tally
+    assert (tally["rounds"], tally["expired_snapshots"]) == (3, expired["snapshots"]["expired"]), tally
     # And the table goes on.
     more, rows = aged_orders(100, 20, int(time.time() * 1000))
     send(topic, more)

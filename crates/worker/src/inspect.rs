@@ -10,7 +10,7 @@ use arrow::datatypes::SchemaRef;
 use object_store::path::Path;
 use serde::Serialize;
 use siltstone_ingest::{KafkaSource, RecordSource};
-use siltstone_lakehouse::{LedgerState, TableStore, Totals, iceberg::IcebergTable};
+use siltstone_lakehouse::{LedgerState, TableStore, Totals, iceberg::IcebergTable, maintenance::Tally};
 use siltstone_protocol::{Entry, FileEntry, Format};
 use siltstone_spec::{Spec, TableSpec};
 
@@ -47,6 +47,8 @@ pub struct TableStatus {
     pub dead_letters: u64,
     /// What compaction would do now; `None`: nothing was committed yet.
     pub compaction: Option<CompactionStatus>,
+    /// What maintenance did so far; `None`: it was not there yet.
+    pub maintenance: Option<Tally>,
 }
 
 /// The compaction backlog of a table, by what is known without reading many footers.
@@ -133,12 +135,14 @@ async fn table_status(
         lag_records: None,
         dead_letters: 0,
         compaction: None,
+        maintenance: None,
     };
     let mut positions: BTreeMap<(String, String, i32), i64> = BTreeMap::new();
     if let Some(table) = Table::open(lake, table_spec).await? {
         let state = table.state.lock().await.clone();
         fill(&mut status, &state);
         status.compaction = Some(compaction(table_spec, &table, &state).await?);
+        status.maintenance = Tally::read(&table.ledger).await.for_table(&table.name)?;
         for mut projection in table.projections().await {
             let shown = projection.shown_version().await.for_table(&table.name)?;
             status.shown.insert(projection.format().as_str(), shown);

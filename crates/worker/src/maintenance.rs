@@ -117,6 +117,7 @@ impl Keeper {
         metrics.expired(&name, &expired);
         let vacuumed = self.vacuum(now_ms, VacuumOptions::default(), &Sweep::default()).await?;
         metrics.vacuumed(&name, &vacuumed);
+        self.count(Some(&expired.history), Some(&vacuumed)).await?;
         let deleted = vacuumed.deleted_all();
         tracing::info!(
             table = name,
@@ -169,6 +170,16 @@ impl Keeper {
         Ok(TableExpired { table, rows, history })
     }
 
+    /// Adds a round to the table's tally.
+    async fn count(
+        &self,
+        expired: Option<&ExpireReport>,
+        vacuumed: Option<&VacuumReport>,
+    ) -> Result<(), WorkerError> {
+        let now_ms = self.identity.now_ms();
+        self.janitor.count(expired, vacuumed, now_ms).await.for_table(&self.table.name)
+    }
+
     async fn vacuum(
         &mut self,
         now_ms: i64,
@@ -197,7 +208,11 @@ pub async fn expire(
             // Also what an earlier call committed and did not live to show.
             projector::catch_up_all(&keeper.table).await?;
         }
-        all.push(keeper.expire_history(now_ms, dry_run, rows).await?);
+        let expired = keeper.expire_history(now_ms, dry_run, rows).await?;
+        if !dry_run {
+            keeper.count(Some(&expired.history), None).await?;
+        }
+        all.push(expired);
     }
     Ok(all)
 }
@@ -217,6 +232,9 @@ pub async fn vacuum(
     for mut keeper in keepers(&lake, tables).await? {
         let now_ms = now(&keeper, options.dry_run).await?;
         let report = keeper.vacuum(now_ms, options, progress).await?;
+        if !options.dry_run {
+            keeper.count(None, Some(&report)).await?;
+        }
         all.push(TableVacuumed { table: keeper.table.name.clone(), report });
     }
     Ok(all)

@@ -64,6 +64,10 @@ impl Ledger {
         Self { inner: Arc::new(inner) }
     }
 
+    pub(crate) fn store(&self) -> &Arc<dyn ObjectStore> {
+        &self.inner.store
+    }
+
     /// Where the table lies in the store.
     pub fn table_location(&self) -> &Path {
         &self.inner.location
@@ -196,7 +200,7 @@ impl fmt::Debug for Ledger {
 }
 
 /// A small object's bytes; `None` when it is not there.
-pub(super) async fn read(
+pub(crate) async fn read(
     store: &Arc<dyn ObjectStore>,
     path: &Path,
     bytes_max: u64,

@@ -34,5 +34,6 @@ pub use coverage::Coverage;
 pub use expire::ExpirableEntries;
 pub use live_files::LiveFiles;
 pub use log::Ledger;
+pub(crate) use log::read;
 pub use state::{LedgerState, SourcePartition};
 pub use totals::Totals;

@@ -24,6 +24,7 @@ mod live;
 mod names;
 pub mod plan;
 mod rows;
+mod tally;
 mod vacuum;
 
 #[cfg(test)]
@@ -43,6 +44,7 @@ use crate::{
 
 pub use expire::{ExpireReport, SnapshotsExpired};
 pub use rows::{RowsOptions, RowsReport, TimeColumn};
+pub use tally::Tally;
 pub use vacuum::{Count, Sweep, VacuumOptions, VacuumReport};
 
 /// No file younger than this is deleted, whatever the settings.
