@@ -8,8 +8,6 @@ the number of ledger entries and the worker's CPU time, and prints, for each ten
 milliseconds a commit, the bytes of the newest Iceberg metadata, and its manifests' list. One JSON line a tenth, one for
 the whole. Only the standard library is used."""
 
-import argparse
-import json
 import os
 import pathlib
 import shutil
@@ -17,28 +15,10 @@ import subprocess
 import sys
 import time
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release"
+from bench import SILTSTONE, SORTED, filled, parsed, parser, registry, report, write_spec
+
 REGISTRY = "127.0.0.1:39184"
 TICKS = os.sysconf("SC_CLK_TCK")
-
-
-def spec(bootstrap, topic, lake, rows):
-    return f"""source_clusters:
-  - name: bench
-    bootstrap_brokers: ["{bootstrap}"]
-    schema_registry: {{url: "http://{REGISTRY}"}}
-destination_bucket_url: "file://{lake}"
-tables:
-  - name: bench.commits
-    source_cluster_name: bench
-    source_topic: {topic}
-    source_format: avro
-    formats: [iceberg, delta]
-    sort_by: [customer_id, ts]
-    freshness: {{max_rows: {rows}}}
-    dlq_mode: stop
-"""
 
 
 def cpu_seconds(pid):
@@ -56,54 +36,46 @@ def versions(table):
     return hint, metadata
 
 
+def sampled(worker, table):
+    """(time, CPU seconds, Iceberg version, bytes of metadata) while the worker runs."""
+    samples = []
+    while worker.poll() is None:
+        try:
+            samples.append((time.time(), cpu_seconds(worker.pid), *versions(table)))
+        except (FileNotFoundError, IndexError):
+            pass
+        time.sleep(0.1)
+    if worker.returncode != 0:
+        sys.exit(f"the worker failed with status {worker.returncode}")
+    return samples
+
+
 def main():
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--bootstrap", default=os.environ.get("SILTSTONE_BENCH_KAFKA"))
+    options = parser(__doc__)
     options.add_argument("--commits", type=int, default=10_000)
     options.add_argument("--rows-per-commit", type=int, default=250)
-    options.add_argument("--dir", default=os.environ.get("SILTSTONE_BENCH_DIR", str(ROOT / "target" / "bench")))
-    options = options.parse_args()
-    if not options.bootstrap:
-        sys.exit("start a broker (bash tests/services/kafka.sh up) and name it with --bootstrap host:port")
-    lake = pathlib.Path(options.dir) / "commits"
+    options = parsed(options)
+    lake = options.dir / "commits"
     shutil.rmtree(lake, ignore_errors=True)
     lake.mkdir(parents=True)
     rows = options.commits * options.rows_per_commit
     topic = f"commits-{rows}"
-    marker = lake.parent / f"{topic}.json"
-    if not marker.exists():
-        filled = subprocess.run([TARGET / "siltstone-bench", "produce", "--bootstrap", options.bootstrap, "--topic", topic,
-                                 "--shape", "orders-avro", "--rows", str(rows)], check=True, stdout=subprocess.PIPE)
-        marker.write_bytes(filled.stdout)
-    file = lake / "spec.yaml"
-    file.write_text(spec(options.bootstrap, topic, lake / "tables", options.rows_per_commit))
+    filled(options.dir, options.bootstrap, topic, "orders-avro", rows)
+    file = write_spec(lake / "spec.yaml", options.bootstrap, REGISTRY, f"file://{lake / 'tables'}", "bench.commits",
+                      topic, freshness={"max_rows": options.rows_per_commit}, **SORTED)
     table = lake / "tables" / "bench" / "commits"
-    registry = subprocess.Popen([TARGET / "siltstone-bench", "registry", "--listen", REGISTRY])
-    worker = subprocess.Popen([TARGET / "siltstone", "--quiet", "run", "-f", file, "--once"])
-    samples = []
-    try:
-        while worker.poll() is None:
-            try:
-                hint, metadata = versions(table)
-                samples.append((time.time(), cpu_seconds(worker.pid), hint, metadata))
-            except (FileNotFoundError, IndexError):
-                pass
-            time.sleep(0.1)
-        if worker.returncode != 0:
-            sys.exit(f"the worker failed with status {worker.returncode}")
-    finally:
-        registry.terminate()
+    with registry(REGISTRY):
+        samples = sampled(subprocess.Popen([SILTSTONE, "--quiet", "run", "-f", file, "--once"]), table)
     last = max(sample[2] for sample in samples)
     step = max(1, last // 10)
     marks = [next(s for s in samples if s[2] >= n) for n in range(step, last + 1, step)]
     for before, after in zip(marks, marks[1:]):
         commits = after[2] - before[2]
-        print(json.dumps({"snapshots": after[2], "wall_ms_per_commit": round((after[0] - before[0]) * 1000 / commits, 2),
-                          "cpu_ms_per_commit": round((after[1] - before[1]) * 1000 / commits, 2),
-                          "metadata_bytes": after[3]}), flush=True)
+        report({"snapshots": after[2], "wall_ms_per_commit": round((after[0] - before[0]) * 1000 / commits, 2),
+                "cpu_ms_per_commit": round((after[1] - before[1]) * 1000 / commits, 2), "metadata_bytes": after[3]})
     log = len(list((table / "data" / "_delta_log").glob("*.json")))
-    print(json.dumps({"rows": rows, "iceberg_versions": last, "delta_versions": log,
-                      "wall_s": round(samples[-1][0] - samples[0][0], 1), "cpu_s": round(samples[-1][1], 1)}))
+    report({"rows": rows, "iceberg_versions": last, "delta_versions": log,
+            "wall_s": round(samples[-1][0] - samples[0][0], 1), "cpu_s": round(samples[-1][1], 1)})
     shutil.rmtree(lake / "tables", ignore_errors=True)
 
 

@@ -1,9 +1,17 @@
-"""Services that fail on demand: a registry cut off, a store that loses replies, one without conditional puts."""
+"""Services that fail on demand: a registry cut off, stores that lose replies, one without conditional puts."""
 
 from __future__ import annotations
 
+import collections
+import dataclasses
+import datetime as dt
+import http.client
 import http.server
 import itertools
+import random
+import re
+import socket
+import struct
 import threading
 import time
 import urllib.parse
@@ -201,3 +209,178 @@ class UnconditionalS3:
 
     def close(self) -> None:
         self.server.close()
+
+
+@dataclasses.dataclass(frozen=True)
+class Faults:
+    """How often an S3 request meets each fault, as a share of one. At most one fault meets a request."""
+
+    # The connection ends before the request is done, or after half of an object was sent.
+    reset: float = 0.0
+    # 503 with code SlowDown; nothing is done.
+    slow_down: float = 0.0
+    # A put, post or delete is done, and nobody is told.
+    lost: float = 0.0
+    # Nothing is heard for a while, then the connection ends; half of these were done.
+    hang: float = 0.0
+    # A listing takes a while.
+    slow_list: float = 0.0
+    hang_seconds: float = 5.0
+    slow_seconds: float = 2.0
+
+
+class S3Proxy:
+    """Stands before an S3 service, for clients that go through it as through any HTTP proxy.
+
+    Signatures name the service itself, so its address stays in the destination and the proxy's goes to the
+    environment (`env`). It counts requests and bytes by kind of object, makes faults by a seed, and lets
+    listings say that objects are older than they are: `ageing` maps a part of the key to how many times faster
+    such objects grow old, and all are `older` by so many seconds.
+    """
+
+    def __init__(self, seed: int = 0, faults: Faults | None = None):
+        self.faults = faults or Faults()
+        self.ageing: dict[str, float] = {}
+        self.older = 0.0
+        self.dice = random.Random(seed)
+        self.lock = threading.Lock()
+        self.requests: collections.Counter[str] = collections.Counter()
+        self.bytes: collections.Counter[str] = collections.Counter()
+        self.made: collections.Counter[str] = collections.Counter()
+        proxy = self
+
+        class Handler(_Quiet):
+            upstream: http.client.HTTPConnection | None = None
+
+            def do(self):
+                proxy._handle(self)
+
+            do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = do
+
+        self.server = _Server(Handler)
+        self.url = self.server.url
+
+    @property
+    def env(self) -> dict[str, str]:
+        """What a program must find in its environment to go through here."""
+        return {"HTTP_PROXY": self.url, "http_proxy": self.url, "NO_PROXY": "", "no_proxy": ""}
+
+    def reset_counts(self) -> None:
+        with self.lock:
+            self.requests.clear()
+            self.bytes.clear()
+
+    def close(self) -> None:
+        self.server.close()
+
+    def _handle(self, request: _Quiet) -> None:
+        address = urllib.parse.urlsplit(request.path)
+        kind = kind_of(request.command, address)
+        fault = self._draw(request.command, kind)
+        body = request.body()
+        if fault == "slow_down":
+            return request.answer(503, b"<Error><Code>SlowDown</Code></Error>", Content_Type="application/xml")
+        if fault == "slow_list":
+            time.sleep(self.faults.slow_seconds)
+        half = fault == "reset" and request.command == "GET"
+        undone = (fault == "reset" and not half) or (fault == "hang" and self._coin())
+        got = None if undone else self._forward(request, address, body)
+        if fault == "hang":
+            time.sleep(self.faults.hang_seconds)
+        if got is None or fault in ("hang", "lost"):
+            return _cut(request)
+        status, headers, content = got
+        if kind == "list" and status == 200:
+            content = self._aged(content)
+        with self.lock:
+            self.requests[kind] += 1
+            self.bytes[kind] += len(content)
+        self._answer(request, status, headers, content, half)
+        return _cut(request) if half else None
+
+    def _answer(self, request: _Quiet, status: int, headers, content: bytes, half: bool) -> None:
+        dropped = {"connection", "transfer-encoding", "keep-alive", "date", "server"}
+        dropped |= set() if request.command == "HEAD" else {"content-length"}
+        request.send_response(status)
+        for name, value in headers:
+            if name.lower() not in dropped:
+                request.send_header(name, value)
+        if request.command != "HEAD":
+            request.send_header("Content-Length", str(len(content)))
+        request.end_headers()
+        if request.command != "HEAD":
+            request.wfile.write(content[: len(content) // 2] if half else content)
+
+    def _draw(self, method: str, kind: str) -> str | None:
+        """The fault that this request meets, counted."""
+        changes = method in ("PUT", "POST", "DELETE")
+        possible = ["reset", "slow_down", "hang", *(["lost"] if changes else [])]
+        possible += ["slow_list"] if kind == "list" else []
+        with self.lock:
+            drawn = self.dice.random()
+            for fault in possible:
+                drawn -= getattr(self.faults, fault)
+                if drawn < 0:
+                    self.made[f"{fault} {kind}"] += 1
+                    return fault
+        return None
+
+    def _coin(self) -> bool:
+        with self.lock:
+            return self.dice.random() < 0.5
+
+    def _forward(self, request: _Quiet, address: urllib.parse.SplitResult, body: bytes):
+        """The service's answer: status, headers, content. None when it gave none."""
+        target = address.path + (f"?{address.query}" if address.query else "")
+        for attempt in range(2):
+            if request.upstream is None:
+                request.upstream = http.client.HTTPConnection(address.netloc, timeout=60)
+            connection = request.upstream
+            try:
+                connection.putrequest(request.command, target, skip_host=True, skip_accept_encoding=True)
+                for name, value in request.headers.items():
+                    if name.lower() not in ("connection", "proxy-connection", "keep-alive", "expect"):
+                        connection.putheader(name, value)
+                connection.endheaders(body or None)
+                got = connection.getresponse()
+                return got.status, got.getheaders(), got.read()
+            except (http.client.HTTPException, OSError):
+                connection.close()
+                request.upstream = None
+                # A kept connection that the service had given up; a change must not be made twice.
+                if request.command not in ("GET", "HEAD") or attempt:
+                    return None
+        return None
+
+    def _aged(self, listing: bytes) -> bytes:
+        now = dt.datetime.now(dt.UTC)
+
+        def older(match: re.Match) -> bytes:
+            key = re.search(rb"<Key>(.*?)</Key>", match[0])[1].decode()
+            times = next((times for part, times in self.ageing.items() if part in key), 1.0)
+
+            def date(stamp: re.Match) -> bytes:
+                then = dt.datetime.fromisoformat(stamp[1].decode())
+                then -= (now - then) * (times - 1) + dt.timedelta(seconds=self.older)
+                return b"<LastModified>%s</LastModified>" % then.strftime("%Y-%m-%dT%H:%M:%S.%fZ").encode()
+
+            return re.sub(rb"<LastModified>(.*?)</LastModified>", date, match[0])
+
+        return re.sub(rb"<Contents>.*?</Contents>", older, listing, flags=re.DOTALL)
+
+
+def kind_of(method: str, address: urllib.parse.SplitResult) -> str:
+    """What a request is about: `list`, `data`, `iceberg`, `delta`, `ledger`, `other`."""
+    path = urllib.parse.unquote(address.path)
+    if method == "GET" and ("list-type=" in address.query or "prefix=" in address.query):
+        return "list"
+    parts = (("/_siltstone/", "ledger"), ("/_delta_log/", "delta"), ("/metadata/", "iceberg"), ("/data/", "data"))
+    return next((kind for part, kind in parts if part in path), "other")
+
+
+def _cut(request: _Quiet) -> None:
+    """Ends the connection by a reset, without another word."""
+    request.close_connection = True
+    request.wfile.flush()
+    request.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    request.connection.close()

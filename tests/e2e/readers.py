@@ -113,19 +113,23 @@ def spark_url(url: str) -> str:
 def _duckdb(table: Table, query: str) -> pa.Table:
     connection = duckdb_connection()
     if isinstance(table.store, Bucket):
-        options = table.store.iceberg_options
-        endpoint = options["s3.endpoint"].removeprefix("http://")
-        connection.execute(
-            "create or replace secret lake (type s3, url_style 'path', use_ssl false, region 'us-east-1', "
-            f"endpoint '{endpoint}', key_id '{options['s3.access-key-id']}', secret '{options['s3.secret-access-key']}')"
-        )
+        duckdb_secret(connection, table.store)
     result = connection.execute(query).arrow()
     return result.read_all() if isinstance(result, pa.RecordBatchReader) else result
 
 
-@functools.cache
-def duckdb_connection():
-    """DuckDB with the extensions that come from the package index; it downloads nothing itself."""
+def duckdb_secret(connection, store: Bucket) -> None:
+    """Lets DuckDB read the bucket."""
+    options = store.iceberg_options
+    endpoint = options["s3.endpoint"].removeprefix("http://")
+    connection.execute(
+        "create or replace secret lake (type s3, url_style 'path', use_ssl false, region 'us-east-1', "
+        f"endpoint '{endpoint}', key_id '{options['s3.access-key-id']}', secret '{options['s3.secret-access-key']}')"
+    )
+
+
+def new_duckdb():
+    """DuckDB with the extensions that come from the package index; it downloads nothing itself, and remembers nothing."""
     import duckdb
 
     connection = duckdb.connect(
@@ -143,3 +147,6 @@ def duckdb_connection():
     # Tables grow between two reads: nothing may be remembered.
     connection.execute("set enable_external_file_cache = false")
     return connection
+
+
+duckdb_connection = functools.cache(new_duckdb)
