@@ -38,13 +38,18 @@ def all_crash_points() -> list[str]:
 
 
 class Load:
-    """Orders with poison among them, some in transactions of which some are aborted, until told to stop."""
+    """Orders with poison among them, some in transactions of which some are aborted, until told to stop.
 
-    def __init__(self, topic: str, partitions: int, seed: int, pause: float = 0.1):
-        self.topic, self.partitions, self.pause = topic, partitions, pause
+    Several loads share a topic when each has partitions of its own, from `base` on, and numbers, from `first` on.
+    """
+
+    def __init__(self, topic: str, partitions: int, seed: int, pause: float = 0.1, base: int = 0, first: int = 0):
+        self.topic, self.partitions, self.pause = topic, range(base, base + partitions), pause
         self.dice = random.Random(seed)
-        self.number = 0
+        self.number = first
+        # What is sent or about to be, and the same by partition: in order of offset.
         self.rows: list[int] = []
+        self.sequences: dict[int, list[int]] = {partition: [] for partition in self.partitions}
         self.bad: list[Sent] = []
         self.fault: Exception | None = None
         self.transactions = Transactions(topic, codec="lz4")
@@ -72,7 +77,7 @@ class Load:
     def _send_some(self) -> None:
         batch, numbers = [], []
         for _ in range(self.dice.randrange(5, 60)):
-            partition = self.dice.randrange(self.partitions)
+            partition = self.dice.choice(self.partitions)
             if self.dice.random() < 0.05:
                 value = b"poison %d" % self.number
                 batch.append(
@@ -86,14 +91,16 @@ class Load:
                 )
             else:
                 batch.append(Sent(order_json(order(self.number)), b"%d" % self.number, partition=partition))
-                numbers.append(self.number)
+                numbers.append((partition, self.number))
             self.number += 1
         way = self.dice.random()
         if way < 0.2:
             self.transactions.abort(batch)
             return
+        for partition, number in numbers:
+            self.rows.append(number)
+            self.sequences[partition].append(number)
         sent = self.transactions.commit(batch) if way < 0.5 else send(self.topic, batch, "zstd")
-        self.rows += numbers
         self.bad += [one for one in sent if one.value.startswith(b"poison")]
 
 

@@ -12,11 +12,11 @@ from stores import Table
 def iceberg_files(table: Table, where=None) -> list[str]:
     """Names of the data files that a scan reads, as Iceberg plans it."""
     scan = static_table(table).scan(row_filter=where) if where is not None else static_table(table).scan()
-    return sorted(_name(task.file.file_path) for task in scan.plan_files())
+    return sorted(name_of(task.file.file_path) for task in scan.plan_files())
 
 
 def delta_files(table: Table) -> list[str]:
-    return sorted(_name(uri) for uri in delta_table(table).file_uris())
+    return sorted(name_of(uri) for uri in delta_table(table).file_uris())
 
 
 def delta_actions(table: Table) -> list[dict]:
@@ -24,14 +24,23 @@ def delta_actions(table: Table) -> list[dict]:
     return pa.table(delta_table(table).get_add_actions(flatten=True)).to_pylist()
 
 
-def check_same_files(table: Table) -> list[str]:
-    """Iceberg, Delta and the ledger name the same files, each of which is there. Gives their names."""
-    iceberg, delta = iceberg_files(table), delta_files(table)
+def live_files(ledger: list[dict]) -> set[str]:
+    """Names of the files that are live after these entries, which are all from the first one on."""
     live: set[str] = set()
-    for entry in table.ledger():
+    for entry in ledger:
         change = entry["change"]
-        live |= {_name(file["path"]) for file in change.get("files", []) + change.get("added", [])}
-        live -= {_name(path) for path in change.get("removed", [])}
+        live |= {name_of(file["path"]) for file in change.get("files", []) + change.get("added", [])}
+        live -= {name_of(path) for path in change.get("removed", [])}
+    return live
+
+
+def check_same_files(table: Table, ledger: list[dict] | None = None) -> list[str]:
+    """Iceberg, Delta and the ledger name the same files, each of which is there. Gives their names.
+
+    `ledger`: its entries, when the first ones do not lie there any more.
+    """
+    iceberg, delta = iceberg_files(table), delta_files(table)
+    live = live_files(table.ledger() if ledger is None else ledger)
     assert iceberg == delta == sorted(live), (iceberg, delta, sorted(live))
     missing = set(iceberg) - set(table.list("data"))
     assert not missing, f"named but not there: {missing}"
@@ -101,5 +110,5 @@ def _field_id(column: pa.Field) -> int:
     return int((column.metadata or {}).get(b"PARQUET:field_id", b"-1"))
 
 
-def _name(path: str) -> str:
+def name_of(path: str) -> str:
     return path.rsplit("/", 1)[-1]

@@ -12,6 +12,7 @@ import random
 import re
 import socket
 import struct
+import sys
 import threading
 import time
 import urllib.parse
@@ -20,11 +21,18 @@ from xml.sax.saxutils import escape
 import requests
 
 
+class _Threads(http.server.ThreadingHTTPServer):
+    def handle_error(self, request, client_address):
+        # Clients are killed in the midst of an answer.
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
+
+
 class _Server:
     """An HTTP server on a free port, in threads of this process."""
 
     def __init__(self, handler):
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self.server = _Threads(("127.0.0.1", 0), handler)
         self.server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
         threading.Thread(target=self.server.serve_forever, daemon=True).start()

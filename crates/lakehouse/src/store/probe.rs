@@ -4,15 +4,22 @@
 //! 2. Create it again: must be refused because it exists.
 //! 3. Delete it, whatever came out. It is ours alone.
 //!
+//! No client repeats a conditional put by itself, so a put whose outcome is unknown is repeated here, for some
+//! seconds: the start of a worker outlasts a fault that any later step would.
+//!
 //! `file://` is not probed: exclusive creation is the file system's own.
 
-use object_store::{ObjectStoreExt, PutMode, PutOptions, PutPayload};
+use std::time::Duration;
+
+use object_store::{ObjectStoreExt, PutMode, PutOptions, PutPayload, PutResult, path::Path};
 use siltstone_protocol::ErrorKind;
 
 use super::TableStore;
 use crate::error::{LakeError, StoreFault, StoreFaultCode};
 
 const BODY: &[u8] = b"siltstone looks whether this store honours conditional puts\n";
+const ATTEMPTS_MAX: u32 = 6;
+const PAUSE_FIRST: Duration = Duration::from_millis(200);
 
 pub(super) async fn conditional_put(store: &TableStore) -> Result<(), LakeError> {
     if store.is_local() {
@@ -25,22 +32,18 @@ pub(super) async fn conditional_put(store: &TableStore) -> Result<(), LakeError>
 pub(super) async fn conditional_put_at(store: &TableStore, name: &str) -> Result<(), LakeError> {
     let subject = format!("destination {}", store.url);
     let path = store.root.clone().join("_siltstone_probe").join(name);
-    let create = || {
-        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
-        store.store.put_opts(&path, PutPayload::from_static(BODY), options)
-    };
-    match create().await {
+    match create(store, &path).await {
+        Ok(_) => {}
         // A lost reply answers so too: the object is there, which is all the second put needs.
-        Ok(_) | Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => {
-        }
+        Err(error) if is_there(&error) => {}
         Err(error) => return Err(at_start(&subject, &error)),
     }
-    let second = create().await;
+    let second = create(store, &path).await;
     if let Err(error) = store.store.delete(&path).await {
         tracing::warn!(path = %path, fault = %StoreFault::of(&error), "probe object was not deleted");
     }
     match second {
-        Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => Ok(()),
+        Err(error) if is_there(&error) => Ok(()),
         Err(error) => Err(at_start(&subject, &error)),
         Ok(_) => Err(LakeError::invalid(
             &subject,
@@ -48,6 +51,29 @@ pub(super) async fn conditional_put_at(store: &TableStore, name: &str) -> Result
              so siltstone would not be safe here; use a store that honours them",
         )),
     }
+}
+
+async fn create(store: &TableStore, path: &Path) -> object_store::Result<PutResult> {
+    let mut attempt = 1;
+    loop {
+        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+        match store.store.put_opts(path, PutPayload::from_static(BODY), options).await {
+            Err(error) if attempt < ATTEMPTS_MAX && is_passing(&error) => {
+                tokio::time::sleep(PAUSE_FIRST * 2_u32.pow(attempt - 1)).await;
+                attempt += 1;
+            }
+            answer => return answer,
+        }
+    }
+}
+
+/// Whether the same put may be answered otherwise a moment later.
+fn is_passing(error: &object_store::Error) -> bool {
+    !is_there(error) && matches!(at_start("", error), LakeError::Store { .. })
+}
+
+fn is_there(error: &object_store::Error) -> bool {
+    matches!(error, object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. })
 }
 
 /// At the start a refusal is a setting to change, not something to wait for.

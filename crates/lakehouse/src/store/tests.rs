@@ -91,6 +91,23 @@ async fn a_store_that_ignores_conditions_is_refused() {
     assert!(error.to_string().contains("ignores conditional puts"), "{error}");
 }
 
+#[rstest]
+#[tokio::test(start_paused = true)]
+async fn the_probe_outlasts_a_fault(
+    #[values(0, 1)] put: u64,
+    #[values(crate::faults::Fault::Refuse, crate::faults::Fault::LoseReply)] fault: crate::faults::Fault,
+) {
+    let faulty = Arc::new(crate::faults::FaultStore::new(Arc::new(InMemory::new())));
+    faulty.after(put, fault, crate::faults::Scope::Puts);
+    let url = Url::parse("s3://lake/tables").unwrap();
+    let store = TableStore::new(Arc::clone(&faulty) as _, Path::from("tables"), url);
+    store.probe_conditional_put().await.unwrap();
+    assert!(faulty.seen() > put);
+    faulty.always(fault);
+    let error = store.probe_conditional_put().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+}
+
 /// A bucket of a real service that does not make buckets by itself, when there is one: its endpoint in
 /// `SILTSTONE_TEST_<service>_ENDPOINT`, and keys in the environment as for any client of that cloud.
 fn service(scheme: &str, bucket: Option<&str>) -> Option<TableStore> {
