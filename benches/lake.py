@@ -30,12 +30,12 @@ def options_with_services(about):
 class Orders:
     """Orders in many small files, each of them over the whole range of keys, in a bucket."""
 
-    def __init__(self, options, rows, files, **table):
+    def __init__(self, options, rows, count, **table):
         self.store = Bucket(f"bench-{int(time.time() * 1000)}")
         self.table = Table(self.store, NAME)
         topic = f"orders-avro-{rows}"
         filled(options.dir, options.bootstrap, topic, "orders-avro", rows)
-        each = {"max_age": "1h", "max_rows": -(-rows // files)}
+        each = {"max_age": "1h", "max_rows": -(-rows // count)}
         table = {"freshness": each, "compaction": COMPACTION, **SORTED, **table}
         self.spec = write_spec(options.dir / f"{self.store.prefix}.yaml", options.bootstrap, REGISTRY,
                                self.store.destination, NAME, topic, **table)

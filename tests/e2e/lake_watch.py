@@ -26,6 +26,8 @@ METADATA_KEPT, METADATA_LOG = 10, 100
 MANIFESTS_FANOUT = 8
 # Bytes of a snapshot in the table's metadata, at most; objects of Iceberg's metadata that a commit leaves, at most.
 SNAPSHOT_BYTES, OBJECTS_A_COMMIT = 1_500, 5
+# Sizes, within a factor of four, between the smallest file and half of a target size.
+TIERS = 10
 # Checkpoints of ledger and Delta log come about this often, and entries before the third newest one go.
 CHECKPOINTS_SPAN = 4 * 100
 
@@ -73,16 +75,19 @@ class Watch:
         if not self.table.exists():
             return {}
         self.read_ledger()
-        metadata, objects = self.table.metadata(), listed(self.table)
-        named = {name_of(path) for entry in self.entries for path in paths_of(entry)}
+        text, objects = self.table.read(_below(self.table, self.table.metadata_path())), listed(self.table)
+        metadata = json.loads(text)
+        live, named = files.live_files(self.entries), {name_of(path) for entry in self.entries for path in paths_of(entry)}
+        sizes_of = {name_of(file["path"]): file["bytes"] for entry in self.entries for file in brought(entry)}
         data = [path for path in objects if path.startswith("data/") and path.endswith(".parquet") and path.count("/") == 1]
         line = {
             "version": self.version,
             "replaces": self.replaces(),
-            "live_files": len(files.live_files(self.entries)),
+            "live_files": len(live),
+            "live_bytes": sum(sizes_of[name] for name in live),
             "manifests": self._manifests(),
             "snapshots": len(metadata["snapshots"]),
-            "metadata_json_bytes": objects.get(_below(self.table, self.table.metadata_path()), 0),
+            "metadata_json_bytes": len(text),
             "data_objects": len(data),
             # Never named by the ledger: of killed workers, dropped rewrites, or about to be committed.
             "orphans": sum(name_of(path) not in named for path in data),
@@ -98,7 +103,7 @@ class Watch:
         snapshot = table.current_snapshot()
         return len(snapshot.manifests(table.io)) if snapshot else 0
 
-    def check_bounds(self, snapshots_max: int, window_seconds: float) -> None:
+    def check_bounds(self, snapshots_max: int, max_inputs: int, target_size: int, window_seconds: float) -> None:
         """Numbers of every sample are within what the policy allows, however old the table is.
 
         What is no longer needed may lie there for as long as `window_seconds`: its amount is counted in commits.
@@ -108,6 +113,8 @@ class Watch:
             commits = sample["version"] - max(earlier, default=0)
             tiers = len(oct(max(1, sample["live_files"]))) - 2
             bounds = {
+                # Of each size so many are merged; what is larger is near the target size.
+                "live_files": TIERS * max_inputs + 4 * -(-sample["live_bytes"] // target_size),
                 "snapshots": snapshots_max,
                 "manifests": MANIFESTS_FANOUT * (tiers + 1),
                 "metadata_json_bytes": snapshots_max * SNAPSHOT_BYTES + METADATA_LOG * 300 + 20_000,
@@ -230,9 +237,11 @@ def unnamed(table: Table) -> list[str]:
 
 def paths_of(entry: dict) -> list[str]:
     """Every file that a ledger entry brings or takes away."""
-    change = entry["change"]
-    brought = change.get("files", []) + change.get("added", [])
-    return [file["path"] for file in brought] + change.get("removed", [])
+    return [file["path"] for file in brought(entry)] + entry["change"].get("removed", [])
+
+
+def brought(entry: dict) -> list[dict]:
+    return entry["change"].get("files", []) + entry["change"].get("added", [])
 
 
 def _below(table: Table, path: str) -> str:

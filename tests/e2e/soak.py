@@ -43,13 +43,14 @@ FAULTS = Faults(reset=0.01, slow_down=0.01, lost=0.02, hang=0.002, slow_list=0.1
 AGEING = {"/_siltstone/ledger/": 300.0, "/_delta_log/": 300.0, "/data/": 30.0, "/metadata/": 30.0}
 DAYS_LATER = 3 * 86_400.0
 SNAPSHOTS_SECONDS, SNAPSHOTS_MAX = 120, 60
+MAX_INPUTS, TARGET_SIZE = 8, 1 << 20
 # Until what grows old as above is deleted, rounds of maintenance that did not come to their end among it.
 WINDOW_SECONDS = 600.0
 POLICY = {
     "freshness": {"max_age": "1s"},
     "sort_by": ["customer_id", "id"],
-    "compaction": {"min_inputs": 2, "max_inputs": 8, "max_overlap": 2, "quiet_after": "2s", "busy_percent": 80},
-    "files": {"target_size": "1MiB", "row_group_bytes": "256KiB"},
+    "compaction": {"min_inputs": 2, "max_inputs": MAX_INPUTS, "max_overlap": 2, "quiet_after": "2s", "busy_percent": 80},
+    "files": {"target_size": TARGET_SIZE, "row_group_bytes": "256KiB"},
     "maintenance": {"every": "1m"},
     "retention": {"snapshots": f"{SNAPSHOTS_SECONDS}s", "snapshots_max": SNAPSHOTS_MAX, "orphans": "1h"},
 }
@@ -184,7 +185,8 @@ class Soak:
         orphans = [found for one in (table, table.dead_letters) for found in lake_watch.unnamed(one)]
         assert not orphans, f"nothing names these, and they are old: {orphans[:10]} of {len(orphans)}"
         chaos.check_in_the_end(table, rows, self.topic, bad, readers.QUICK)
-        self.watch.check_bounds(SNAPSHOTS_MAX, WINDOW_SECONDS if self.plan.ageing else float("inf"))
+        window = WINDOW_SECONDS if self.plan.ageing else float("inf")
+        self.watch.check_bounds(SNAPSHOTS_MAX, MAX_INPUTS, TARGET_SIZE, window)
         summary = {
             "rows": len(rows), "dead_letters": len(bad), "deaths": self.deaths, "aborts": self.aborts,
             "live_files": len(live), "ledger_version": self.watch.version, "replaces": self.watch.replaces(),
