@@ -137,7 +137,8 @@ def phase(options, number, policy):
                       freshness={"max_age": options.max_age}, compaction=POLICIES[policy],
                       files={"target_size": options.target_size}, **SORTED)
     words = [SILTSTONE, "run", "-f", file, "--http", HTTP, "--memory", options.memory]
-    worker, producer = subprocess.Popen(words, stderr=open(lake / "worker.log", "w")), None
+    log = open(lake / "worker.log", "w")
+    worker, producer = subprocess.Popen(words, stdout=log, stderr=log), None
     try:
         ready(HTTP)
         watch = Watch(lake / "tables" / "bench" / "fresh", topic)
