@@ -22,6 +22,9 @@ import requests
 
 
 class _Threads(http.server.ThreadingHTTPServer):
+    # Clients open many connections at once.
+    request_queue_size = 1024
+
     def handle_error(self, request, client_address):
         # Clients are killed in the midst of an answer.
         if not isinstance(sys.exc_info()[1], ConnectionError):
@@ -44,6 +47,8 @@ class _Server:
 
 class _Quiet(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    # Heads and bodies are written one after the other: no waiting between them.
+    disable_nagle_algorithm = True
 
     def log_message(self, *_):
         pass

@@ -42,6 +42,8 @@ FAULTS = Faults(reset=0.01, slow_down=0.01, lost=0.02, hang=0.002, slow_list=0.1
 # An hour and the margin of five minutes pass in 130 s, a day in five minutes: longer than any step of a worker.
 AGEING = {"/_siltstone/ledger/": 300.0, "/_delta_log/": 300.0, "/data/": 30.0, "/metadata/": 30.0}
 DAYS_LATER = 3 * 86_400.0
+# Seconds that a bounded command may take after the storm.
+LONG = 300
 SNAPSHOTS_SECONDS, SNAPSHOTS_MAX = 120, 60
 MAX_INPUTS, TARGET_SIZE = 8, 1 << 20
 # Until what grows old as above is deleted, rounds of maintenance that did not come to their end among it.
@@ -164,12 +166,15 @@ class Soak:
             load.stop()
         self.proxy.faults = Faults()
         self._bury()
-        codes = [worker.stop(60) for worker in self.workers]
+        codes = [worker.stop(LONG) for worker in self.workers]
         aborted = {-signal.SIGABRT, 128 + signal.SIGABRT}
         assert set(codes) <= {0} | aborted, [worker.said()[-2000:] for worker in self.workers]
-        self.run_.once(timeout=240)
-        self.run_.command("compact")
+        self.run_.once(timeout=LONG)
+        self._by_hand("compact")
         self.watch.read_ledger()
+
+    def _by_hand(self, command: str):
+        return self.run_.run(command, "-f", str(self.run_.spec), "--json", timeout=LONG).json()
 
     def _check(self) -> dict:
         table = self.run_.table()
@@ -180,8 +185,8 @@ class Soak:
         files.check_sorted(table, [("customer_id", False, True), ("id", False, True)])
         retained = self.watch.read_all_retained(self._sequences())
         self.proxy.older = DAYS_LATER
-        self.run_.command("expire")
-        vacuumed = self.run_.json("vacuum")
+        self._by_hand("expire")
+        vacuumed = self._by_hand("vacuum")
         orphans = [found for one in (table, table.dead_letters) for found in lake_watch.unnamed(one)]
         assert not orphans, f"nothing names these, and they are old: {orphans[:10]} of {len(orphans)}"
         chaos.check_in_the_end(table, rows, self.topic, bad, readers.QUICK)
