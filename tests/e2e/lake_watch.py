@@ -134,7 +134,18 @@ class Watch:
         iceberg, delta = self.snapshots(), self.versions()
         chosen = [self.dice.choice(iceberg)[0], self.dice.choice(iceberg)[1]] if iceberg else []
         chosen += [self.dice.choice(delta)] if delta else []
-        return {"read": {one.name: self._check(one, sequences) for one in chosen}}
+        read = {one.name: self._check(one, sequences) for one in chosen}
+        return {"read": read, "dead_letters": self._dead_letters()}
+
+    def _dead_letters(self) -> int:
+        """How many there are now; none twice."""
+        letters = self.table.dead_letters
+        if not letters.exists():
+            return 0
+        found = readers.static_table(letters).scan(selected_fields=("partition", "offset")).to_arrow().to_pylist()
+        places = {(one["partition"], one["offset"]) for one in found}
+        assert len(places) == len(found), f"{len(found) - len(places)} rejected records twice"
+        return len(found)
 
     def read_all_retained(self, sequences: dict[int, list[int]], most: int = 20) -> int:
         """The same for all there is, or for so many of each kind, evenly; gives how many were read."""
