@@ -8,7 +8,7 @@
 //! 4. Vacuum: files that nothing names are deleted.
 //!
 //! Ages are counted from the earlier of two clocks, this machine's and the store's, so that a clock that is ahead
-//! makes nothing old. A step that fails ends the round; the next round does what is left.
+//! makes nothing old. A step that fails ends the round; the next round does what is left, and comes sooner.
 
 mod metrics;
 
@@ -35,6 +35,8 @@ use crate::{
 
 /// The first round of a worker comes at most this long after its start.
 const FIRST_MAX: Duration = Duration::from_secs(60);
+/// After a round that failed the next one comes so soon, after another one twice as late, up to the schedule.
+const AGAIN_FIRST: Duration = Duration::from_secs(60);
 /// The column by which dead letters grow old.
 const REJECTED_AT: &str = "rejected_at";
 
@@ -82,24 +84,27 @@ impl Keeper {
     pub async fn keep(mut self, metrics: Arc<Metrics>, mut finish: watch::Receiver<bool>) {
         let Some(every) = self.every else { return };
         let mut pause = every.min(FIRST_MAX);
+        let mut again = None;
         loop {
             tokio::select! {
                 () = tokio::time::sleep(self.identity.jitter(pause)) => {}
                 _ = finish.wait_for(|finish| *finish) => return,
             }
-            pause = every;
-            let round = self.round(every, &metrics.maintenance);
+            // What a failed round of this worker's own wrote down must not hold it back.
+            let round = self.round(again.unwrap_or(every), &metrics.maintenance);
             // Ending in the middle of a round is as good as a crash there.
             let ended = tokio::select! {
                 ended = round => ended,
                 _ = finish.wait_for(|finish| *finish) => return,
             };
             let name = self.table.name.clone();
+            again = ended.is_err().then(|| pause_after_failure(again, every));
+            pause = again.unwrap_or(every);
             match ended {
                 Ok(true) => metrics.maintenance.succeeded(&name, self.identity.now_ms()),
                 Ok(false) => tracing::debug!(table = name, "another worker looks after the table"),
                 Err(error) => {
-                    tracing::warn!(table = name, %error, "maintenance did not finish; the next round goes on");
+                    tracing::warn!(table = name, %error, "maintenance did not finish; it is tried again soon");
                     metrics.maintenance.failed(&name, error.kind());
                 }
             }
@@ -259,4 +264,26 @@ async fn keepers(lake: &TableStore, tables: &[&TableSpec]) -> Result<Vec<Keeper>
         }
     }
     Ok(keepers)
+}
+
+/// How long to wait after a round that failed; `last`: after the one before it, when that failed too.
+fn pause_after_failure(last: Option<Duration>, every: Duration) -> Duration {
+    last.map_or(AGAIN_FIRST, |last| last.saturating_mul(2)).min(every)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failed_rounds_come_again_soon_and_then_on_schedule() {
+        let every = Duration::from_secs(300);
+        let mut pauses = Vec::new();
+        for _ in 0..4 {
+            pauses.push(pause_after_failure(pauses.last().copied(), every));
+        }
+        assert_eq!(pauses, [60, 120, 240, 300].map(Duration::from_secs));
+        assert_eq!(pause_after_failure(None, Duration::from_secs(60)), Duration::from_secs(60));
+        assert_eq!(pause_after_failure(Some(Duration::MAX), every), every);
+    }
 }
