@@ -174,7 +174,7 @@ class Watch:
         ]
 
     def versions(self) -> list[Retained]:
-        """Delta's that were committed within `retention.snapshots`."""
+        """Delta's that were committed within `retention.snapshots`, and the newest."""
 
         def read(version: int):
             def ids() -> list[int]:
@@ -188,7 +188,8 @@ class Watch:
         selector = pyarrow.fs.FileSelector(self.table.store.inner(f"{self.table.location}/data/_delta_log"))
         commits = [info for info in self.table.filesystem.get_file_info(selector) if info.base_name.endswith(".json")]
         since = time.time() - self.snapshots_seconds
-        numbers = sorted(int(info.base_name.split(".")[0]) for info in commits if info.mtime.timestamp() > since)
+        ages = sorted((int(info.base_name.split(".")[0]), info.mtime.timestamp()) for info in commits)
+        numbers = [number for number, then in ages if then > since or number == ages[-1][0]]
         return [Retained(f"delta-rs {number}", read(number)) for number in numbers]
 
     def _check(self, one: Retained, sequences: dict[int, list[int]]) -> int | None:
