@@ -77,9 +77,16 @@ class Watch:
         self.read_ledger()
         text, objects = self.table.read(_below(self.table, self.table.metadata_path())), listed(self.table)
         metadata = json.loads(text)
-        live, named = files.live_files(self.entries), {name_of(path) for entry in self.entries for path in paths_of(entry)}
+        live, named = (
+            files.live_files(self.entries),
+            {name_of(path) for entry in self.entries for path in paths_of(entry)},
+        )
         sizes_of = {name_of(file["path"]): file["bytes"] for entry in self.entries for file in brought(entry)}
-        data = [path for path in objects if path.startswith("data/") and path.endswith(".parquet") and path.count("/") == 1]
+        data = [
+            path
+            for path in objects
+            if path.startswith("data/") and path.endswith(".parquet") and path.count("/") == 1
+        ]
         line = {
             "version": self.version,
             "replaces": self.replaces(),
@@ -92,7 +99,11 @@ class Watch:
             # Never named by the ledger: of killed workers, dropped rewrites, or about to be committed.
             "orphans": sum(name_of(path) not in named for path in data),
         }
-        for name, folder in (("iceberg", "metadata/"), ("delta", "data/_delta_log/"), ("ledger", "_siltstone/")):
+        for name, folder in (
+            ("iceberg", "metadata/"),
+            ("delta", "data/_delta_log/"),
+            ("ledger", "_siltstone/"),
+        ):
             sizes = [size for path, size in objects.items() if path.startswith(folder)]
             line |= {f"{name}_objects": len(sizes), f"{name}_bytes": sum(sizes)}
         self.samples.append({"at": time.monotonic(), **line})
@@ -103,7 +114,9 @@ class Watch:
         snapshot = table.current_snapshot()
         return len(snapshot.manifests(table.io)) if snapshot else 0
 
-    def check_bounds(self, snapshots_max: int, max_inputs: int, target_size: int, window_seconds: float) -> None:
+    def check_bounds(
+        self, snapshots_max: int, max_inputs: int, target_size: int, window_seconds: float
+    ) -> None:
         """Numbers of every sample are within what the policy allows, however old the table is.
 
         What is no longer needed may lie there for as long as `window_seconds`: its amount is counted in commits.
@@ -118,7 +131,9 @@ class Watch:
                 "snapshots": snapshots_max,
                 "manifests": MANIFESTS_FANOUT * (tiers + 1),
                 "metadata_json_bytes": snapshots_max * SNAPSHOT_BYTES + METADATA_LOG * 300 + 20_000,
-                "iceberg_objects": OBJECTS_A_COMMIT * (commits + snapshots_max) + METADATA_LOG + METADATA_KEPT,
+                "iceberg_objects": OBJECTS_A_COMMIT * (commits + snapshots_max)
+                + METADATA_LOG
+                + METADATA_KEPT,
                 "delta_objects": commits + CHECKPOINTS_SPAN,
                 "ledger_objects": commits + CHECKPOINTS_SPAN,
             }
@@ -142,7 +157,9 @@ class Watch:
         letters = self.table.dead_letters
         if not letters.exists():
             return 0
-        found = readers.static_table(letters).scan(selected_fields=("partition", "offset")).to_arrow().to_pylist()
+        found = (
+            readers.static_table(letters).scan(selected_fields=("partition", "offset")).to_arrow().to_pylist()
+        )
         places = {(one["partition"], one["offset"]) for one in found}
         assert len(places) == len(found), f"{len(found) - len(places)} rejected records twice"
         return len(found)
@@ -150,7 +167,9 @@ class Watch:
     def read_all_retained(self, sequences: dict[int, list[int]], most: int = 20) -> int:
         """The same for all there is, or for so many of each kind, evenly; gives how many were read."""
         iceberg, delta = self.snapshots(), self.versions()
-        chosen = [pair[number % 2] for number, pair in enumerate(_evenly(iceberg, most))] + _evenly(delta, most)
+        chosen = [pair[number % 2] for number, pair in enumerate(_evenly(iceberg, most))] + _evenly(
+            delta, most
+        )
         for one in chosen:
             self._check(one, sequences)
         return len(chosen)
@@ -161,7 +180,9 @@ class Watch:
         where = self.table.store.url(self.table.metadata_path())
 
         def by_pyiceberg(number: int):
-            return lambda: table.scan(snapshot_id=number, selected_fields=("id",)).to_arrow().column("id").to_pylist()
+            return lambda: (
+                table.scan(snapshot_id=number, selected_fields=("id",)).to_arrow().column("id").to_pylist()
+            )
 
         def by_duckdb(number: int):
             query = f"select id from iceberg_scan('{where}', snapshot_from_id = {number})"
@@ -169,7 +190,10 @@ class Watch:
 
         numbers = [snapshot.snapshot_id for snapshot in table.metadata.snapshots]
         return [
-            (Retained(f"PyIceberg {number}", by_pyiceberg(number)), Retained(f"DuckDB {number}", by_duckdb(number)))
+            (
+                Retained(f"PyIceberg {number}", by_pyiceberg(number)),
+                Retained(f"DuckDB {number}", by_duckdb(number)),
+            )
             for number in numbers
         ]
 
@@ -186,7 +210,9 @@ class Watch:
             return ids
 
         selector = pyarrow.fs.FileSelector(self.table.store.inner(f"{self.table.location}/data/_delta_log"))
-        commits = [info for info in self.table.filesystem.get_file_info(selector) if info.base_name.endswith(".json")]
+        commits = [
+            info for info in self.table.filesystem.get_file_info(selector) if info.base_name.endswith(".json")
+        ]
         since = time.time() - self.snapshots_seconds
         ages = sorted((int(info.base_name.split(".")[0]), info.mtime.timestamp()) for info in commits)
         numbers = [number for number, then in ages if then > since or number == ages[-1][0]]
@@ -197,7 +223,9 @@ class Watch:
         try:
             ids = one.ids()
         except Exception:
-            still = [name.name for pair in self.snapshots() for name in pair] + [left.name for left in self.versions()]
+            still = [name.name for pair in self.snapshots() for name in pair] + [
+                left.name for left in self.versions()
+            ]
             if one.name in still:
                 raise
             self.expired_meanwhile += 1
@@ -232,7 +260,9 @@ def listed(table: Table) -> dict[str, int]:
 
 def unnamed(table: Table) -> list[str]:
     """Data files and Iceberg's metadata files that neither the ledger, nor a retained snapshot, nor Delta names."""
-    named = {name_of(path) for entry in table.ledger() for path in paths_of(entry)} | set(files.delta_files(table))
+    named = {name_of(path) for entry in table.ledger() for path in paths_of(entry)} | set(
+        files.delta_files(table)
+    )
     named |= {"version-hint.text"}
     iceberg = readers.static_table(table)
     newest = int(name_of(table.metadata_path()).removeprefix("v").removesuffix(".metadata.json"))
@@ -242,8 +272,14 @@ def unnamed(table: Table) -> list[str]:
         named.add(name_of(snapshot.manifest_list))
         for manifest in snapshot.manifests(iceberg.io):
             named.add(name_of(manifest.manifest_path))
-            named |= {name_of(entry.data_file.file_path) for entry in manifest.fetch_manifest_entry(iceberg.io)}
-    own = [path for path in listed(table) if path.startswith(("data/", "metadata/")) and "/_delta_log/" not in path]
+            named |= {
+                name_of(entry.data_file.file_path) for entry in manifest.fetch_manifest_entry(iceberg.io)
+            }
+    own = [
+        path
+        for path in listed(table)
+        if path.startswith(("data/", "metadata/")) and "/_delta_log/" not in path
+    ]
     return sorted(path for path in own if name_of(path) not in named)
 
 

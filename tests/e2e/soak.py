@@ -51,7 +51,13 @@ WINDOW_SECONDS = 600.0
 POLICY = {
     "freshness": {"max_age": "1s"},
     "sort_by": ["customer_id", "id"],
-    "compaction": {"min_inputs": 2, "max_inputs": MAX_INPUTS, "max_overlap": 2, "quiet_after": "2s", "busy_percent": 80},
+    "compaction": {
+        "min_inputs": 2,
+        "max_inputs": MAX_INPUTS,
+        "max_overlap": 2,
+        "quiet_after": "2s",
+        "busy_percent": 80,
+    },
     "files": {"target_size": TARGET_SIZE, "row_group_bytes": "256KiB"},
     "maintenance": {"every": "1m"},
     "retention": {"snapshots": f"{SNAPSHOTS_SECONDS}s", "snapshots_max": SNAPSHOTS_MAX, "orphans": "1h"},
@@ -126,7 +132,9 @@ class Soak:
     def _worker(self, number: int) -> siltstone.Worker:
         env = {}
         if number > 0 and self.dice.random() < 0.3:
-            env["FAILPOINTS"] = f"{self.dice.choice(chaos.all_crash_points())}={self.dice.randrange(6)}*off->1*return"
+            env["FAILPOINTS"] = (
+                f"{self.dice.choice(chaos.all_crash_points())}={self.dice.randrange(6)}*off->1*return"
+            )
         return self.run_.worker(env)
 
     def _kill(self) -> None:
@@ -146,7 +154,12 @@ class Soak:
 
     def _sample(self, elapsed: float) -> None:
         produced = sum(len(load.rows) for load in self.loads)
-        line = {"elapsed_s": round(elapsed, 1), "produced": produced, "deaths": self.deaths, "aborts": self.aborts}
+        line = {
+            "elapsed_s": round(elapsed, 1),
+            "produced": produced,
+            "deaths": self.deaths,
+            "aborts": self.aborts,
+        }
         line |= self.watch.sample() | self.watch.read_some(self._sequences())
         self._say(line)
 
@@ -193,27 +206,42 @@ class Soak:
         window = WINDOW_SECONDS if self.plan.ageing else float("inf")
         self.watch.check_bounds(SNAPSHOTS_MAX, MAX_INPUTS, TARGET_SIZE, window)
         summary = {
-            "rows": len(rows), "dead_letters": len(bad), "deaths": self.deaths, "aborts": self.aborts,
-            "live_files": len(live), "ledger_version": self.watch.version, "replaces": self.watch.replaces(),
-            "faults": dict(sorted(self.proxy.made.items())), "requests": sum(self.proxy.requests.values()),
-            "retained_read": retained, "vacuumed": {one["table"]: one["deleted"] for one in vacuumed},
+            "rows": len(rows),
+            "dead_letters": len(bad),
+            "deaths": self.deaths,
+            "aborts": self.aborts,
+            "live_files": len(live),
+            "ledger_version": self.watch.version,
+            "replaces": self.watch.replaces(),
+            "faults": dict(sorted(self.proxy.made.items())),
+            "requests": sum(self.proxy.requests.values()),
+            "retained_read": retained,
+            "vacuumed": {one["table"]: one["deleted"] for one in vacuumed},
         }
         self._say({"summary": summary})
         return summary
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     options.add_argument("--minutes", type=float, default=20)
     options.add_argument("--workers", type=int, default=Plan.workers)
-    options.add_argument("--kill-every", type=float, default=Plan.kill_every, help="mean seconds between deaths")
+    options.add_argument(
+        "--kill-every", type=float, default=Plan.kill_every, help="mean seconds between deaths"
+    )
     options.add_argument("--seed", type=int, default=Plan.seed)
     for fault in dataclasses.fields(Faults):
         option = f"--{fault.name.replace('_', '-')}"
-        options.add_argument(option, type=float, default=getattr(FAULTS, fault.name), help="see proxies.Faults")
+        options.add_argument(
+            option, type=float, default=getattr(FAULTS, fault.name), help="see proxies.Faults"
+        )
     options.add_argument("--no-ageing", action="store_true", help="objects grow old as fast as they do")
     options.add_argument("--out", type=pathlib.Path, help="samples are added to this file")
-    options.add_argument("--dir", type=pathlib.Path, help="where the workers' logs are kept; default: deleted")
+    options.add_argument(
+        "--dir", type=pathlib.Path, help="where the workers' logs are kept; default: deleted"
+    )
     options = options.parse_args()
     lab.start()
     faults = Faults(**{fault.name: getattr(options, fault.name) for fault in dataclasses.fields(Faults)})

@@ -103,7 +103,7 @@ async fn the_probe_outlasts_a_fault(
     let store = TableStore::new(Arc::clone(&faulty) as _, Path::from("tables"), url);
     store.probe_conditional_put().await.unwrap();
     assert!(faulty.seen() > put);
-    faulty.always(fault);
+    faulty.always(crate::faults::Fault::Refuse);
     let error = store.probe_conditional_put().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
 }
