@@ -196,7 +196,7 @@ class Soak:
         chaos.check_in_the_end(table, rows, self.topic, bad, readers.ALL)
         live = files.check_same_files(table, self.watch.entries)
         files.check_sorted(table, [("customer_id", False, True), ("id", False, True)])
-        retained = self.watch.read_all_retained(self._sequences())
+        retained = self.watch.read_all_retained(self._sequences(), 20 if self.plan.ageing else 8)
         self.proxy.older = DAYS_LATER
         self._by_hand("expire")
         vacuumed = self._by_hand("vacuum")

@@ -11,4 +11,4 @@ def test_soak(binary, tmp_path):
     assert summary["replaces"] >= 1, "files were compacted meanwhile"
     kinds = {fault.split()[0] for fault in summary["faults"]}
     assert kinds >= {"reset", "slow_down", "lost"}, summary["faults"]
-    assert summary["retained_read"] >= 10, summary
+    assert summary["retained_read"] >= 5, summary
