@@ -75,7 +75,7 @@ fn the_orders_spec_is_read_as_written() {
     assert_eq!(table.partition_by[1].transform, Transform::Bucket(16));
     assert_eq!(table.freshness.max_rows, 10_000_000);
     assert_eq!(table.files.compression, Compression::Zstd { level: 3 });
-    assert_eq!(table.files.row_group_bytes, 64 << 20);
+    assert_eq!(table.files.row_group_bytes, 8 << 20);
     assert_eq!(table.retention.rows, Some(Duration::from_secs(365 * 86_400)));
     assert_eq!(table.retention.rows_by.as_deref(), Some("ordered_at"), "by the day that partitions it");
     assert_eq!(

@@ -342,8 +342,8 @@ pub(crate) struct RawFiles {
     /// A file is closed near this size.
     #[schemars(extend("default" = limits::TARGET_SIZE_DEFAULT))]
     pub(crate) target_size: Size<{ limits::TARGET_SIZE_MIN }, { limits::TARGET_SIZE_MAX }>,
-    /// Size of a row group, before compression. 64 MiB leaves some tens of MiB in the file: large enough
-    /// for whole reads of a column, small enough that readers skip and work in parallel.
+    /// Size of a row group in the file, about. Many readers fetch a row group or nothing, so this is what a
+    /// look-up by the sort order costs them. Larger ones suit tables of very many columns.
     #[schemars(extend("default" = limits::ROW_GROUP_BYTES_DEFAULT))]
     pub(crate) row_group_bytes: Size<{ limits::ROW_GROUP_BYTES_MIN }, { limits::ROW_GROUP_BYTES_MAX }>,
     /// `zstd`, `zstd(level)`, `snappy`, `lz4`, `none`, or `{codec, level}`. `zstd` alone is level 1,
