@@ -182,7 +182,12 @@ def test_delta_rs_on_delta(engine, name):
     def delta():
         return readers.delta_table(live.table)
 
-    live.absorbed("delta", lambda: delta().optimize.compact())
+    def compact():
+        # Our own compaction may have left a single file.
+        if not delta().optimize.compact()["numFilesRemoved"]:
+            raise RuntimeError("nothing to compact yet")
+
+    live.absorbed("delta", compact)
     assert live.absorbs("delta")[-1]["same_rows"]
     live.check_now()
     live.absorbed("delta", lambda: delta().optimize.z_order(["customer_id", "id"]))

@@ -28,7 +28,7 @@ impl IcebergTable {
         let shown = self.shown_files(&manifests).await?;
         let removed: Vec<String> = shown
             .iter()
-            .filter(|path| is_ours(path) && !state.live_files.contains_key(*path))
+            .filter(|path| is_ours(path) && !state.live_files.contains_key(path))
             .cloned()
             .collect();
         let added: Vec<FileEntry> =

@@ -127,7 +127,7 @@ async fn a_real_table_on_disk() {
     assert_eq!(shown, 5);
     let files = state.live_files.len();
     let reachable = table.reachable().await.unwrap();
-    assert!(reachable.data.iter().filter(|path| state.live_files.contains_key(*path)).count() == files);
+    assert!(reachable.data.iter().filter(|path| state.live_files.contains_key(path)).count() == files);
     let metadata = table.metadata_url();
     let expected = serde_json::json!({"rows": 120, "files": files, "sum_id": 119 * 60, "metadata": metadata});
     std::fs::write(directory.join("expected.json"), expected.to_string()).unwrap();
