@@ -24,7 +24,7 @@ CLOUD = {name: readers.QUICK[name] for name in ("PyIceberg", "delta-rs")}
 
 def crash_points() -> list[str]:
     """Every place that ingestion passes where a worker can be told to abort."""
-    return [point for point in all_crash_points() if not point.startswith("compact.")]
+    return [point for point in all_crash_points() if not point.startswith(("compact.", "absorb."))]
 
 
 def all_crash_points() -> list[str]:

@@ -28,7 +28,7 @@ impl TableView {
     fn apply(&mut self, change: &Change) {
         match change {
             Change::Append { files, .. } => self.add(files),
-            Change::Replace { removed, added, .. } => {
+            Change::Replace { removed, added, .. } | Change::Absorb { removed, added, .. } => {
                 self.remove(removed);
                 self.add(added);
             }

@@ -6,7 +6,8 @@
 //! 3. [`FileDetails`] is what table formats want to know of a file; [`read_details`] finds the same in
 //!    the Parquet footer.
 //! 4. [`read_batches`] reads a file into the table's present schema, by field id.
-//! 5. [`MemoryBudget`] bounds what all tables of a process buffer together.
+//! 5. [`read_foreign`] reads files that other programs laid down.
+//! 6. [`MemoryBudget`] bounds what all tables of a process buffer together.
 //!
 //! Absent on purpose: the ledger, Iceberg manifests and the Delta log (crate `siltstone-lakehouse`).
 //! No error of this crate holds a value of a row.
@@ -19,6 +20,7 @@ mod details;
 mod encode;
 mod error;
 mod footer;
+mod foreign;
 mod gather;
 mod layout;
 mod parquet_schema;
@@ -40,6 +42,7 @@ pub use budget::{MemoryBudget, Reservation};
 pub use details::{ColumnStats, FileDetails};
 pub use error::DataFileError;
 pub use footer::read_details;
+pub use foreign::{ForeignFile, read_foreign, read_position_deletes};
 pub use layout::{Layout, WrittenFile};
 pub use partition::iceberg_type;
 pub use read::{BatchStream, read_batches};

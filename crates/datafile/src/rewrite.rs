@@ -105,6 +105,19 @@ impl DeletedRows {
     pub fn rows(&self) -> u64 {
         self.ranges.iter().map(|range| range.end - range.start).sum()
     }
+
+    /// What is left of so many rows; `None` when rows beyond them are deleted.
+    pub(crate) fn kept(&self, rows: u64) -> Option<Vec<std::ops::Range<usize>>> {
+        let mut kept = Vec::with_capacity(self.ranges.len() + 1);
+        let mut at = 0;
+        for range in &self.ranges {
+            kept.push(usize::try_from(at).ok()?..usize::try_from(range.start).ok()?);
+            at = range.end;
+        }
+        kept.push(usize::try_from(at).ok()?..usize::try_from(rows).ok().filter(|_| at <= rows)?);
+        kept.retain(|range| !range.is_empty());
+        Some(kept)
+    }
 }
 
 /// What a rewrite may use.

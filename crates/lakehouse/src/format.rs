@@ -8,6 +8,7 @@ use siltstone_protocol::Format;
 use crate::{
     details::DetailsCache,
     error::LakeError,
+    foreign::Comparison,
     ledger::{Ledger, LedgerState},
 };
 
@@ -35,6 +36,20 @@ pub trait TableFormat: Send + Sync {
         state: &LedgerState,
         details: &DetailsCache,
     ) -> Result<u64, LakeError>;
+
+    /// Whether another program made the format differ from the ledger, as far as the format itself says. Costs
+    /// little when none did.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Data`: the format's own metadata cannot be read. `Invalid`: it cannot be reconciled.
+    async fn is_apart(&mut self) -> Result<bool, LakeError>;
+
+    /// Looks whether another program made the format differ from `state`, and how. Costs little when none did.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Data`: the format's own metadata cannot be read. `Invalid`: a foreign change that cannot
+    /// be reconciled; says the way out.
+    async fn compare(&mut self, ledger: &Ledger, state: &LedgerState) -> Result<Comparison, LakeError>;
 
     /// Waits, for a bounded time, for what was begun in the background. Call before the runtime ends.
     async fn close(&mut self) {}

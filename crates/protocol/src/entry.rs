@@ -60,6 +60,27 @@ pub enum Change {
     },
     /// Rows leave by retention: whole files only.
     Delete { removed: Vec<String> },
+    /// What another program did to the table in one format, taken into the ledger. Valid only while every
+    /// removed file is live, and only if the format showed the last absorb of its own when it was looked at.
+    Absorb {
+        /// The format that the other program changed.
+        format: Format,
+        /// Ledger version that the format showed when it was looked at.
+        base: u64,
+        /// Where the format's own history stood then: Iceberg's sequence number, Delta's log version.
+        seen: u64,
+        /// Files of the table whose rows the other program took away, changed, or laid down elsewhere.
+        removed: Vec<String>,
+        /// The rows that the format showed in their place, and those that the other program added.
+        added: Vec<FileEntry>,
+        /// Keyed digests (hex) of the paths of the files whose rows `added` holds, and of the delete files that
+        /// were applied: such paths may hold values, so they are not named.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        absorbed: Vec<String>,
+        /// True when the other program only laid the same rows down anew.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        same_rows: bool,
+    },
     /// The schema grows.
     SetSchema { schema: Schema },
     /// New files are partitioned otherwise.
@@ -80,6 +101,7 @@ impl Change {
             Self::Append { .. } => "append",
             Self::Replace { .. } => "replace",
             Self::Delete { .. } => "delete",
+            Self::Absorb { .. } => "absorb",
             Self::SetSchema { .. } => "set_schema",
             Self::SetPartitionSpec { .. } => "set_partition_spec",
             Self::SetSortOrder { .. } => "set_sort_order",

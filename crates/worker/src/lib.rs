@@ -6,10 +6,12 @@
 //! 3. [`flush`] sorts and writes a buffer as data files, then commits them to the ledger.
 //! 4. [`projector`] shows every ledger entry in the table's formats.
 //! 5. [`maintenance`] applies retention, on a schedule or by hand.
-//! 6. [`run`] supervises the tables: one table's failure never stops another.
+//! 6. [`absorb`] takes in what other programs did to the table's formats.
+//! 7. [`run`] supervises the tables: one table's failure never stops another.
 //!
 //! State lives in the ledger; everything here can be killed at any instruction.
 
+pub mod absorb;
 pub mod apply;
 mod commit;
 pub mod compactor;

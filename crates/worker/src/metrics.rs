@@ -16,6 +16,8 @@
 //! | `siltstone_ledger_version` | table | newest ledger version known |
 //! | `siltstone_shown_version` | table, format | newest ledger version that the format shows |
 //! | `siltstone_table_up` | table | 1 while the table is worked on, 0 when it stopped |
+//! | `siltstone_foreign_commits_total` | table, format | commits of other programs that this worker took into the ledger |
+//! | `siltstone_absorbed_files_total`, `siltstone_absorbed_rows_total` | table, format | their files that were laid down anew, and rows of those |
 //! | `siltstone_maintenance_deleted_files_total`, `siltstone_maintenance_deleted_bytes_total` | table, kind | files deleted by maintenance: `data`, `manifest`, `manifest_list`, `table_metadata`, `delta_log`, `ledger` |
 //! | `siltstone_maintenance_expired_snapshots_total`, `siltstone_maintenance_expired_rows_total` | table | what left by retention |
 //! | `siltstone_maintenance_failures_total` | table, kind | rounds that ended with an error, by its kind |
@@ -109,6 +111,9 @@ pub struct Metrics {
     pub compaction_backlog_files: Family<TableLabel, Gauge>,
     pub compaction_backlog_bytes: Family<TableLabel, Gauge>,
     pub compaction_overlap_depth: Family<TableLabel, Gauge>,
+    pub foreign_commits: Family<FormatLabel, Counter>,
+    pub absorbed_files: Family<FormatLabel, Counter>,
+    pub absorbed_rows: Family<FormatLabel, Counter>,
     pub maintenance: crate::maintenance::MaintenanceMetrics,
     memory: Gauge,
     memory_limit: Gauge,
@@ -153,6 +158,11 @@ impl Metrics {
         all.register("shown_version", "Newest ledger version a format shows", self.shown_version.clone());
         all.register("table_up", "1 while the table is worked on", self.table_up.clone());
         self.register_compaction(&mut all);
+        let commits = self.foreign_commits.clone();
+        all.register("foreign_commits", "Commits of other programs taken in", commits);
+        let files = self.absorbed_files.clone();
+        all.register("absorbed_files", "Files of other programs laid down anew", files);
+        all.register("absorbed_rows", "Rows of those files", self.absorbed_rows.clone());
         self.maintenance.register(&mut all);
         all.register_with_unit("memory", "Memory reserved by buffers", Unit::Bytes, self.memory.clone());
         all.register_with_unit("memory_limit", "The memory budget", Unit::Bytes, self.memory_limit.clone());

@@ -53,7 +53,13 @@ async fn follow(
     let label = FormatLabel { table: table.name.clone(), format };
     let mut versions = table.versions();
     let mut backoff = BACKOFF_MIN;
+    let mut halts = table.halts();
     loop {
+        if let Some((kind, error)) = table.halted(projection.format()) {
+            tracing::error!(table = %table.name, format, %error, "projection stopped");
+            shown.send_modify(|state| state.stopped = Some((kind, error)));
+            return;
+        }
         let wanted = *versions.borrow_and_update();
         // What others committed before this worker came is announced by the first look.
         let first = shown.borrow().version.is_none();
@@ -86,6 +92,7 @@ async fn follow(
         }
         tokio::select! {
             changed = versions.changed() => if changed.is_err() { return },
+            changed = halts.changed() => if changed.is_err() { return },
             _ = stop.wait_for(|stop| *stop) => return,
         }
     }

@@ -14,6 +14,7 @@ use siltstone_spec::TableSpec;
 use tokio::{runtime::Handle, sync::watch, task::JoinSet};
 
 use crate::{
+    absorb::Absorber,
     compactor::{Compactor, Owned, Pace},
     error::{WorkerError, without_table},
     flush::Flusher,
@@ -96,10 +97,17 @@ impl TableRuntime {
         self.owned.send_replace(Owned { partitions, all });
     }
 
-    /// Starts the compactor of a table, unless the run is bounded or the spec says no.
+    /// Starts what takes in changes of other programs, and the compactor unless the spec says no. Not in a bounded
+    /// run.
     fn compact(&self, table: &Arc<Table>) {
         let Shared { metrics, identity, budget, once, stop, .. } = &self.shared;
-        if *once || !self.spec.compaction.enabled {
+        if *once {
+            return;
+        }
+        let absorber = Absorber::new(table.clone(), metrics.clone(), identity.clone(), budget.clone());
+        let run = absorber.run(self.owned.subscribe(), stop.clone());
+        self.compactors.lock().unwrap_or_else(PoisonError::into_inner).spawn_on(run, &self.handle);
+        if !self.spec.compaction.enabled {
             return;
         }
         let compactor =

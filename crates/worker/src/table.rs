@@ -1,6 +1,9 @@
 //! One open table: its ledger and everything that commits to it or shows it.
 
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
 
 use object_store::{ObjectStore, path::Path};
 use siltstone_datafile::Layout;
@@ -8,11 +11,14 @@ use siltstone_lakehouse::{
     DeltaTable, DetailsCache, Ledger, LedgerState, ProjectionOptions, TableFormat, TableStore,
     iceberg::IcebergTable,
 };
-use siltstone_protocol::{Change, Format, Schema};
+use siltstone_protocol::{Change, ErrorKind, Format, Schema};
 use siltstone_spec::{TableSpec, resolve};
 use tokio::sync::{Mutex, watch};
 
-use crate::error::{ForTable, WorkerError};
+use crate::{
+    absorb::Halted,
+    error::{ForTable, WorkerError},
+};
 
 /// Details of this many recent files are kept for the projections; older ones are read from footers.
 const DETAILS_CACHED_MAX: usize = 8192;
@@ -30,8 +36,12 @@ pub struct Table {
     files: siltstone_spec::Files,
     /// The ledger's state as this worker knows it; `ledger.refresh` brings it up to date.
     pub state: Mutex<LedgerState>,
+    /// Files that a format no longer has and the ledger is about to let go: not worth rewriting.
+    pub lacking: std::sync::Mutex<HashSet<String>>,
     /// Newest version known, for the projector.
     version: watch::Sender<u64>,
+    /// Formats that another program changed in a way that cannot be reconciled.
+    halts: watch::Sender<BTreeMap<Format, Halted>>,
 }
 
 impl std::fmt::Debug for Table {
@@ -171,7 +181,9 @@ impl Table {
             },
             files: spec.files.clone(),
             state: Mutex::new(state),
+            lacking: std::sync::Mutex::default(),
             version,
+            halts: watch::Sender::default(),
         })
     }
 
@@ -223,6 +235,23 @@ impl Table {
             *known = (*known).max(version);
             newer
         });
+    }
+
+    /// Stops the projection of a format for good, in this process.
+    pub fn halt(&self, format: Format, kind: ErrorKind, why: String) {
+        self.halts.send_modify(|halts| {
+            halts.entry(format).or_insert((kind, why));
+        });
+    }
+
+    /// Why a format was halted.
+    pub fn halted(&self, format: Format) -> Option<Halted> {
+        self.halts.borrow().get(&format).cloned()
+    }
+
+    /// Follows which formats are halted.
+    pub(crate) fn halts(&self) -> watch::Receiver<BTreeMap<Format, Halted>> {
+        self.halts.subscribe()
     }
 
     /// Follows the newest known version.

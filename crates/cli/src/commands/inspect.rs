@@ -135,7 +135,7 @@ fn ledger_row(entry: &Entry) -> Vec<String> {
             ranges.iter().map(|range| range.end - range.start).sum::<i64>(),
             rejected.iter().map(|count| count.records).sum::<u64>(),
         ),
-        Change::Replace { added, .. } => (added.as_slice(), 0, 0),
+        Change::Replace { added, .. } | Change::Absorb { added, .. } => (added.as_slice(), 0, 0),
         _ => (&[] as &[_], 0, 0),
     };
     let rows: u64 = files.iter().map(|file| file.rows).sum();

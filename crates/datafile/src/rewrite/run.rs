@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     error::{DataFileError, Result},
-    read::{adapt, adapt_array, field_id, wanted_roots},
+    read::{Known, adapt, adapt_array, field_id, wanted_roots},
     transform::transform,
 };
 use siltstone_protocol::Transform;
@@ -102,7 +102,7 @@ impl FileRun {
         keys: &Keys,
         read: Rc<RefCell<Checksum>>,
     ) -> Result<Self> {
-        let roots = wanted_roots(input.metadata.schema().fields(), &target);
+        let roots = wanted_roots(input.metadata.schema().fields(), &target, Known::ById);
         let mask = ProjectionMask::roots(input.metadata.parquet_schema(), roots);
         let deleted = input.input.deleted.as_ref().map_or(0, |deleted| deleted.rows());
         let mut run = Self {

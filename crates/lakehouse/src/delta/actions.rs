@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize, de::IgnoredAny};
 
-use crate::error::LakeError;
+use crate::{
+    error::LakeError,
+    foreign::{Marker, operation},
+};
 
 /// Application ids of ours start so; the table's uuid follows.
 pub(super) const APP_ID_PREFIX: &str = "siltstone-";
@@ -46,6 +49,9 @@ pub(super) struct OwnInfo {
     pub(super) offsets: BTreeMap<String, BTreeMap<String, BTreeMap<i32, i64>>>,
     pub(super) schema_id: i32,
     pub(super) partition_columns: Vec<String>,
+    /// How far the table is apart from the ledger after this commit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) apart: Option<Marker>,
 }
 
 #[derive(Debug, Serialize)]
@@ -149,8 +155,12 @@ pub(super) struct Seen {
     pub(super) own: Option<(String, u64)>,
     pub(super) info: Option<OwnInfo>,
     pub(super) changes_table: bool,
-    /// Paths of our files that it removes.
-    pub(super) removes_ours: usize,
+    /// It adds or removes files.
+    pub(super) changes_files: bool,
+    /// It does not say of all of them that rows stay as they are.
+    pub(super) changes_data: bool,
+    /// What its writer says that it did.
+    pub(super) operation: &'static str,
 }
 
 #[derive(Deserialize)]
@@ -161,23 +171,26 @@ struct Line {
     #[serde(rename = "metaData")]
     metadata: Option<IgnoredAny>,
     protocol: Option<IgnoredAny>,
-    remove: Option<PathLine>,
+    add: Option<FileLine>,
+    remove: Option<FileLine>,
 }
 
 #[derive(Deserialize)]
 struct InfoLine {
     siltstone: Option<OwnInfo>,
+    operation: Option<String>,
 }
 
 #[derive(Deserialize)]
-struct PathLine {
-    path: String,
+#[serde(rename_all = "camelCase")]
+struct FileLine {
+    data_change: Option<bool>,
 }
 
 impl Seen {
     /// Reads a commit's lines.
     pub(super) fn parse(bytes: &[u8], path: &object_store::path::Path) -> Result<Self, LakeError> {
-        let mut seen = Self::default();
+        let mut seen = Self { operation: "other", ..Self::default() };
         for line in bytes.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty()) {
             let line: Line = serde_json::from_slice(line).map_err(|error| LakeError::json(path, &error))?;
             if let Some(txn) = line.txn.filter(|txn| txn.app_id.starts_with(APP_ID_PREFIX)) {
@@ -185,11 +198,15 @@ impl Seen {
                 let version = version.map_err(|_| LakeError::data(path, "has a negative txn version"))?;
                 seen.own = Some((txn.app_id, version));
             }
-            if let Some(info) = line.commit_info.and_then(|info| info.siltstone) {
-                seen.info = Some(info);
+            if let Some(info) = line.commit_info {
+                seen.operation = info.operation.as_deref().map_or("other", operation);
+                seen.info = info.siltstone.or(seen.info);
             }
             seen.changes_table |= line.metadata.is_some() || line.protocol.is_some();
-            seen.removes_ours += usize::from(line.remove.is_some_and(|remove| is_ours(&remove.path)));
+            for file in [line.add, line.remove].into_iter().flatten() {
+                seen.changes_files = true;
+                seen.changes_data |= file.data_change != Some(false);
+            }
         }
         Ok(seen)
     }

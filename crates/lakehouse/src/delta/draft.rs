@@ -15,14 +15,24 @@ use std::{
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::{ObjectStore, path::Path};
 use siltstone_datafile::FileDetails;
-use siltstone_protocol::{Change, Entry, ErrorKind, FileEntry, OffsetRange, Schema};
+use siltstone_protocol::{Change, Entry, ErrorKind, FileEntry, Format, OffsetRange, Schema};
 
 use super::{
     actions::{APP_ID_PREFIX, Action, Add, CommitInfo, Metadata, OwnInfo, Remove, Txn},
     checkpoint::{CONFIG_SCHEMA_ID, CONFIG_TABLE_UUID},
     partition, schema, stats,
 };
-use crate::{details::DetailsCache, error::LakeError, format::ProjectionOptions, ledger::LedgerState};
+use crate::{
+    details::DetailsCache,
+    error::LakeError,
+    foreign::{Marker, refused},
+    format::ProjectionOptions,
+    ledger::LedgerState,
+};
+
+pub(super) const NO_RESYNC: &str = "changed the table, and ledger entries or files that it has yet to show are no longer \
+    kept, so that its change cannot be told from theirs; to have it rebuilt from the ledger, without that change, \
+    stop the workers, delete data/_delta_log and start them again";
 
 /// A run of appends is closed when it has this many files.
 const FILES_PER_COMMIT: usize = 10_000;
@@ -44,6 +54,14 @@ pub(super) struct Context<'a> {
     pub(super) partition_columns: &'a [String],
     /// The schema that Delta shows now.
     pub(super) schema_id: i32,
+    /// How far Delta is apart from the ledger after this commit.
+    pub(super) apart: Option<Marker>,
+}
+
+/// What takes the place of what, as Delta shows it.
+pub(super) struct Swap<'a> {
+    pub(super) removed: Vec<Action>,
+    pub(super) added: &'a [FileEntry],
 }
 
 /// One commit to be made, or none because nothing that Delta shows has changed.
@@ -95,9 +113,11 @@ impl Context<'_> {
         };
         match &first.change {
             Change::Replace { removed, added, .. } => self.replace(first, removed, added, gone).await,
-            Change::Delete { removed } => {
-                let removes = self.removes(removed, first.committed_ms, true, gone).await?;
-                self.draft(first, "DELETE", &[], removes)
+            Change::Delete { removed } => self.delete(first, removed, gone).await,
+            Change::Absorb { removed, added, same_rows, .. } => {
+                let new = !same_rows || removed.iter().any(|path| gone.contains(path));
+                let removed = self.removes(removed, first.committed_ms, new, gone).await?;
+                self.swap(first, Swap { removed, added }, new, gone).await
             }
             Change::SetSchema { schema } => self.set_schema(first, schema),
             _ => self.run(entries, gone).await,
@@ -125,7 +145,10 @@ impl Context<'_> {
                     adds.extend(self.adds(&files, entry.committed_ms, true, gone).await?);
                     ranges.extend_from_slice(own);
                 }
-                Change::Replace { .. } | Change::Delete { .. } | Change::SetSchema { .. } => break,
+                Change::Replace { .. }
+                | Change::Delete { .. }
+                | Change::Absorb { .. }
+                | Change::SetSchema { .. } => break,
                 // Positions, partition specs, sort orders and formats are not seen in Delta.
                 _ => {}
             }
@@ -149,6 +172,36 @@ impl Context<'_> {
         let added: Vec<&FileEntry> = added.iter().collect();
         actions.extend(self.adds(&added, entry.committed_ms, brings_new, gone).await?);
         self.draft(entry, "OPTIMIZE", &[], actions)
+    }
+
+    /// Files of ours in the place of others.
+    pub(super) async fn swap(
+        &self,
+        entry: &Entry,
+        swap: Swap<'_>,
+        data_change: bool,
+        gone: &mut HashSet<String>,
+    ) -> Result<Draft, LakeError> {
+        let operation = match (swap.removed.is_empty(), swap.added.is_empty()) {
+            _ if !data_change => "OPTIMIZE",
+            (false, true) => "DELETE",
+            _ => "WRITE",
+        };
+        let mut actions = swap.removed;
+        let added: Vec<&FileEntry> = swap.added.iter().collect();
+        actions.extend(self.adds(&added, entry.committed_ms, data_change, gone).await?);
+        self.draft(entry, operation, &[], actions)
+    }
+
+    /// Removals of a delete, of those of its files that are there.
+    pub(super) async fn delete(
+        &self,
+        entry: &Entry,
+        removed: &[String],
+        gone: &HashSet<String>,
+    ) -> Result<Draft, LakeError> {
+        let removes = self.removes(removed, entry.committed_ms, true, gone).await?;
+        self.draft(entry, "DELETE", &[], removes)
     }
 
     fn set_schema(&self, entry: &Entry, schema: &Schema) -> Result<Draft, LakeError> {
@@ -211,6 +264,7 @@ impl Context<'_> {
             offsets,
             schema_id,
             partition_columns: self.partition_columns.to_vec(),
+            apart: self.apart,
         };
         let info = CommitInfo {
             timestamp: committed_ms,
@@ -259,6 +313,11 @@ impl Context<'_> {
         let mut actions = Vec::with_capacity(described.len());
         for (file, details) in files.iter().zip(described) {
             let Some(details) = details else {
+                // Passed over, it could not be told from a file that another program removed.
+                if self.apart.is_some() {
+                    let version = self.state.version;
+                    return Err(refused(&self.state.name, Format::Delta, version, NO_RESYNC));
+                }
                 gone.insert(file.path.clone());
                 continue;
             };
@@ -346,6 +405,6 @@ pub(super) fn app_id(table_uuid: &str) -> String {
 }
 
 /// A path below the Delta root.
-fn relative(path: &str) -> &str {
+pub(super) fn relative(path: &str) -> &str {
     path.strip_prefix("data/").unwrap_or(path)
 }

@@ -10,7 +10,8 @@
 //!    delete or a schema change alone ([`draft`]).
 //! 3. Create `<log version + 1>.json` with put-if-absent, which is exactly the Delta protocol's rule.
 //! 4. Whatever the reply was, if that version is there, read it: ours or another worker's moves what is shown;
-//!    another program's is stepped over, unless it changed the schema, the protocol or our files. Go to 2.
+//!    another program's is stepped over, unless it changed the schema or the protocol. Go to 2.
+//!    When it changed files, the table is apart from the ledger until they are taken in ([`crate::foreign`]).
 //! 5. Every hundred versions, write a Delta checkpoint in the background ([`checkpoint`]).
 //!
 //! The log is written here, and not by `deltalake`'s commit builder, because that reads a snapshot per

@@ -7,9 +7,15 @@
 //! Checkpoints are the classic ones, of one part or several. A checkpoint of another kind is not counted as
 //! one, so that the log before it stays.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet, hash_map::DefaultHasher},
+    hash::{Hash, Hasher},
+};
 
-use arrow::array::{Array, AsArray};
+use arrow::{
+    array::{Array, AsArray, StructArray},
+    datatypes::Int64Type,
+};
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::{ObjectMeta, ObjectStore, path::Path};
 use parquet::arrow::{ParquetRecordBatchStreamBuilder, ProjectionMask, async_reader::ParquetObjectReader};
@@ -24,6 +30,68 @@ const LOG_FILES_MAX: usize = 4_000_000;
 const READS_AT_ONCE: usize = 16;
 /// Rows of a checkpoint decoded at once.
 const BATCH_ROWS: usize = 8_192;
+
+/// What a version of the table shows.
+#[derive(Debug, Default)]
+pub(super) struct ShownFiles {
+    /// Every path, as 64 bits.
+    digests: HashSet<u64>,
+    /// Those that the caller does not know.
+    pub(super) others: BTreeMap<String, AddedFile>,
+}
+
+impl ShownFiles {
+    pub(super) fn contains(&self, path: &str) -> bool {
+        self.digests.contains(&digest(path))
+    }
+
+    fn add(&mut self, file: AddedFile, known: &(dyn Fn(&str) -> bool + Send + Sync)) {
+        self.digests.insert(digest(&file.path));
+        if !known(&file.path) {
+            self.others.insert(file.path.clone(), file);
+        }
+    }
+
+    fn remove(&mut self, path: &str) {
+        self.digests.remove(&digest(path));
+        self.others.remove(path);
+    }
+}
+
+/// An `add` of the log, as far as another program's is of interest.
+#[derive(Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct AddedFile {
+    pub(super) path: String,
+    #[serde(default)]
+    pub(super) partition_values: BTreeMap<String, Option<String>>,
+    #[serde(default)]
+    pub(super) size: u64,
+    #[serde(default)]
+    deletion_vector: Option<serde::de::IgnoredAny>,
+}
+
+impl AddedFile {
+    pub(super) fn has_deletion_vector(&self) -> bool {
+        self.deletion_vector.is_some()
+    }
+}
+
+/// Without path and partition values: those may be values of records.
+impl std::fmt::Debug for AddedFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AddedFile").field("size", &self.size).finish_non_exhaustive()
+    }
+}
+
+fn digest(path: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    path.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// Columns of a checkpoint that say all of an `add` that is asked for.
+const ADD_COLUMNS: [&str; 4] = ["add.path", "add.size", "add.partitionValues", "add.deletionVector"];
 
 /// A change of what is named.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -173,7 +241,8 @@ impl Retained {
         let mut go_on = true;
         if let Some(checkpoint) = base {
             for part in self.whole(checkpoint).unwrap_or_default() {
-                go_on &= read_checkpoint(log, &part, each).await?;
+                let mut added = |file: AddedFile| each(Named::Added(&file.path));
+                go_on &= read_checkpoint(log, &part, &["add.path"], &mut added).await?;
             }
         }
         let first = base.map_or(0, |checkpoint| checkpoint + 1);
@@ -188,23 +257,55 @@ impl Retained {
             for path in changes.removed.iter().filter(|_| old) {
                 go_on &= each(Named::Left(path));
             }
-            for path in &changes.added {
-                go_on &= each(Named::Added(path));
+            for file in &changes.added {
+                go_on &= each(Named::Added(&file.path));
             }
         }
         Ok(go_on)
     }
 }
 
+impl Retained {
+    /// The files that this version shows; `known` are paths of which nothing more is asked.
+    pub(super) async fn shown(
+        &self,
+        log: &Log,
+        version: u64,
+        known: &(dyn Fn(&str) -> bool + Send + Sync),
+    ) -> Result<ShownFiles, LakeError> {
+        let mut shown = ShownFiles::default();
+        let base = self.checkpoint_before(version);
+        if base.is_none() && !self.commits.contains_key(&0) {
+            return Err(LakeError::data(log.path(), "has neither a beginning nor a checkpoint"));
+        }
+        for part in base.and_then(|base| self.whole(base)).unwrap_or_default() {
+            let mut added = |file: AddedFile| {
+                shown.add(file, known);
+                true
+            };
+            read_checkpoint(log, &part, &ADD_COLUMNS, &mut added).await?;
+        }
+        let first = base.map_or(0, |checkpoint| checkpoint + 1);
+        let reads: Vec<_> = (first..=version).map(|version| changes(log.clone(), version)).collect();
+        let mut reads = stream::iter(reads).buffered(READS_AT_ONCE);
+        while let Some(read) = reads.next().await {
+            let (_, changes) = read?;
+            changes.removed.iter().for_each(|path| shown.remove(path));
+            changes.added.into_iter().for_each(|file| shown.add(file, known));
+        }
+        Ok(shown)
+    }
+}
+
 #[derive(Default)]
 struct Changes {
-    added: Vec<String>,
+    added: Vec<AddedFile>,
     removed: Vec<String>,
 }
 
 #[derive(Deserialize)]
 struct Line {
-    add: Option<PathOnly>,
+    add: Option<AddedFile>,
     remove: Option<PathOnly>,
 }
 
@@ -220,24 +321,25 @@ async fn changes(log: Log, version: u64) -> Result<(u64, Changes), LakeError> {
     let mut changes = Changes::default();
     for line in bytes.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty()) {
         let line: Line = serde_json::from_slice(line).map_err(|error| LakeError::json(&path, &error))?;
-        changes.added.extend(line.add.map(|add| add.path));
+        changes.added.extend(line.add);
         changes.removed.extend(line.remove.map(|remove| remove.path));
     }
     Ok((version, changes))
 }
 
-/// The paths of a checkpoint's `add` actions: that one column is read.
+/// A checkpoint's `add` actions, of which these columns are read.
 async fn read_checkpoint(
     log: &Log,
     part: &LogFile,
-    each: &mut (dyn FnMut(Named<'_>) -> bool + Send),
+    columns: &[&str],
+    each: &mut (dyn FnMut(AddedFile) -> bool + Send),
 ) -> Result<bool, LakeError> {
     let unreadable = |_| LakeError::data(&part.path, "the delta checkpoint cannot be read");
     let odd = || LakeError::data(&part.path, "is no delta checkpoint (it has no add.path)");
     let reader = ParquetObjectReader::new(std::sync::Arc::clone(&log.store), part.path.clone())
         .with_file_size(part.bytes);
     let builder = ParquetRecordBatchStreamBuilder::new(reader).await.map_err(unreadable)?;
-    let mask = ProjectionMask::columns(builder.parquet_schema(), ["add.path"]);
+    let mask = ProjectionMask::columns(builder.parquet_schema(), columns.iter().copied());
     let mut batches =
         builder.with_projection(mask).with_batch_size(BATCH_ROWS).build().map_err(unreadable)?;
     let mut go_on = true;
@@ -247,11 +349,30 @@ async fn read_checkpoint(
         let paths = Strings::of(paths.as_ref()).ok_or_else(odd)?;
         for row in (0..batch.num_rows()).filter(|row| adds.is_valid(*row)) {
             if let Some(path) = paths.get(row) {
-                go_on &= each(Named::Added(path));
+                go_on &= each(added_file(adds, path, row));
             }
         }
     }
     Ok(go_on)
+}
+
+/// The `add` of a row, with what was read of it.
+fn added_file(adds: &StructArray, path: &str, row: usize) -> AddedFile {
+    let mut file = AddedFile { path: path.to_owned(), ..AddedFile::default() };
+    let size = adds.column_by_name("size").and_then(|sizes| sizes.as_primitive_opt::<Int64Type>());
+    file.size = size.and_then(|sizes| u64::try_from(sizes.value(row)).ok()).unwrap_or(0);
+    let vector = adds.column_by_name("deletionVector");
+    file.deletion_vector = vector.filter(|vector| vector.is_valid(row)).map(|_| serde::de::IgnoredAny);
+    if let Some(values) = adds.column_by_name("partitionValues").and_then(|values| values.as_map_opt()) {
+        let entries = values.value(row);
+        let keys = Strings::of(entries.column(0).as_ref());
+        let texts = Strings::of(entries.column(1).as_ref());
+        if let (Some(keys), Some(texts)) = (keys, texts) {
+            let pairs = (0..entries.len()).filter_map(|at| Some((keys.get(at)?, texts.get(at))));
+            file.partition_values.extend(pairs.map(|(key, text)| (key.to_owned(), text.map(str::to_owned))));
+        }
+    }
+    file
 }
 
 /// A column of text, however its writer laid it down.

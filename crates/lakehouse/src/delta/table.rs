@@ -1,5 +1,6 @@
 //! The projection itself: steps 1 to 5 of the module above.
 
+mod foreign;
 mod maintain;
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
@@ -20,6 +21,7 @@ use crate::{
     crash_point,
     details::DetailsCache,
     error::{LakeError, StoreFault},
+    foreign::{Comparison, Marker},
     format::{ProjectionOptions, TableFormat},
     ledger::{Ledger, LedgerState},
 };
@@ -64,6 +66,8 @@ struct Head {
     app_id: String,
     partition_columns: Vec<String>,
     schema_id: i32,
+    /// How far Delta is apart from the ledger.
+    apart: Option<Marker>,
 }
 
 impl DeltaTable {
@@ -149,9 +153,10 @@ impl DeltaTable {
         let Some(standing) = self.log.standing().await? else { return Ok(None) };
         let log_version = standing.version;
         if let Some(Seen { own: Some((app_id, version)), info: Some(info), .. }) = standing.own {
-            self.all_acceptable(&standing.foreign)?;
+            let apart = self.after(info.apart, &standing.foreign)?;
             return Ok(Some(Head {
                 log_version,
+                apart,
                 shown: version,
                 logged: version,
                 app_id,
@@ -164,9 +169,11 @@ impl DeltaTable {
         let Some((shown, stored)) = stored else {
             return Err(self.foreign(log_version, "made a Delta table here that siltstone did not create"));
         };
-        self.all_acceptable(&standing.foreign)?;
+        // The last commit of ours lies too far back for what it says.
+        let apart = self.after(Some(Marker::skipped(None, shown)), &standing.foreign)?;
         Ok(Some(Head {
             log_version,
+            apart,
             shown,
             logged: shown,
             app_id: stored.app_id,
@@ -177,9 +184,14 @@ impl DeltaTable {
 
     /// Moves past a commit in the log that this process did not know.
     fn step_over(&mut self, version: u64, seen: Seen) -> Result<(), LakeError> {
-        if seen.own.is_none() {
+        let foreign = seen.own.is_none();
+        if foreign {
             self.acceptable(version, &seen)?;
-            tracing::info!(table = %self.location, version, "stepping over a delta commit of another program");
+            let operation = seen.operation;
+            tracing::info!(
+                table = %self.location, version, operation,
+                "stepping over a delta commit of another program"
+            );
         }
         let Some(head) = &mut self.head else { return Ok(()) };
         head.log_version = version;
@@ -189,25 +201,31 @@ impl DeltaTable {
         }
         if let Some(info) = seen.info {
             head.schema_id = info.schema_id;
+            head.apart = info.apart;
+        } else if foreign && seen.changes_files {
+            head.apart = Some(Marker::foreign(head.apart, version));
         }
         Ok(())
     }
 
-    fn all_acceptable(&self, foreign: &[(u64, Seen)]) -> Result<(), LakeError> {
-        foreign.iter().rev().try_for_each(|(version, seen)| self.acceptable(*version, seen))
+    /// How far Delta is apart after these commits of other programs, oldest last.
+    fn after(&self, mut apart: Option<Marker>, foreign: &[(u64, Seen)]) -> Result<Option<Marker>, LakeError> {
+        for (version, seen) in foreign.iter().rev() {
+            self.acceptable(*version, seen)?;
+            if seen.changes_files {
+                apart = Some(Marker::foreign(apart, *version));
+            }
+        }
+        Ok(apart)
     }
 
-    /// Another program's commit may add what it likes. Over the rest the ledger and Delta would part.
+    /// Another program's commit may change files as it likes. Of the rest nothing can be taken in.
     fn acceptable(&self, version: u64, seen: &Seen) -> Result<(), LakeError> {
         let rebuild = "; to have it rebuilt from the ledger, delete data/_delta_log and restart";
         if seen.changes_table {
             return Err(
                 self.foreign(version, &format!("changed its schema, properties or protocol{rebuild}"))
             );
-        }
-        if seen.removes_ours > 0 {
-            let problem = format!("removed {} data files that the ledger holds{rebuild}", seen.removes_ours);
-            return Err(self.foreign(version, &problem));
         }
         Ok(())
     }
@@ -235,6 +253,7 @@ impl DeltaTable {
                     app_id: app_id(&state.table_uuid),
                     partition_columns,
                     schema_id,
+                    apart: None,
                 });
             }
             // Another worker was first: start from what it wrote.
@@ -246,19 +265,22 @@ impl DeltaTable {
     /// Shows a prefix of these entries: one commit at most.
     async fn advance(
         &mut self,
+        ledger: &Ledger,
         entries: &[Arc<Entry>],
         state: &LedgerState,
         details: &DetailsCache,
         gone: &mut HashSet<String>,
     ) -> Result<(), LakeError> {
         let Some(head) = self.head.clone() else { return Ok(()) };
-        let context = self.context(state, details, &head.partition_columns, head.schema_id);
-        let mut draft = context.next(entries, gone).await?;
+        let mut context = self.context(state, details, &head.partition_columns, head.schema_id);
+        context.apart = head.apart;
+        let mut draft = self.draft(ledger, &mut context, entries, gone).await?;
         if draft.actions.is_none() && draft.version - head.logged >= UNLOGGED_MAX {
             let last = entries.iter().find(|entry| entry.version == draft.version);
             draft.actions = last.map(|entry| context.mark(entry)).transpose()?;
         }
-        let mut moved = Head { shown: draft.version, schema_id: draft.schema_id, ..head };
+        let apart = context.apart;
+        let mut moved = Head { shown: draft.version, schema_id: draft.schema_id, apart, ..head };
         if let Some(actions) = draft.actions {
             let next = moved.log_version + 1;
             if let Some(seen) = self.put(next, &actions).await? {
@@ -314,6 +336,7 @@ impl DeltaTable {
             options: &self.options,
             partition_columns,
             schema_id,
+            apart: None,
         }
     }
 
@@ -350,6 +373,16 @@ impl TableFormat for DeltaTable {
         Ok(self.head.as_ref().map(|head| head.shown))
     }
 
+    async fn is_apart(&mut self) -> Result<bool, LakeError> {
+        self.doubt();
+        self.look().await?;
+        Ok(self.head.as_ref().is_some_and(|head| head.apart.is_some()))
+    }
+
+    async fn compare(&mut self, ledger: &Ledger, state: &LedgerState) -> Result<Comparison, LakeError> {
+        self.compare_head(ledger, state).await
+    }
+
     async fn catch_up(
         &mut self,
         ledger: &Ledger,
@@ -378,7 +411,7 @@ impl TableFormat for DeltaTable {
             }
             let last = state.version.min(head.shown + ENTRIES_AT_ONCE);
             match ledger.entries_kept(head.shown + 1, last).await? {
-                Some(entries) => self.advance(&entries, state, details, &mut gone).await?,
+                Some(entries) => self.advance(ledger, &entries, state, details, &mut gone).await?,
                 None => self.resync(state, details).await?,
             }
         }

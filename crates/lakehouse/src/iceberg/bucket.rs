@@ -141,6 +141,16 @@ impl Bucket {
         Ok(Some(StoredMetadata { version, bytes, hint }))
     }
 
+    /// True when there is metadata of this version.
+    pub(crate) async fn has_metadata(&self, version: u64) -> Result<bool, LakeError> {
+        let path = self.metadata_path(version);
+        match self.store.head(&path).await {
+            Ok(_) => Ok(true),
+            Err(object_store::Error::NotFound { .. }) => Ok(false),
+            Err(error) => Err(LakeError::store("read", &path, &error)),
+        }
+    }
+
     async fn hint(&self) -> Result<Option<u64>, LakeError> {
         let bytes = self.get(&self.path("metadata").join(HINT)).await?;
         Ok(bytes.and_then(|bytes| std::str::from_utf8(&bytes).ok()?.trim().parse().ok()))

@@ -42,6 +42,8 @@ impl ManifestEntry {
 /// Path, size, partition and statistics of one data file.
 #[derive(Clone, Default, PartialEq)]
 pub(crate) struct DataFile {
+    /// 0 of rows; 1 and 2 of deletes by position and by equality, which others write.
+    pub(crate) content: i64,
     /// Absolute URL.
     pub(crate) path: String,
     /// `PARQUET` for ours; another writer's files keep their own.

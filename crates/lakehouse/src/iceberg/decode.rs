@@ -284,6 +284,7 @@ fn data_file(value: Value, columns: &[Option<Column>]) -> Option<DataFile> {
         })
         .collect::<Option<Vec<_>>>()?;
     Some(DataFile {
+        content: record.long("content").unwrap_or(0),
         path: record.text("file_path")?,
         format: record.text("file_format")?.to_ascii_uppercase(),
         partition,

@@ -19,9 +19,12 @@ use iceberg::spec::{ManifestContentType, ManifestFile};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use siltstone_datafile::FileDetails;
-use siltstone_protocol::FileEntry;
+use siltstone_protocol::{FileEntry, Format};
 
-use crate::error::LakeError;
+use crate::{
+    error::LakeError,
+    foreign::{Marker, refused},
+};
 
 use super::{
     bucket::Bucket,
@@ -35,6 +38,10 @@ use super::{
     summary::{FileTotals, summary},
     tiers::{Run, TARGET_BYTES, plan_merge},
 };
+
+pub(crate) const NO_RESYNC: &str = "changed the table, and ledger entries or files that it has yet to show are no longer \
+    kept, so that its change cannot be told from theirs; to have the Iceberg table rebuilt from the ledger, without \
+    that change, stop the workers, delete metadata/ and start them again";
 
 /// Added files with what manifests say of them.
 pub(crate) type AddedFiles = Vec<(FileEntry, Arc<FileDetails>)>;
@@ -53,6 +60,20 @@ struct Making<'a> {
     sequence_number: i64,
     operation: &'static str,
     step: &'a Step,
+}
+
+/// What a snapshot takes away.
+#[derive(Default)]
+struct Leaving {
+    urls: HashSet<String>,
+    /// Manifests of delete files.
+    deletes: HashSet<String>,
+}
+
+impl Leaving {
+    fn of(bucket: &Bucket, removed: &[String]) -> Self {
+        Self { urls: removed.iter().map(|path| bucket.url_of(path)).collect(), deletes: HashSet::new() }
+    }
 }
 
 /// Entries to be written anew, by partition spec, and the manifests they replace.
@@ -89,20 +110,33 @@ impl Draft {
             Work::SetSortOrder(order) => self.metadata.set_sort_order(order)?,
             Work::Append(_) => {
                 let making = making("append", self);
-                self.snapshot(&making, manifests, bucket, &[], added, offsets).await?;
+                self.snapshot(&making, manifests, bucket, Leaving::default(), added, offsets).await?;
             }
             Work::Replace { removed, .. } => {
                 let making = making("replace", self);
-                self.snapshot(&making, manifests, bucket, removed, added, offsets).await?;
+                let leaving = Leaving::of(bucket, removed);
+                self.snapshot(&making, manifests, bucket, leaving, added, offsets).await?;
             }
             Work::Resync { removed, .. } => {
                 let making = making("overwrite", self);
-                self.snapshot(&making, manifests, bucket, removed, added, offsets).await?;
+                let leaving = Leaving::of(bucket, removed);
+                self.snapshot(&making, manifests, bucket, leaving, added, offsets).await?;
             }
             Work::Delete(removed) => {
                 let making = making("delete", self);
-                self.snapshot(&making, manifests, bucket, removed, Vec::new(), offsets).await?;
+                let leaving = Leaving::of(bucket, removed);
+                self.snapshot(&making, manifests, bucket, leaving, Vec::new(), offsets).await?;
             }
+            Work::Swap(swap) => {
+                let making = making(swap.operation, self);
+                let leaving = Leaving { urls: swap.removed.clone(), deletes: swap.deletes.clone() };
+                if !leaving.urls.is_empty() || !leaving.deletes.is_empty() || !added.is_empty() {
+                    self.snapshot(&making, manifests, bucket, leaving, added, offsets).await?;
+                }
+                self.covered(swap.covers);
+            }
+            Work::PassedOver => self.pass_over(step.version),
+            Work::Absorb(_) => return Err(LakeError::internal(table, "an absorb was not made into a step")),
         }
         self.metadata.set_version(step.version, step.committed_ms);
         Ok(())
@@ -113,14 +147,15 @@ impl Draft {
         making: &Making<'_>,
         manifests: &mut Manifests,
         bucket: &Bucket,
-        removed: &[String],
+        leaving: Leaving,
         added: AddedFiles,
         offsets: Option<Offsets>,
     ) -> Result<(), LakeError> {
-        let mut pool = self.take_out(making, manifests, bucket, removed).await?;
-        if !removed.is_empty() && !self.may_remove(making, removed, &pool)? {
+        let mut pool = self.take_out(making, manifests, &leaving.urls).await?;
+        if !leaving.urls.is_empty() && !self.may_remove(making, &leaving, &pool)? {
             return Ok(());
         }
+        pool.replaced.extend(leaving.deletes);
         let mut totals = FileTotals::default();
         pool.entries.values().flatten().filter(|entry| !entry.is_live()).for_each(|e| totals.remove(e));
         for (entry, details) in &added {
@@ -142,8 +177,7 @@ impl Draft {
         crate::crash_point!("iceberg.after_manifests");
         let kept = self.manifests.iter().filter(|line| {
             // A manifest without live files told its snapshot what was deleted; later ones do without it.
-            let live = line.has_added_files() || line.has_existing_files();
-            live && !pool.replaced.contains(&line.manifest_path)
+            is_live(line) && !pool.replaced.contains(&line.manifest_path)
         });
         lines.extend(kept.cloned());
         self.write_list(making, bucket, lines, &totals, offsets).await
@@ -154,16 +188,14 @@ impl Draft {
         &self,
         making: &Making<'_>,
         manifests: &mut Manifests,
-        bucket: &Bucket,
-        removed: &[String],
+        urls: &HashSet<String>,
     ) -> Result<Pool, LakeError> {
         let mut pool = Pool::default();
-        if removed.is_empty() {
+        if urls.is_empty() {
             return Ok(pool);
         }
-        let urls: HashSet<String> = removed.iter().map(|path| bucket.url_of(path)).collect();
         let data: Vec<ManifestFile> = self.data_manifests().cloned().collect();
-        let holding = manifests.holding(&data, &urls).await?;
+        let holding = manifests.holding(&data, urls).await?;
         let lines: Vec<&ManifestFile> = holding.iter().map(|&index| &data[index]).collect();
         let loaded = manifests.load(&lines).await?;
         for (line, manifest) in lines.iter().zip(loaded) {
@@ -186,40 +218,51 @@ impl Draft {
         Ok(pool)
     }
 
-    /// Whether a removal can be shown. False: another program took the files away before.
-    fn may_remove(&self, making: &Making<'_>, removed: &[String], pool: &Pool) -> Result<bool, LakeError> {
-        let Making { table, step, .. } = making;
-        let missing = removed.len().saturating_sub(pool.found.len());
-        let replaces = matches!(step.work, Work::Replace { .. } | Work::Resync { .. });
-        if missing > 0 {
-            tracing::warn!(
-                table,
-                version = step.version,
-                missing,
-                operation = making.operation,
-                "files to remove are not in the Iceberg table: another program removed them"
-            );
-            // New files hold the rows of every input. With an input gone its rows would come back, so the
-            // inputs that are left stay as they are.
-            if replaces || pool.found.is_empty() {
-                return Ok(false);
-            }
+    /// Whether a removal can be shown. False: another program changed what is to leave, and the step is passed
+    /// over; or nothing of it is there.
+    fn may_remove(&mut self, making: &Making<'_>, leaving: &Leaving, pool: &Pool) -> Result<bool, LakeError> {
+        let Making { table, step, operation, .. } = making;
+        let missing = leaving.urls.len().saturating_sub(pool.found.len());
+        if let Work::Delete(_) = step.work {
+            return Ok(!pool.found.is_empty());
         }
-        let deletes = self.manifests.iter().any(|line| {
+        // New files hold the rows of every input. With an input gone, or with rows of it deleted, those rows would
+        // come back, so the inputs that are left stay as they are.
+        let deletes = self.manifests.iter().filter(|line| {
             line.content == ManifestContentType::Deletes
-                && (line.has_added_files() || line.has_existing_files())
+                && is_live(line)
+                && !leaving.deletes.contains(&line.manifest_path)
         });
-        if replaces && deletes {
-            return Err(LakeError::Foreign {
-                table: (*table).to_owned(),
-                format: "iceberg",
-                version: step.version,
-                problem: "deletes rows by delete files, which a compaction of ours would bring back; \
-                          rewrite the table's data files with that program, without delete files"
-                    .to_owned(),
-            });
+        let deletes = deletes.count();
+        if missing == 0 && deletes == 0 {
+            return Ok(true);
         }
-        Ok(true)
+        if matches!(step.work, Work::Resync { .. }) {
+            return Err(refused(table, Format::Iceberg, step.version, NO_RESYNC));
+        }
+        tracing::info!(
+            table,
+            version = step.version,
+            operation,
+            missing,
+            deletes,
+            "another program changed files that leave the table here: the change is passed over in Iceberg"
+        );
+        self.pass_over(step.version);
+        Ok(false)
+    }
+
+    fn pass_over(&mut self, version: u64) {
+        self.metadata.set_apart(Some(Marker::skipped(self.metadata.apart(), version)));
+    }
+
+    /// The table agrees with the ledger again, unless something came after the look.
+    fn covered(&mut self, look: Option<(u64, u64)>) {
+        if let Some((seen, base)) = look
+            && self.metadata.apart().is_some_and(|marker| marker.is_covered_by(seen, base))
+        {
+            self.metadata.set_apart(None);
+        }
     }
 
     /// Adds the entries of small manifests to the pool, as the tiers demand.
@@ -230,7 +273,7 @@ impl Draft {
                 .filter(|line| {
                     line.partition_spec_id == *spec_id && !pool.replaced.contains(&line.manifest_path)
                 })
-                .filter(|line| line.has_added_files() || line.has_existing_files())
+                .filter(|line| is_live(line))
                 .collect();
             let runs: Vec<Run> = candidates.iter().map(|line| run_of(line)).collect();
             let live = entries.iter().filter(|entry| entry.is_live()).count() as u64;
@@ -315,6 +358,11 @@ impl Draft {
     fn data_manifests(&self) -> impl Iterator<Item = &ManifestFile> {
         self.manifests.iter().filter(|line| line.content == ManifestContentType::Data)
     }
+}
+
+/// True when a manifest lists a file that is live.
+pub(crate) fn is_live(line: &ManifestFile) -> bool {
+    line.has_added_files() || line.has_existing_files()
 }
 
 fn run_of(line: &ManifestFile) -> Run {

@@ -133,7 +133,7 @@ fn write_data_file(
     partition_type: &StructType,
     schema: &Schema,
 ) -> Option<()> {
-    put_long(out, 0);
+    put_long(out, file.content);
     put_bytes(out, file.path.as_bytes());
     put_bytes(out, file.format.as_bytes());
     if file.partition.len() != partition_type.fields().len() {

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use siltstone_protocol::{PartitionSpec, Schema, SortOrder, layout::PARTITION_FIELD_ID_START};
 
-use crate::{error::LakeError, format::ProjectionOptions};
+use crate::{error::LakeError, foreign::Marker, format::ProjectionOptions};
 
 /// Entries of the metadata log, and with it metadata files that are kept.
 const METADATA_LOG_MAX_DEFAULT: usize = 100;
@@ -23,8 +23,10 @@ const MAIN: &str = "main";
 pub(crate) const VERSION: &str = "siltstone.version";
 pub(crate) const COMMIT_ID: &str = "siltstone.commit-id";
 pub(crate) const OFFSETS: &str = "siltstone.offsets";
-/// The newest snapshot that we made: it must stay an ancestor of the current one.
+/// The newest snapshot that we made, or built upon: it must stay an ancestor of the current one.
 const SNAPSHOT_ID: &str = "siltstone.snapshot-id";
+/// Set while the table and the ledger are apart ([`crate::foreign`]).
+const APART: &str = "siltstone.apart";
 const TABLE_UUID: &str = "siltstone.table-uuid";
 const LOG_MAX: &str = "write.metadata.previous-versions-max";
 const LOG_DELETE: &str = "write.metadata.delete-after-commit.enabled";
@@ -141,8 +143,11 @@ impl Metadata {
     pub(crate) fn parse(path: &str, bytes: &[u8]) -> Result<Self, LakeError> {
         let metadata: Self = serde_json::from_slice(bytes).map_err(|error| LakeError::json(path, &error))?;
         if metadata.format_version != 2 {
-            let problem =
-                format!("Iceberg format version {} is not supported, only 2", metadata.format_version);
+            let problem = format!(
+                "Iceberg format version {} is not supported, only 2; when another program upgraded the table, \
+                     stop the workers, delete metadata/ and start them again to have it rebuilt from the ledger",
+                metadata.format_version
+            );
             return Err(LakeError::invalid(path, problem));
         }
         metadata.validate(path, bytes)?;
@@ -208,10 +213,47 @@ impl Metadata {
         true
     }
 
-    /// True when the current snapshot is not the last one that we made.
+    /// True when the current snapshot is neither the last one that we made nor one that we built upon.
     pub(crate) fn is_foreign_head(&self) -> bool {
         let ours = self.properties.get(SNAPSHOT_ID).and_then(|id| id.parse::<i64>().ok());
         self.current_snapshot_id.filter(|id| *id != NO_SNAPSHOT) != ours
+    }
+
+    /// How far the table is apart from the ledger; `None`: it agrees.
+    pub(crate) fn apart(&self) -> Option<Marker> {
+        self.properties.get(APART).and_then(|text| text.parse().ok())
+    }
+
+    pub(crate) fn set_apart(&mut self, marker: Option<Marker>) {
+        match marker {
+            Some(marker) => self.properties.insert(APART.to_owned(), marker.to_string()),
+            None => self.properties.remove(APART),
+        };
+    }
+
+    /// Takes another program's snapshot as what is built upon. True when it was one.
+    pub(crate) fn adopt_foreign_head(&mut self) -> bool {
+        let Some(head) = self.current_snapshot().filter(|_| self.is_foreign_head()) else { return false };
+        let (id, seen) = (head.snapshot_id, u64::try_from(head.sequence_number).unwrap_or(0));
+        self.set_apart(Some(Marker::foreign(self.apart(), seen)));
+        self.properties.insert(SNAPSHOT_ID.to_owned(), id.to_string());
+        true
+    }
+
+    /// Snapshots of other programs from which the current one descends, newer than this sequence number.
+    pub(crate) fn foreign_since(&self, sequence_number: u64) -> Vec<&Snapshot> {
+        let mut found = Vec::new();
+        let mut next = self.current_snapshot();
+        while let Some(snapshot) = next
+            && u64::try_from(snapshot.sequence_number).is_ok_and(|number| number > sequence_number)
+            && found.len() <= self.snapshots.len()
+        {
+            if !snapshot.summary.contains_key(VERSION) {
+                found.push(snapshot);
+            }
+            next = snapshot.parent_snapshot_id.and_then(|id| self.snapshot(id));
+        }
+        found
     }
 
     pub(crate) fn set_schema(&mut self, schema: &Schema) -> Result<(), LakeError> {

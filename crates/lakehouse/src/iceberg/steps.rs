@@ -4,9 +4,9 @@
 //! are updates of the metadata. Entries without files (positions, rejected records, formats) change
 //! nothing here: the step before or after them carries the version on.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
-use siltstone_protocol::{Change, Entry, FileEntry, OffsetRange, PartitionSpec, Schema, SortOrder};
+use siltstone_protocol::{Change, Entry, FileEntry, Format, OffsetRange, PartitionSpec, Schema, SortOrder};
 
 use super::offsets::Move;
 
@@ -28,9 +28,39 @@ pub(crate) enum Work {
         removed: Vec<String>,
         added: Vec<FileEntry>,
     },
+    /// What another program did, as the ledger took it in.
+    Absorb(Box<Absorb>),
+    /// An absorb as it is shown here.
+    Swap(Box<Swap>),
+    /// A step that does not fit a table that is apart: the next absorb makes up for it.
+    PassedOver,
     SetSchema(Schema),
     SetPartitionSpec(PartitionSpec),
     SetSortOrder(SortOrder),
+}
+
+/// [`Change::Absorb`].
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Absorb {
+    pub(crate) format: Format,
+    pub(crate) base: u64,
+    pub(crate) seen: u64,
+    pub(crate) removed: Vec<String>,
+    pub(crate) added: Vec<FileEntry>,
+    pub(crate) absorbed: Vec<String>,
+    pub(crate) same_rows: bool,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Swap {
+    /// URLs of the files that leave.
+    pub(crate) removed: HashSet<String>,
+    /// Manifests of delete files that have nothing to delete from any more.
+    pub(crate) deletes: HashSet<String>,
+    pub(crate) added: Vec<FileEntry>,
+    pub(crate) operation: &'static str,
+    /// Where the table was looked at, and at which ledger version, when the absorb is of this format.
+    pub(crate) covers: Option<(u64, u64)>,
 }
 
 /// One change of the Iceberg table and the last ledger entry it shows.
@@ -66,6 +96,18 @@ fn step(entry: &Entry) -> Step {
             (Work::Replace { removed: removed.clone(), added: added.clone() }, Vec::new())
         }
         Change::Delete { removed } => (Work::Delete(removed.clone()), Vec::new()),
+        Change::Absorb { format, base, seen, removed, added, absorbed, same_rows } => {
+            let absorb = Absorb {
+                format: *format,
+                base: *base,
+                seen: *seen,
+                removed: removed.clone(),
+                added: added.clone(),
+                absorbed: absorbed.clone(),
+                same_rows: *same_rows,
+            };
+            (Work::Absorb(Box::new(absorb)), Vec::new())
+        }
         Change::SetSchema { schema } => (Work::SetSchema(schema.clone()), Vec::new()),
         Change::SetPartitionSpec { partition_spec } => {
             (Work::SetPartitionSpec(partition_spec.clone()), Vec::new())

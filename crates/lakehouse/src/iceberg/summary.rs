@@ -77,8 +77,9 @@ pub(crate) fn summary(
         None => Some(0),
         Some(parent) => parent.summary.get(key)?.parse::<i64>().ok(),
     };
+    let no_deletes = of(ManifestContentType::Deletes).map(files).sum::<u64>() == 0;
     for key in ["total-position-deletes", "total-equality-deletes"] {
-        if let Some(total) = before(key) {
+        if let Some(total) = before(key).map(|total| if no_deletes { 0 } else { total }) {
             put(key, total.to_string());
         }
     }

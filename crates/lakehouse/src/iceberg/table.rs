@@ -8,6 +8,7 @@
 //! shown in memory, and `siltstone.version` passes them with the next change, or after
 //! `POSITIONS_ONLY_MAX` of them. A restart finds them again and has as little to do.
 
+mod foreign;
 mod maintain;
 mod resync;
 
@@ -23,6 +24,7 @@ use tokio::time::Instant;
 use crate::{
     details::DetailsCache,
     error::LakeError,
+    foreign::Comparison,
     format::{ProjectionOptions, TableFormat},
     ledger::{Ledger, LedgerState},
 };
@@ -230,7 +232,7 @@ impl IcebergTable {
             self.idle = Some((head.number, last));
             return Ok(Attempt::Shown(last));
         }
-        self.show(state, details, &steps).await
+        self.show(ledger, state, details, &steps).await
     }
 
     /// `None`: one of them is no longer kept.
@@ -274,26 +276,29 @@ impl IcebergTable {
     /// Shows the first steps, as many as fit one metadata version.
     async fn show(
         &mut self,
+        ledger: &Ledger,
         state: &LedgerState,
         details: &DetailsCache,
         steps: &[Step],
     ) -> Result<Attempt, LakeError> {
         let manifests = self.head_manifests().await?;
         let Some(head) = &self.head else { return Ok(Attempt::Conflict) };
-        if head.metadata.is_foreign_head() {
-            tracing::info!(
-                table = state.name,
-                "another program wrote the current snapshot; going on from it"
-            );
-        }
         let number = head.number;
         let mut draft = Draft { metadata: head.metadata.clone(), manifests };
+        if draft.metadata.adopt_foreign_head() {
+            tracing::info!(
+                table = state.name,
+                "another program wrote the current Iceberg snapshot; going on from it"
+            );
+        }
         let (mut files, mut commit_id) = (0, "");
         for step in steps.iter().take(STEPS_MAX) {
+            let commit_of = step.commit_id.as_str();
             files += added_files(step).len();
             if files > FILES_PER_SNAPSHOT_MAX && !commit_id.is_empty() {
                 break;
             }
+            let step = &*self.here(ledger, &draft, state, step).await?;
             match self.apply(&mut draft, state, details, step).await {
                 Err(error) if error.kind() == ErrorKind::Data && resync::left(step, state) => {
                     // What was read for nothing, if anything, is the janitor's.
@@ -301,7 +306,7 @@ impl IcebergTable {
                 }
                 applied => applied?,
             }
-            commit_id = &step.commit_id;
+            commit_id = commit_of;
         }
         self.publish(state, draft, number, commit_id).await
     }
@@ -420,6 +425,8 @@ impl IcebergTable {
 fn added_files(step: &Step) -> &[FileEntry] {
     match &step.work {
         Work::Append(files) | Work::Replace { added: files, .. } | Work::Resync { added: files, .. } => files,
+        Work::Absorb(absorb) => &absorb.added,
+        Work::Swap(swap) => &swap.added,
         _ => &[],
     }
 }
@@ -438,6 +445,14 @@ impl TableFormat for IcebergTable {
         let shown = head.metadata.version();
         let idle = idle.filter(|(number, _)| *number == head.number).map(|(_, version)| version);
         Ok(shown.max(idle.filter(|_| shown.is_some())))
+    }
+
+    async fn is_apart(&mut self) -> Result<bool, LakeError> {
+        self.look().await
+    }
+
+    async fn compare(&mut self, ledger: &Ledger, state: &LedgerState) -> Result<Comparison, LakeError> {
+        self.compare_head(ledger, state).await
     }
 
     async fn catch_up(

@@ -8,12 +8,13 @@
 //! | append, empty range | it is the position, or the first one |
 //! | append, all ranges covered | it is already so: its files are orphans |
 //! | replace, delete | every removed file is live; a replace keeps the number of rows (I-1) |
+//! | absorb | every removed file is live; the format showed its last absorb when it was looked at |
 //! | set schema, spec, order | its id is new, or it is known and the same |
 //! | reset positions | each range starts at the present position; it ends at the new one |
 
 use std::collections::{BTreeMap, HashSet};
 
-use siltstone_protocol::{Change, FileEntry, OffsetRange};
+use siltstone_protocol::{Change, FileEntry, Format, OffsetRange};
 
 use super::{
     coverage::Coverage,
@@ -22,7 +23,7 @@ use super::{
 use crate::error::LakeError;
 
 /// Files that one entry may name: bounds an entry's size.
-pub(super) const FILES_PER_ENTRY_MAX: usize = 50_000;
+pub const FILES_PER_ENTRY_MAX: usize = 50_000;
 
 /// The answer to a change that is not refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +44,10 @@ pub(super) fn admit(state: &LedgerState, change: &Change) -> Result<Admission, L
         Change::Delete { removed } => {
             all_live(state, removed)?;
             Ok(Admission::Admitted)
+        }
+        Change::Absorb { format, base, removed, added, absorbed, same_rows, .. } => {
+            not_before_the_last(state, *format, *base)?;
+            absorb(state, removed, added, absorbed.len(), *same_rows)
         }
         Change::SetSchema { schema } => match state.schemas.get(&schema.schema_id) {
             Some(_) if *schema == state.schema => Ok(Admission::AlreadySo),
@@ -137,6 +142,42 @@ fn replace(state: &LedgerState, removed: &[String], added: &[FileEntry]) -> Resu
                 "a replace keeps every row (I-1), but {rows_removed} rows leave and {rows_added} come"
             ),
         ));
+    }
+    Ok(Admission::Admitted)
+}
+
+/// Two workers may take in the same files of another program, and with nothing removed both would fit. So the
+/// second one is refused: its look at the format did not see what the first one did.
+fn not_before_the_last(state: &LedgerState, format: Format, base: u64) -> Result<(), LakeError> {
+    if base > state.version {
+        return Err(invalid(state, format_args!("an absorb looked at version {base}, which is not there")));
+    }
+    match state.absorbs.get(&format) {
+        Some(last) if base < last.version => Err(conflict(
+            state,
+            format!("{} was looked at before version {}, which changed it", format.as_str(), last.version),
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn absorb(
+    state: &LedgerState,
+    removed: &[String],
+    added: &[FileEntry],
+    absorbed: usize,
+    same_rows: bool,
+) -> Result<Admission, LakeError> {
+    let rows_removed = if removed.is_empty() { 0 } else { all_live(state, removed)? };
+    all_new(state, added)?;
+    let rows_added: u64 = added.iter().map(|file| file.rows).sum();
+    if same_rows && rows_removed != rows_added {
+        let problem = format_args!("the same rows are not {rows_removed} rows and {rows_added} rows");
+        return Err(invalid(state, problem));
+    }
+    if absorbed > FILES_PER_ENTRY_MAX {
+        let problem = format_args!("a change takes in at most {FILES_PER_ENTRY_MAX} files, not {absorbed}");
+        return Err(invalid(state, problem));
     }
     Ok(Admission::Admitted)
 }

@@ -17,7 +17,9 @@ use object_store::{ObjectStore, ObjectStoreExt, PutPayload, path::Path};
 use serde::{Deserialize, Serialize};
 use siltstone_protocol::{FileEntry, Format, PartitionSpec, Schema, SortOrder};
 
-use super::{Coverage, Ledger, LedgerState, SourcePartition, Totals, log::read, state::RECENT_COMMITS_MAX};
+use super::{
+    Coverage, LastAbsorb, Ledger, LedgerState, SourcePartition, Totals, log::read, state::RECENT_COMMITS_MAX,
+};
 use crate::{crash_point, error::LakeError};
 
 const CHECKPOINT_FORMAT: u32 = 1;
@@ -47,6 +49,8 @@ struct Checkpoint {
     sort_orders: Vec<SortOrder>,
     formats: Vec<Format>,
     coverage: Vec<PartitionCoverage>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    absorbs: BTreeMap<Format, LastAbsorb>,
     recent_commits: VecDeque<(u64, String)>,
     live_files: Vec<FileEntry>,
     #[serde(default)]
@@ -84,6 +88,7 @@ impl Checkpoint {
             sort_orders: state.sort_orders.values().cloned().collect(),
             formats: state.formats.clone(),
             coverage: coverage.collect(),
+            absorbs: state.absorbs.clone(),
             recent_commits: state
                 .recent_commits
                 .iter()
@@ -132,6 +137,7 @@ impl Checkpoint {
             sort_orders,
             formats: self.formats,
             coverage,
+            absorbs: self.absorbs,
             total_rows: total(|file| file.rows),
             total_bytes: total(|file| file.bytes),
             live_files: self.live_files.into_iter().collect(),

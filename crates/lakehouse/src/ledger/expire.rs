@@ -104,7 +104,10 @@ impl Ledger {
         change: &Change,
         now_ms: i64,
     ) -> Result<(), LakeError> {
-        let (Change::Append { files, .. } | Change::Replace { added: files, .. }) = change else {
+        let (Change::Append { files, .. }
+        | Change::Replace { added: files, .. }
+        | Change::Absorb { added: files, .. }) = change
+        else {
             return Ok(());
         };
         let old = files.iter().filter(|file| !is_young(file, now_ms)).map(|file| file.path.clone());

@@ -29,11 +29,13 @@ mod totals;
 #[cfg(test)]
 mod tests;
 
+pub use admit::FILES_PER_ENTRY_MAX;
 pub use commit::Committed;
 pub use coverage::Coverage;
 pub use expire::ExpirableEntries;
 pub use live_files::LiveFiles;
 pub use log::Ledger;
 pub(crate) use log::read;
-pub use state::{LedgerState, SourcePartition};
+pub use state::{LastAbsorb, LedgerState, SourcePartition};
+pub use token::path_digest;
 pub use totals::Totals;

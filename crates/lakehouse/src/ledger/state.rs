@@ -36,6 +36,16 @@ impl SourcePartition {
     }
 }
 
+/// The newest change of other programs in one format that the ledger took in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LastAbsorb {
+    /// Ledger version of the entry.
+    pub version: u64,
+    /// Where the format's own history stood when it was looked at.
+    pub seen: u64,
+}
+
 /// A table at one version of its ledger.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LedgerState {
@@ -52,6 +62,8 @@ pub struct LedgerState {
     pub sort_orders: BTreeMap<i64, SortOrder>,
     pub formats: Vec<Format>,
     pub coverage: BTreeMap<SourcePartition, Coverage>,
+    /// The last absorb of each format.
+    pub absorbs: BTreeMap<Format, LastAbsorb>,
     /// By path; shared by the copies of this state.
     pub live_files: LiveFiles,
     pub total_rows: u64,
@@ -84,6 +96,7 @@ impl LedgerState {
             sort_orders: BTreeMap::from([(sort_order.order_id, sort_order.clone())]),
             formats: formats.clone(),
             coverage: BTreeMap::new(),
+            absorbs: BTreeMap::new(),
             live_files: LiveFiles::default(),
             total_rows: 0,
             total_bytes: 0,
@@ -126,6 +139,9 @@ impl LedgerState {
             }
         }
         let moved = self.moved_by(&entry.change);
+        if let Change::Absorb { format, seen, .. } = entry.change {
+            self.absorbs.insert(format, LastAbsorb { version: entry.version, seen });
+        }
         self.change(&entry.change);
         self.version = entry.version;
         self.committed_ms = entry.committed_ms;
@@ -149,7 +165,7 @@ impl LedgerState {
                     admit::cover(coverage, range);
                 }
             }
-            Change::Replace { removed, added, .. } => {
+            Change::Replace { removed, added, .. } | Change::Absorb { removed, added, .. } => {
                 self.remove(removed);
                 self.add(added);
             }

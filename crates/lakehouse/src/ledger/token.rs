@@ -4,13 +4,28 @@
 
 use std::sync::Arc;
 
+use hmac::{Hmac, Mac};
 use object_store::{ObjectStore, PutMode, PutOptions, PutPayload};
 use rand::RngCore;
+use sha2::Sha256;
 
 use super::{Ledger, log::read};
 use crate::error::LakeError;
 
 const KEY_BYTES: usize = 32;
+/// Bytes of a path's digest that are kept.
+const DIGEST_BYTES: usize = 16;
+
+/// What stands for the path of a file of another program: the same for the same path, and no value that the
+/// path holds.
+pub fn path_digest(key: &[u8; KEY_BYTES], path: &str) -> String {
+    // A key of any length is taken.
+    let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(key) else { return String::new() };
+    mac.update(b"path:");
+    mac.update(path.as_bytes());
+    let digest = mac.finalize().into_bytes();
+    digest.iter().take(DIGEST_BYTES).map(|byte| format!("{byte:02x}")).collect()
+}
 
 impl Ledger {
     /// The table's token key; makes one when there is none.

@@ -121,7 +121,7 @@ impl Janitor {
 fn files_of(entry: &Entry) -> impl Iterator<Item = &str> {
     let (added, removed): (&[FileEntry], &[String]) = match &entry.change {
         Change::Append { files, .. } => (files, &[]),
-        Change::Replace { removed, added, .. } => (added, removed),
+        Change::Replace { removed, added, .. } | Change::Absorb { removed, added, .. } => (added, removed),
         Change::Delete { removed } => (&[], removed),
         _ => (&[], &[]),
     };

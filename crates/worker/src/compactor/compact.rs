@@ -9,7 +9,12 @@ use siltstone_spec::TableSpec;
 use tokio::sync::watch;
 
 use super::{Compactor, Pace, Round, Share};
-use crate::{error::WorkerError, identity::Identity, table::Table};
+use crate::{
+    absorb::Absorber,
+    error::{WorkerError, without_table},
+    identity::Identity,
+    table::Table,
+};
 
 /// More rounds than this are left to the next call: plans come to an end long before.
 const ROUNDS_MAX: usize = 100;
@@ -58,6 +63,18 @@ pub async fn compact(
     summary.exists = true;
     let table = Arc::new(table);
     let budget = MemoryBudget::new(memory_bytes);
+    if !dry_run {
+        let mut absorber = Absorber::new(table.clone(), Arc::default(), Arc::new(Identity), budget.clone());
+        absorber.round(&mut stop).await?;
+        if let Some((format, error)) = absorber.halted().into_iter().next() {
+            let error = format!("has stopped: {}", without_table(&table.name, &error));
+            return Err(WorkerError::Projection {
+                table: table.name.clone(),
+                format: format.as_str(),
+                error,
+            });
+        }
+    }
     let mut compactor = Compactor::new(table.clone(), spec, Arc::default(), Arc::new(Identity), budget);
     let (backlog, plans) = compactor.plan().await?;
     summary.backlog_files = backlog.files;

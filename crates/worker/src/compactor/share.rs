@@ -22,12 +22,20 @@ pub enum Share {
 
 impl Share {
     pub fn has(&self, plan: &CompactionPlan) -> bool {
+        match (self, plan.inputs.first()) {
+            (Self::All, _) => true,
+            (Self::Of(_), Some(first)) => self.has_key(&first.path),
+            (Self::Of(_), None) => false,
+        }
+    }
+
+    /// Whether what has this name is to be done here.
+    pub fn has_key(&self, key: &str) -> bool {
         let Self::Of(owned) = self else { return true };
         if owned.partitions.is_empty() || owned.all == 0 {
             return false;
         }
-        let Some(first) = plan.inputs.first() else { return false };
-        let owner = hash(first.path.as_bytes()) % owned.all as u64;
+        let owner = hash(key.as_bytes()) % owned.all as u64;
         owned.partitions.iter().any(|partition| u64::try_from(*partition) == Ok(owner))
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashSet,
-    sync::Arc,
+    sync::{Arc, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -113,7 +113,9 @@ impl Compactor {
         let state = self.table.refresh().await?;
         self.ranges.learn(&self.table, &state, READS_MAX).await?;
         self.given_up.retain(|path| state.live_files.contains_key(path));
-        let facts = self.ranges.state(&state, &self.given_up);
+        let mut without = self.given_up.clone();
+        without.extend(self.table.lacking.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned());
+        let facts = self.ranges.state(&state, &without);
         let now_ms = self.identity.now_ms();
         let backlog = siltstone_compaction::backlog(&facts, &self.policy, now_ms);
         let mut plans = siltstone_compaction::plan(&facts, &self.policy, now_ms);

@@ -4,7 +4,10 @@ use std::collections::BTreeSet;
 
 use super::{DeltaTable, Head};
 use crate::{
-    delta::retained::{Expirable, Named, Retained},
+    delta::{
+        draft::NO_RESYNC,
+        retained::{Expirable, Named, Retained},
+    },
     details::DetailsCache,
     error::LakeError,
     ledger::LedgerState,
@@ -41,6 +44,10 @@ impl DeltaTable {
         details: &DetailsCache,
     ) -> Result<(), LakeError> {
         let Some(head) = self.head.clone() else { return Ok(()) };
+        // What is missing may be another program's removal: to add it again would bring back what it deleted.
+        if head.apart.is_some() {
+            return Err(self.foreign(head.log_version, NO_RESYNC));
+        }
         let mut shown = BTreeSet::new();
         // Every version is older than the end of time: what is left is what the newest one names.
         let mut each = |named: Named<'_>| {

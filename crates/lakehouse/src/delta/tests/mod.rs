@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod absorb;
 mod partitions;
 mod real_files;
 
@@ -345,9 +346,8 @@ async fn other_programs_are_stepped_over_or_named(#[case] remembered: bool) {
     let mut next = if remembered { table } else { world.table() };
     assert_eq!(next.catch_up(&world.ledger, &world.state, &world.details).await.unwrap(), 2);
     assert!(files(&read(Arc::clone(&world.store)).await).contains("part-0.parquet"));
-    let remove = format!(r#"{{"remove":{{"path":"{}","dataChange":false}}}}"#, &path(1)[5..]);
-    let metadata = r#"{"metaData":{"id":"x"}}"#;
-    for (text, said) in [(remove.as_str(), "removed 1 data files"), (metadata, "changed its schema")] {
+    let (metadata, protocol) = (r#"{"metaData":{"id":"x"}}"#, r#"{"protocol":{"minReaderVersion":3}}"#);
+    for (text, said) in [(metadata, "changed its schema"), (protocol, "protocol")] {
         foreign(&world.store, 3, text).await;
         world.append().await;
         let mut restarted = world.table();

@@ -4,10 +4,12 @@
 //! Then one snapshot (`overwrite`) makes up the difference between what is shown and what is live. Snapshots
 //! between were never readable and are missed by nobody; files of other programs stay.
 
-use siltstone_protocol::FileEntry;
+use siltstone_protocol::{FileEntry, Format};
 
 use super::{Attempt, Draft, IcebergTable, Metadata, NewTable, Step, Work, added_files};
-use crate::{details::DetailsCache, error::LakeError, ledger::LedgerState};
+use crate::{
+    details::DetailsCache, error::LakeError, foreign::refused, iceberg::draft::NO_RESYNC, ledger::LedgerState,
+};
 
 impl IcebergTable {
     pub(super) async fn resync(
@@ -19,6 +21,10 @@ impl IcebergTable {
         let manifests = self.head_manifests().await?;
         let Some(head) = &self.head else { return Ok(Attempt::Conflict) };
         let (number, mut metadata) = (head.number, head.metadata.clone());
+        // What is missing may be another program's removal: to add it again would bring back what it deleted.
+        if metadata.adopt_foreign_head() || metadata.apart().is_some() {
+            return Err(refused(&state.name, Format::Iceberg, number, NO_RESYNC));
+        }
         let shown = self.shown_files(&manifests).await?;
         let removed: Vec<String> = shown
             .iter()

@@ -72,6 +72,7 @@ fn values(of_least: bool) -> Vec<PrimitiveLiteral> {
 
 fn entry(n: i64, partition: Vec<Option<Literal>>, status: Status) -> ManifestEntry {
     let file = DataFile {
+        content: 0,
         path: format!("s3://lake/t/data/{n}.parquet"),
         format: "PARQUET".to_owned(),
         partition,
