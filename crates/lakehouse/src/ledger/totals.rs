@@ -21,6 +21,11 @@ pub struct Totals {
     /// ... and of those that they made.
     pub rewrite_output_bytes: u64,
     pub effort: Effort,
+    /// Changes of other programs that were taken in, and the files made of them.
+    pub absorbs: u64,
+    pub absorbed_files: u64,
+    pub absorbed_rows: u64,
+    pub absorbed_bytes: u64,
     /// What left by retention.
     pub deleted_files: u64,
     pub deleted_rows: u64,
@@ -63,6 +68,13 @@ impl Totals {
                 self.deleted_files += count;
                 self.deleted_rows += rows;
                 self.deleted_bytes += bytes;
+            }
+            Change::Absorb { added, .. } => {
+                let (count, rows, bytes) = sums(added.iter());
+                self.absorbs += 1;
+                self.absorbed_files += count;
+                self.absorbed_rows += rows;
+                self.absorbed_bytes += bytes;
             }
             _ => {}
         }
