@@ -179,6 +179,7 @@ fn layout(zstd: i32, keys: &[i32]) -> Layout {
         },
         annotate_uuids: true,
         token_key: Arc::new([0; 32]),
+        host: Default::default(),
     }
 }
 

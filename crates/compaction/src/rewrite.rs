@@ -56,6 +56,7 @@ pub fn job(
         files: Files { target_size: policy.target_size, ..files.clone() },
         annotate_uuids: !state.formats.contains(&Format::Delta),
         token_key: Arc::clone(token_key),
+        host: Default::default(),
     };
     let inputs = plan.inputs.iter().cloned().map(RewriteInput::new).collect();
     Some(RewriteJob { inputs, layout, cluster: policy.cluster })

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use siltstone_protocol::{FileEntry, PartitionSpec, Schema, SortOrder};
 use siltstone_spec::Files;
 
-use crate::details::FileDetails;
+use crate::{details::FileDetails, host::Host};
 
 /// Everything that decides how rows of one flush are laid down.
 #[derive(Clone)]
@@ -18,6 +18,8 @@ pub struct Layout {
     pub annotate_uuids: bool,
     /// Key of the partition tokens in ledger entries.
     pub token_key: Arc<[u8; 32]>,
+    /// Gives files their names.
+    pub host: Host,
 }
 
 impl std::fmt::Debug for Layout {

@@ -7,7 +7,8 @@
 //!    the Parquet footer.
 //! 4. [`read_batches`] reads a file into the table's present schema, by field id.
 //! 5. [`read_foreign`] reads files that other programs laid down.
-//! 6. [`MemoryBudget`] bounds what all tables of a process buffer together.
+//! 6. [`Host`] is what the machine gives: time, fresh names, threads.
+//! 7. [`MemoryBudget`] bounds what all tables of a process buffer together.
 //!
 //! Absent on purpose: the ledger, Iceberg manifests and the Delta log (crate `siltstone-lakehouse`).
 //! No error of this crate holds a value of a row.
@@ -22,6 +23,7 @@ mod error;
 mod footer;
 mod foreign;
 mod gather;
+mod host;
 mod layout;
 mod parquet_schema;
 mod partition;
@@ -43,6 +45,7 @@ pub use details::{ColumnStats, FileDetails};
 pub use error::DataFileError;
 pub use footer::read_details;
 pub use foreign::{ForeignFile, read_foreign, read_position_deletes};
+pub use host::{Host, Machine};
 pub use layout::{Layout, WrittenFile};
 pub use partition::iceberg_type;
 pub use read::{BatchStream, read_batches};

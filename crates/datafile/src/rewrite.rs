@@ -53,7 +53,7 @@ use crate::{
     footer,
     layout::{Layout, WrittenFile},
     partition::PartitionValues,
-    upload::{Part, upload},
+    upload::{Part, encode_and_upload},
 };
 
 /// What is to be rewritten, and as what.
@@ -169,17 +169,12 @@ pub async fn rewrite(
     let shares = Shares::of(options.memory_bytes, &layout, inputs.len());
     layout.files.row_group_bytes = layout.files.row_group_bytes.min(shares.row_group_bytes);
     let inputs = source::open(inputs, store, table_location, shares.whole_bytes, shares.block_bytes).await?;
-    let (sender, receiver) = mpsc::channel(1);
-    let (location, options) = (table_location.clone(), options.clone());
-    let encoding = tokio::task::spawn_blocking(move || {
-        Rewrite { layout: &layout, location: &location, options: &options, shares, parts: &sender }
+    let (location, options, host) = (table_location.clone(), options.clone(), layout.host.clone());
+    encode_and_upload(&host, store, move |parts| {
+        Rewrite { layout: &layout, location: &location, options: &options, shares, parts }
             .run(inputs, cluster)
-    });
-    let uploaded = upload(store, receiver).await;
-    let encoded = encoding.await.map_err(|_| DataFileError::Stopped);
-    // When the store failed, the encoder only knows that nobody took its parts.
-    uploaded?;
-    encoded?
+    })
+    .await
 }
 
 /// I-1: what was written is what was read, and all of it.

@@ -11,6 +11,7 @@ use crate::{
     encode::{Encoder, EncoderOptions},
     error::Result,
     footer,
+    host::Host,
     layout::{Layout, WrittenFile},
     partition::PartitionValues,
     sort_key::KeyRange,
@@ -65,7 +66,7 @@ impl<'a> Roll<'a> {
         match &mut self.open {
             Some(open) => Ok(open),
             none => {
-                let path = new_path();
+                let path = new_path(&self.target.layout.host);
                 let location = footer::location(self.target.table_location, &path);
                 let sink = PartSink::new(location, self.target.parts.clone());
                 let encoder = Encoder::new(sink, &self.target.options, to_come, &self.partition)?;
@@ -140,6 +141,6 @@ impl Open {
 }
 
 /// A name that says nothing but when it was made.
-fn new_path() -> String {
-    format!("data/{}.parquet", ulid::Ulid::new().to_string().to_lowercase())
+fn new_path(host: &Host) -> String {
+    format!("data/{}.parquet", host.ulid().to_string().to_lowercase())
 }

@@ -13,16 +13,21 @@ use std::{io, sync::Arc};
 use bytes::Bytes;
 use object_store::{MultipartUpload, ObjectStore, ObjectStoreExt, PutPayload, path::Path};
 use tokio::{
-    sync::mpsc,
+    sync::mpsc::{self, error::TrySendError},
     task::{JoinError, JoinSet},
 };
 
-use crate::error::{DataFileError, Result};
+use crate::{
+    error::{DataFileError, Result},
+    host::Host,
+};
 
 /// Size of a part: above every store's minimum of 5 MiB; 10,000 of them hold 80 GB.
 pub(crate) const PART_BYTES: usize = 8 << 20;
 const IN_FLIGHT_BYTES_MAX: usize = 4 * PART_BYTES;
 const IN_FLIGHT_MAX: usize = 16;
+/// Parts held when there is no thread to take them while others are encoded.
+const PARTS_IN_PLACE_MAX: usize = 4096;
 
 /// A part of a file, in order.
 pub(crate) struct Part {
@@ -53,7 +58,12 @@ impl PartSink {
         let next = if last { Vec::new() } else { Vec::with_capacity(PART_BYTES) };
         let bytes = Bytes::from(std::mem::replace(&mut self.filling, next));
         let part = Part { path: Arc::clone(&self.path), bytes, last };
-        self.parts.blocking_send(part).map_err(|_| io::ErrorKind::BrokenPipe.into())
+        let closed = || io::ErrorKind::BrokenPipe.into();
+        match self.parts.try_send(part) {
+            Ok(()) => Ok(()),
+            Err(TrySendError::Full(part)) => self.parts.blocking_send(part).map_err(|_| closed()),
+            Err(TrySendError::Closed(_)) => Err(closed()),
+        }
     }
 }
 
@@ -79,8 +89,32 @@ impl io::Write for PartSink {
 
 type Sent = std::result::Result<usize, DataFileError>;
 
+/// Encodes files, and uploads their parts meanwhile. What `encode` gives is durable when this returns.
+///
+/// On a host without threads, all is encoded first, at most [`PARTS_IN_PLACE_MAX`] parts.
+pub(crate) async fn encode_and_upload<T: Send + 'static>(
+    host: &Host,
+    store: &Arc<dyn ObjectStore>,
+    encode: impl FnOnce(&mpsc::Sender<Part>) -> Result<T> + Send + 'static,
+) -> Result<T> {
+    if !host.has_threads() {
+        let (sender, receiver) = mpsc::channel(PARTS_IN_PLACE_MAX);
+        let encoded = encode(&sender);
+        drop(sender);
+        upload(store, receiver).await?;
+        return encoded;
+    }
+    let (sender, receiver) = mpsc::channel(1);
+    let encoding = tokio::task::spawn_blocking(move || encode(&sender));
+    let uploaded = upload(store, receiver).await;
+    let encoded = encoding.await.map_err(|_| DataFileError::Stopped);
+    // When the store failed, the encoder only knows that nobody took its parts.
+    uploaded?;
+    encoded?
+}
+
 /// Uploads every part that arrives. Returns when the channel is closed and all files are durable.
-pub(crate) async fn upload(store: &Arc<dyn ObjectStore>, mut parts: mpsc::Receiver<Part>) -> Result<()> {
+async fn upload(store: &Arc<dyn ObjectStore>, mut parts: mpsc::Receiver<Part>) -> Result<()> {
     let mut uploader = Uploader { store, requests: JoinSet::new(), bytes: 0 };
     let mut open: Option<Box<dyn MultipartUpload>> = None;
     let result = uploader.run(&mut parts, &mut open).await;
@@ -109,6 +143,7 @@ impl Uploader<'_> {
         loop {
             let room = self.bytes < IN_FLIGHT_BYTES_MAX && self.requests.len() < IN_FLIGHT_MAX;
             let part = tokio::select! {
+                biased;
                 Some(sent) = self.requests.join_next() => {
                     self.settle(sent)?;
                     continue;

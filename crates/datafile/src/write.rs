@@ -21,14 +21,14 @@ use crate::{
     arrow_schema,
     column::conform,
     encode::EncoderOptions,
-    error::{DataFileError, Result},
+    error::Result,
     gather::Gather,
     layout::{Layout, WrittenFile},
     partition::{PartitionValues, value_bytes},
     roll::{Roll, Target},
     sort::{Batches, SortedIndex, sort},
     sort_key::key_bytes,
-    upload::{Part, upload},
+    upload::{Part, encode_and_upload},
 };
 
 /// Rows of a slice: few enough that a column of it stays in cache.
@@ -52,14 +52,8 @@ pub async fn write_sorted(
     store: &Arc<dyn ObjectStore>,
     table_location: &Path,
 ) -> Result<Vec<WrittenFile>> {
-    let (sender, receiver) = mpsc::channel(1);
     let (owned, location) = (layout.clone(), table_location.clone());
-    let encoding = tokio::task::spawn_blocking(move || encode(batches, &owned, &location, &sender));
-    let uploaded = upload(store, receiver).await;
-    let encoded = encoding.await.map_err(|_| DataFileError::Stopped);
-    // When the store failed, the encoder only knows that nobody took its parts.
-    uploaded?;
-    encoded?
+    encode_and_upload(&layout.host, store, move |parts| encode(batches, &owned, &location, parts)).await
 }
 
 fn encode(

@@ -72,6 +72,7 @@ async fn peak(partitions: i64) -> (usize, usize) {
         },
         annotate_uuids: true,
         token_key: Arc::new([1; 32]),
+        host: Default::default(),
     };
     let directory = tempfile::tempdir().unwrap();
     let store: Arc<dyn ObjectStore> = Arc::new(LocalFileSystem::new_with_prefix(directory.path()).unwrap());

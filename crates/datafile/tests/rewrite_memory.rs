@@ -73,6 +73,7 @@ fn layout() -> Layout {
         },
         annotate_uuids: true,
         token_key: Arc::new([1; 32]),
+        host: Default::default(),
     }
 }
 

@@ -24,11 +24,15 @@ use object_store::{
     local::LocalFileSystem,
     path::Path,
 };
+use siltstone_datafile::Host;
 use siltstone_spec::Destination;
 use url::Url;
 
 use self::options::Options;
-use crate::error::{LakeError, StoreFault};
+use crate::{
+    Ledger,
+    error::{LakeError, StoreFault},
+};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// One request, with its body: a part of an upload must fit.
@@ -51,13 +55,17 @@ pub struct TableStore {
     pub url: Url,
     /// The same place as readers name it, without a slash at the end.
     readers_url: String,
+    /// Gives what is put there its names.
+    pub host: Host,
+    /// Versions from one checkpoint of a ledger to the next; `None`: as usual.
+    pub checkpoint_every: Option<u64>,
 }
 
 impl TableStore {
     /// A store whose readers name the place as the destination does.
     pub fn new(store: Arc<dyn ObjectStore>, root: Path, url: Url) -> Self {
         let readers_url = url.as_str().trim_end_matches('/').to_owned();
-        Self { store, root, url, readers_url }
+        Self { store, root, url, readers_url, host: Host::default(), checkpoint_every: None }
     }
 
     /// Where a table lies, in the store. `table_location` is `TableSpec::location()`.
@@ -69,6 +77,14 @@ impl TableStore {
     /// `abfss://container@account.dfs.core.windows.net/prefix/shop/orders`.
     pub fn table_url(&self, table_location: &str) -> String {
         format!("{}/{}", self.readers_url, table_location.trim_matches('/'))
+    }
+
+    /// The ledger of the table at `location`.
+    pub fn ledger(&self, location: Path) -> Ledger {
+        match self.checkpoint_every {
+            Some(versions) => Ledger::with_checkpoint_every(Arc::clone(&self.store), location, versions),
+            None => Ledger::new(Arc::clone(&self.store), location),
+        }
     }
 
     /// True when the store is on this machine's disk.
@@ -118,7 +134,7 @@ pub fn open(destination: &Destination) -> Result<TableStore, LakeError> {
     };
     let root = Path::from_url_path(url.path())
         .map_err(|_| LakeError::invalid(&subject, "the prefix is not a valid object path"))?;
-    Ok(TableStore { store, root, url, readers_url })
+    Ok(TableStore { readers_url, ..TableStore::new(store, root, url) })
 }
 
 fn open_local(subject: &str, url: Url) -> Result<TableStore, LakeError> {

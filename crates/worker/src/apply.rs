@@ -110,7 +110,7 @@ pub(crate) async fn warn_of_drift(spec: &TableSpec, table: &Table) {
 }
 
 async fn apply(lake: &TableStore, spec: &TableSpec, looked: &Looked) -> Result<(), WorkerError> {
-    let identity = Identity;
+    let identity = Identity::default();
     match (&looked.plan, &looked.table) {
         (TablePlan::Create { .. }, _) => {
             // Without a schema the table comes to be with its first record.

@@ -1,25 +1,34 @@
 //! Time, commit ids and jitter: everything else of a worker is a function of its inputs.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
+
+use siltstone_datafile::Host;
 
 /// The one source of time, commit ids and jitter.
 #[derive(Debug, Default)]
-pub struct Identity;
+pub struct Identity {
+    host: Host,
+}
 
 impl Identity {
+    /// From this host.
+    pub fn new(host: Host) -> Self {
+        Self { host }
+    }
+
     /// A fresh commit id.
     pub fn commit_id(&self) -> String {
-        ulid::Ulid::new().to_string()
+        self.host.ulid().to_string()
     }
 
     /// Milliseconds since 1970 UTC.
     pub fn now_ms(&self) -> i64 {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+        self.host.now_ms()
     }
 
     /// Between half and all of `pause`.
     pub fn jitter(&self, pause: Duration) -> Duration {
-        pause.mul_f64(rand::random_range(0.5..=1.0))
+        let share = (self.host.random() >> 11) as f64 / (1u64 << 53) as f64;
+        pause.mul_f64(0.5 + share / 2.0)
     }
 }

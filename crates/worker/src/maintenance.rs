@@ -74,6 +74,7 @@ impl Keeper {
     pub fn new(table: Arc<Table>, spec: &TableSpec, identity: Arc<Identity>) -> Self {
         let policy = Policy { projection: table.projection, orphans: spec.retention.orphans };
         let janitor = Janitor::new(table.store.clone(), &table.url, table.ledger.clone(), policy);
+        let janitor = janitor.with_host(table.host.clone());
         let own = || spec.retention.rows_by.clone();
         let dead_letters = || (table.name == spec.dead_letter_name()).then(|| REJECTED_AT.to_owned());
         let rows = spec.retention.rows.and_then(|age| Some((age, dead_letters().or_else(own)?)));
@@ -111,8 +112,15 @@ impl Keeper {
         }
     }
 
-    /// One round; false: another worker began one lately.
-    async fn round(&mut self, every: Duration, metrics: &MaintenanceMetrics) -> Result<bool, WorkerError> {
+    /// One round of a schedule with this pause; false: another worker began one lately.
+    ///
+    /// # Errors
+    /// Those of store, ledger and formats; the next round does what is left.
+    pub async fn round(
+        &mut self,
+        every: Duration,
+        metrics: &MaintenanceMetrics,
+    ) -> Result<bool, WorkerError> {
         let name = self.table.name.clone();
         let now_ms = self.identity.now_ms();
         // A worker pauses at least half of `every`: its own last round must not hold it back.
@@ -254,7 +262,7 @@ async fn now(keeper: &Keeper, dry_run: bool) -> Result<i64, WorkerError> {
 
 /// Keepers of the tables that exist.
 async fn keepers(lake: &TableStore, tables: &[&TableSpec]) -> Result<Vec<Keeper>, WorkerError> {
-    let identity = Arc::new(Identity);
+    let identity = Arc::<Identity>::default();
     let mut keepers = Vec::new();
     for spec in tables {
         for dead_letters in [false, true] {

@@ -104,7 +104,7 @@ pub async fn run(
         budget,
         metrics,
         progress,
-        identity: Arc::new(Identity),
+        identity: Arc::default(),
         readiness,
         registries: Arc::new(registries(&spec)?),
         tables: tables.len() as u64,

@@ -6,7 +6,7 @@ use std::{
 };
 
 use object_store::{ObjectStore, path::Path};
-use siltstone_datafile::Layout;
+use siltstone_datafile::{Host, Layout};
 use siltstone_lakehouse::{
     DeltaTable, DetailsCache, Ledger, LedgerState, ProjectionOptions, TableFormat, TableStore,
     iceberg::IcebergTable,
@@ -33,6 +33,7 @@ pub struct Table {
     pub token_key: Arc<[u8; 32]>,
     pub details: DetailsCache,
     pub projection: ProjectionOptions,
+    pub host: Host,
     files: siltstone_spec::Files,
     /// The ledger's state as this worker knows it; `ledger.refresh` brings it up to date.
     pub state: Mutex<LedgerState>,
@@ -75,7 +76,7 @@ impl Table {
         location: &str,
     ) -> Result<Option<Self>, WorkerError> {
         let path = lake.table_location(location);
-        let ledger = Ledger::new(lake.store.clone(), path.clone());
+        let ledger = lake.ledger(path);
         match ledger.load().await.for_table(name)? {
             Some(state) => Ok(Some(Self::with_state(lake, spec, name, location, ledger, state).await?)),
             None => Ok(None),
@@ -141,7 +142,7 @@ impl Table {
             crate::formats::check_new(name, schema, formats)?;
         }
         let path = lake.table_location(location);
-        let ledger = Ledger::new(lake.store.clone(), path);
+        let ledger = lake.ledger(path);
         let state = match ledger.create(change, commit_id, now_ms).await {
             Ok(state) => state,
             // Another worker was first: its table is the table.
@@ -179,6 +180,7 @@ impl Table {
                 snapshots_min: spec.retention.snapshots_min,
                 snapshots_age: spec.retention.snapshots,
             },
+            host: lake.host.clone(),
             files: spec.files.clone(),
             state: Mutex::new(state),
             lacking: std::sync::Mutex::default(),
@@ -197,6 +199,7 @@ impl Table {
             files: self.files.clone(),
             annotate_uuids: !state.formats.contains(&Format::Delta),
             token_key: self.token_key.clone(),
+            host: self.host.clone(),
         }
     }
 
@@ -222,7 +225,8 @@ impl Table {
         let (store, location) = (self.store.clone(), self.location.clone());
         match format {
             Format::Iceberg => {
-                Box::new(IcebergTable::new(store, location, self.url.clone(), self.projection))
+                let iceberg = IcebergTable::new(store, location, self.url.clone(), self.projection);
+                Box::new(iceberg.with_host(self.host.clone()))
             }
             Format::Delta => Box::new(DeltaTable::new(store, location, self.url.clone(), self.projection)),
         }

@@ -45,6 +45,7 @@ fn layout(schema: Schema, keys: &[i32]) -> Layout {
         },
         annotate_uuids: true,
         token_key: Arc::new([7; 32]),
+        host: Default::default(),
     }
 }
 

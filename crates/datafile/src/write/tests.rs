@@ -54,6 +54,7 @@ fn layout(schema: Schema, by: &[(i32, Transform)], keys: &[i32]) -> Layout {
         files: files(),
         annotate_uuids: true,
         token_key: Arc::new([7; 32]),
+        host: Default::default(),
     }
 }
 

@@ -13,6 +13,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use futures::TryStreamExt;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, path::Path};
+use siltstone_datafile::Host;
 
 use crate::error::{LakeError, StoreFault, StoreFaultCode};
 
@@ -48,13 +49,16 @@ pub(crate) struct Bucket {
     pub(crate) store: Arc<dyn ObjectStore>,
     /// The table's location in the store.
     pub(crate) location: Path,
+    /// Gives fresh files their names, and waits their spread.
+    pub(crate) host: Host,
     /// The table's absolute URL, without a slash at the end.
     url: String,
 }
 
 impl Bucket {
     pub(crate) fn new(store: Arc<dyn ObjectStore>, location: Path, url: &str) -> Self {
-        Self { store, location, url: url.trim_end_matches('/').to_owned() }
+        let host = Host::default();
+        Self { store, location, host, url: url.trim_end_matches('/').to_owned() }
     }
 
     pub(crate) fn url(&self) -> &str {
@@ -193,10 +197,17 @@ impl Bucket {
             match self.get(&path).await {
                 Ok(Some(stored)) if stored == *bytes => return Ok(PutOutcome::Committed),
                 Ok(Some(_)) => return Ok(PutOutcome::Conflict),
-                Ok(None) | Err(_) => backoff(attempt).await,
+                Ok(None) | Err(_) => self.backoff(attempt).await,
             }
         }
         Ok(PutOutcome::Unknown(fault))
+    }
+
+    /// Waits between attempts: doubling, with jitter, bounded.
+    pub(crate) async fn backoff(&self, attempt: u32) {
+        let ceiling = (BACKOFF_MIN_MS << attempt.min(10)).min(BACKOFF_MAX_MS);
+        let wait = ceiling / 2 + self.host.random() % (ceiling / 2 + 1);
+        tokio::time::sleep(Duration::from_millis(wait)).await;
     }
 
     /// Points the hint at `version`.
@@ -238,11 +249,4 @@ fn strip_scheme(url: &str) -> &str {
         }
         _ => url,
     }
-}
-
-/// Waits between attempts: doubling, with jitter, bounded.
-pub(crate) async fn backoff(attempt: u32) {
-    let ceiling = (BACKOFF_MIN_MS << attempt.min(10)).min(BACKOFF_MAX_MS);
-    let wait = rand::random_range(ceiling / 2..=ceiling);
-    tokio::time::sleep(Duration::from_millis(wait)).await;
 }

@@ -18,7 +18,7 @@ use std::{
 use iceberg::spec::{ManifestContentType, ManifestFile};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use siltstone_datafile::FileDetails;
+use siltstone_datafile::{FileDetails, Host};
 use siltstone_protocol::{FileEntry, Format};
 
 use crate::{
@@ -98,7 +98,7 @@ impl Draft {
     ) -> Result<(), LakeError> {
         let making = |operation, draft: &Self| Making {
             table,
-            snapshot_id: new_snapshot_id(&draft.metadata),
+            snapshot_id: new_snapshot_id(&draft.metadata, &bucket.host),
             sequence_number: draft.metadata.last_sequence_number + 1,
             operation,
             step,
@@ -298,7 +298,7 @@ impl Draft {
     ) -> Result<Vec<ManifestFile>, LakeError> {
         let schema_id = self.metadata.current_schema_id;
         let schema: iceberg::spec::Schema = layout(self.metadata.schema_json(schema_id), schema_id)?;
-        let commit = ulid::Ulid::new();
+        let commit = bucket.host.ulid();
         let mut lines = Vec::new();
         for (spec_id, entries) in std::mem::take(&mut pool.entries) {
             let spec: iceberg::spec::PartitionSpec = layout(self.metadata.spec_json(spec_id), spec_id)?;
@@ -331,7 +331,7 @@ impl Draft {
         let parent_snapshot_id = parent.map(|parent| parent.snapshot_id);
         let id = making.snapshot_id;
         let bytes = encode_list(&lines, id, parent_snapshot_id, making.sequence_number).await?;
-        let below = format!("metadata/snap-{id}-{}.avro", ulid::Ulid::new());
+        let below = format!("metadata/snap-{id}-{}.avro", bucket.host.ulid());
         bucket.put_new(&below, bytes).await?;
         crate::crash_point!("iceberg.after_list");
         let mut summary = summary(making.operation, totals, &lines, parent);
@@ -394,10 +394,10 @@ fn layout<T: DeserializeOwned>(json: Option<&Value>, id: i32) -> Result<T, LakeE
 }
 
 /// A random positive id that the table does not have.
-fn new_snapshot_id(metadata: &Metadata) -> i64 {
+fn new_snapshot_id(metadata: &Metadata, host: &Host) -> i64 {
     loop {
-        let id = rand::random_range(1..=i64::MAX);
-        if !metadata.has_snapshot(id) {
+        let id = (host.random() >> 1) as i64;
+        if id > 0 && !metadata.has_snapshot(id) {
             return id;
         }
     }

@@ -13,6 +13,7 @@ use iceberg::spec::{
     PrimitiveType, Schema, StructType, Type,
 };
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use crate::error::LakeError;
 
@@ -47,7 +48,7 @@ pub(crate) fn encode_manifest(
 ) -> Result<EncodedManifest, LakeError> {
     let partition_type =
         layout.spec.partition_type(layout.schema).map_err(|_| fault::bad_spec(layout.spec.spec_id()))?;
-    let marker = *uuid::Uuid::new_v4().as_bytes();
+    let marker = marker(&url);
     let mut out = Vec::with_capacity(4096 + entries.len() * 256);
     write_header(&mut out, layout, &partition_type, &marker)?;
     let mut block = Vec::with_capacity(BLOCK_BYTES + 4096);
@@ -70,6 +71,13 @@ pub(crate) fn encode_manifest(
     file.sequence_number = sequence_number;
     file.added_snapshot_id = snapshot_id;
     Ok(EncodedManifest { bytes: Bytes::from(out), file })
+}
+
+/// What stands between blocks: nothing that a value is likely to hold, as names are fresh.
+fn marker(url: &str) -> [u8; SYNC_MARKER_BYTES] {
+    let mut marker = [0; SYNC_MARKER_BYTES];
+    marker.copy_from_slice(&Sha256::digest(url)[..SYNC_MARKER_BYTES]);
+    marker
 }
 
 fn flush_block(out: &mut Vec<u8>, block: &mut Vec<u8>, count: &mut i64, marker: &[u8; SYNC_MARKER_BYTES]) {

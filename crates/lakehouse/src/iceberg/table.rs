@@ -18,6 +18,7 @@ use async_trait::async_trait;
 use futures::{StreamExt, TryStreamExt};
 use iceberg::spec::ManifestFile;
 use object_store::{ObjectStore, path::Path};
+use siltstone_datafile::Host;
 use siltstone_protocol::{Change, Entry, ErrorKind, FileEntry, Format};
 use tokio::time::Instant;
 
@@ -32,7 +33,7 @@ use crate::{
 pub use maintain::Expired;
 
 use super::{
-    bucket::{Bucket, PutOutcome, backoff},
+    bucket::{Bucket, PutOutcome},
     draft::{AddedFiles, Draft},
     manifests::{Manifests, read_list},
     metadata::{Metadata, MetadataLogEntry, NewTable},
@@ -118,6 +119,14 @@ impl IcebergTable {
             expired: Vec::new(),
             drafted: None,
         }
+    }
+
+    /// With names and waits from this host.
+    #[must_use]
+    pub fn with_host(mut self, host: Host) -> Self {
+        self.bucket.host = host;
+        self.manifests = Manifests::new(self.bucket.clone());
+        self
     }
 
     /// URLs of manifest lists whose snapshots this process expired since the last call. They and what only
@@ -467,7 +476,7 @@ impl TableFormat for IcebergTable {
                 Attempt::Shown(version) if version >= state.version => return Ok(version),
                 Attempt::Shown(_) => conflicts = 0,
                 Attempt::Conflict if conflicts < CONFLICTS_MAX => {
-                    backoff(conflicts.min(5)).await;
+                    self.bucket.backoff(conflicts.min(5)).await;
                     conflicts += 1;
                 }
                 Attempt::Conflict => {

@@ -34,6 +34,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use futures::TryStreamExt;
 use object_store::{ObjectStore, ObjectStoreExt, PutPayload, path::Path};
+use siltstone_datafile::Host;
 
 use crate::{
     DeltaTable, IcebergTable,
@@ -87,6 +88,13 @@ impl Janitor {
         let iceberg = IcebergTable::new(Arc::clone(&store), location.clone(), table_url.to_owned(), options);
         let delta = DeltaTable::new(Arc::clone(&store), location.clone(), table_url.to_owned(), options);
         Self { store, location, ledger, iceberg, delta, policy, ends_us: HashMap::new() }
+    }
+
+    /// With names and waits from this host.
+    #[must_use]
+    pub fn with_host(mut self, host: Host) -> Self {
+        self.iceberg = self.iceberg.with_host(host);
+        self
     }
 
     /// Writes down that a round begins now, and returns the store's own time, milliseconds since 1970 UTC.

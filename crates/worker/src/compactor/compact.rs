@@ -12,7 +12,6 @@ use super::{Compactor, Pace, Round, Share};
 use crate::{
     absorb::Absorber,
     error::{WorkerError, without_table},
-    identity::Identity,
     table::Table,
 };
 
@@ -64,7 +63,7 @@ pub async fn compact(
     let table = Arc::new(table);
     let budget = MemoryBudget::new(memory_bytes);
     if !dry_run {
-        let mut absorber = Absorber::new(table.clone(), Arc::default(), Arc::new(Identity), budget.clone());
+        let mut absorber = Absorber::new(table.clone(), Arc::default(), Arc::default(), budget.clone());
         absorber.round(&mut stop).await?;
         if let Some((format, error)) = absorber.halted().into_iter().next() {
             let error = format!("has stopped: {}", without_table(&table.name, &error));
@@ -75,7 +74,7 @@ pub async fn compact(
             });
         }
     }
-    let mut compactor = Compactor::new(table.clone(), spec, Arc::default(), Arc::new(Identity), budget);
+    let mut compactor = Compactor::new(table.clone(), spec, Arc::default(), Arc::default(), budget);
     let (backlog, plans) = compactor.plan().await?;
     summary.backlog_files = backlog.files;
     summary.backlog_bytes = backlog.bytes;

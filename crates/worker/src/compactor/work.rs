@@ -3,14 +3,14 @@
 use std::{
     collections::HashSet,
     sync::{Arc, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use siltstone_compaction::{Backlog, CompactionPlan, CompactionPolicy, Rewritten};
 use siltstone_datafile::{MemoryBudget, Reservation, RewriteOptions};
 use siltstone_lakehouse::crash_point;
 use siltstone_spec::TableSpec;
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
 use super::{Owned, Pace, Ranges, Share};
 use crate::{
@@ -194,10 +194,11 @@ impl Compactor {
             let state = self.table.state.lock().await;
             siltstone_compaction::job(plan, &state, &self.policy, &self.files, &self.table.token_key)
         };
-        let Some(job) = job else {
+        let Some(mut job) = job else {
             self.drop_plan(plan, round);
             return Ok(());
         };
+        job.layout.host = self.table.host.clone();
         let options = RewriteOptions { memory_bytes: memory.bytes(), ..RewriteOptions::default() };
         let rewriting = siltstone_compaction::rewrite(job, &self.table.store, &self.table.location, &options);
         let rewritten = tokio::select! {

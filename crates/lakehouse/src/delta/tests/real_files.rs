@@ -141,6 +141,7 @@ async fn the_log_is_the_same_from_memory_and_from_footers() {
         files,
         annotate_uuids: false,
         token_key: ledger.token_key().await.unwrap(),
+        host: Default::default(),
     };
     let details = DetailsCache::default();
     let new =

@@ -4,7 +4,7 @@ use futures::StreamExt;
 use iceberg::spec::ManifestFile;
 use siltstone_protocol::ErrorKind;
 
-use super::{Attempt, Draft, Head, IcebergTable, READS_AT_ONCE, backoff};
+use super::{Attempt, Draft, Head, IcebergTable, READS_AT_ONCE};
 use crate::{
     error::LakeError,
     iceberg::{bucket::Bucket, manifests},
@@ -110,7 +110,7 @@ impl IcebergTable {
             crate::crash_point!("maintenance.before_expiry");
             match self.publish(state, Draft { metadata, manifests }, number, "expiry").await? {
                 Attempt::Shown(_) => return Ok(expired),
-                Attempt::Conflict => backoff(attempt.min(5)).await,
+                Attempt::Conflict => self.bucket.backoff(attempt.min(5)).await,
             }
         }
         Err(LakeError::Contended {

@@ -74,7 +74,7 @@ impl IcebergTable {
         set_layouts(&mut metadata, state)?;
         let mut draft = Draft { metadata, manifests: Vec::new() };
         let files: Vec<FileEntry> = state.live_files.values().cloned().collect();
-        let commit_id = ulid::Ulid::new().to_string();
+        let commit_id = self.bucket.host.ulid().to_string();
         let step = Step {
             work: if files.is_empty() { Work::Positions } else { Work::Append(files) },
             version: state.version,

@@ -91,6 +91,7 @@ async fn a_real_table_on_disk() {
         },
         annotate_uuids: true,
         token_key: Arc::new([7; 32]),
+        host: Default::default(),
     };
     let details = DetailsCache::default();
     let mut table =
