@@ -51,7 +51,6 @@ async fn follow(
 ) {
     let format = projection.format().as_str();
     let label = FormatLabel { table: table.name.clone(), format };
-    let mut versions = table.versions();
     let mut backoff = BACKOFF_MIN;
     let mut halts = table.halts();
     loop {
@@ -60,7 +59,7 @@ async fn follow(
             shown.send_modify(|state| state.stopped = Some((kind, error)));
             return;
         }
-        let wanted = *versions.borrow_and_update();
+        let wanted = table.version();
         // What others committed before this worker came is announced by the first look.
         let first = shown.borrow().version.is_none();
         let caught_up =
@@ -91,7 +90,7 @@ async fn follow(
             }
         }
         tokio::select! {
-            changed = versions.changed() => if changed.is_err() { return },
+            () = table.newer_than(wanted) => {}
             changed = halts.changed() => if changed.is_err() { return },
             _ = stop.wait_for(|stop| *stop) => return,
         }

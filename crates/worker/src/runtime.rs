@@ -231,7 +231,7 @@ impl TableRuntime {
             let all_started = names.len() >= expected;
             let mut behind = None;
             for (table, format, shown) in &entries {
-                let wanted = *table.versions().borrow();
+                let wanted = table.version();
                 let shown = shown.borrow().clone();
                 if let Some((_, error)) = shown.stopped {
                     let error = format!("has stopped: {}", without_table(&table.name, &error));

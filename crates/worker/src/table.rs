@@ -2,7 +2,10 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use object_store::{ObjectStore, path::Path};
@@ -13,7 +16,7 @@ use siltstone_lakehouse::{
 };
 use siltstone_protocol::{Change, ErrorKind, Format, Schema};
 use siltstone_spec::{TableSpec, resolve};
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, Notify, watch};
 
 use crate::{
     absorb::Halted,
@@ -39,8 +42,9 @@ pub struct Table {
     pub state: Mutex<LedgerState>,
     /// Files that a format no longer has and the ledger is about to let go: not worth rewriting.
     pub lacking: std::sync::Mutex<HashSet<String>>,
-    /// Newest version known, for the projector.
-    version: watch::Sender<u64>,
+    /// Newest version known, for the projectors.
+    version: AtomicU64,
+    announced: Notify,
     /// Formats that another program changed in a way that cannot be reconciled.
     halts: watch::Sender<BTreeMap<Format, Halted>>,
 }
@@ -166,7 +170,7 @@ impl Table {
         state: LedgerState,
     ) -> Result<Self, WorkerError> {
         let token_key = ledger.token_key().await.for_table(name)?;
-        let version = watch::Sender::new(state.version);
+        let version = AtomicU64::new(state.version);
         Ok(Self {
             name: name.to_owned(),
             location: lake.table_location(location),
@@ -186,6 +190,7 @@ impl Table {
             lacking: std::sync::Mutex::default(),
             version,
             halts: watch::Sender::default(),
+            announced: Notify::new(),
         })
     }
 
@@ -234,11 +239,9 @@ impl Table {
 
     /// Tells the projector that the ledger has this version.
     pub fn announce(&self, version: u64) {
-        self.version.send_if_modified(|known| {
-            let newer = version > *known;
-            *known = (*known).max(version);
-            newer
-        });
+        if self.version.fetch_max(version, Ordering::AcqRel) < version {
+            self.announced.notify_waiters();
+        }
     }
 
     /// Stops the projection of a format for good, in this process.
@@ -258,8 +261,21 @@ impl Table {
         self.halts.subscribe()
     }
 
-    /// Follows the newest known version.
-    pub fn versions(&self) -> watch::Receiver<u64> {
-        self.version.subscribe()
+    /// The newest known version.
+    pub fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    /// Waits until a newer version than this is known. Cancel-safe. Those who wait go on in the order in which they
+    /// came.
+    pub async fn newer_than(&self, known: u64) {
+        loop {
+            let mut announced = std::pin::pin!(self.announced.notified());
+            announced.as_mut().enable();
+            if self.version() > known {
+                return;
+            }
+            announced.await;
+        }
     }
 }

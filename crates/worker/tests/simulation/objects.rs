@@ -96,8 +96,10 @@ impl Objects {
 
     /// The date as the store tells it.
     fn date(&self, path: &Path) -> DateTime<Utc> {
-        let lost = self.mutation == Some(Mutation::DatesLost);
-        let ms = if lost { 0 } else { self.dates.get(path).copied().unwrap_or_default() };
+        let mut ms = self.dates.get(path).copied().unwrap_or_default();
+        if self.mutation == Some(Mutation::DatesLost) && path.as_ref().ends_with(".parquet") {
+            ms = 0;
+        }
         DateTime::from_timestamp_millis(ms).unwrap()
     }
 }

@@ -9,7 +9,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use object_store::{PutOptions, path::Path};
 use siltstone_lakehouse::SourcePartition;
-use siltstone_worker::{WorkerError, compactor::Share, projector::catch_up, table::Table};
+use siltstone_worker::{WorkerError, compactor::Share, projector::catch_up_all, table::Table};
 use tokio::task::JoinHandle;
 
 use crate::{
@@ -155,10 +155,7 @@ async fn finish(parts: &Arc<Parts>) -> Result<(), WorkerError> {
 
 async fn show(tables: &[Arc<Table>]) -> Result<(), WorkerError> {
     for table in tables {
-        let mut state = table.state.lock().await.clone();
-        for mut projection in table.projections().await {
-            catch_up(table, &mut state, projection.as_mut()).await?;
-        }
+        catch_up_all(table).await?;
     }
     Ok(())
 }

@@ -23,7 +23,7 @@ pub(crate) const HOUR_MS: i64 = 3_600_000;
 pub(crate) enum Mutation {
     /// The store overwrites whatever condition a put names.
     ConditionsIgnored,
-    /// The store dates everything to the year 1970, so that nothing is too young for a clean-up.
+    /// The store dates data files to the year 1970, so that none is too young for a clean-up.
     DatesLost,
     /// A worker that is refused takes the ledger's ranges and keeps the rows it has.
     RefusalIgnored,

@@ -243,12 +243,12 @@ impl Source {
     /// Hears of the group, perhaps; consumes some records and commits them.
     async fn step(&mut self) -> Result<(), WorkerError> {
         let world = Arc::clone(&self.parts.world);
-        if world.chance(15) {
+        if world.chance(20) {
             let partition = world.below(world.scenario.partitions as u64) as usize;
             let slot = world.below(world.scenario.workers as u64) as usize;
             world.state().owners[partition] = slot;
         }
-        if self.next.is_empty() || world.chance(60) {
+        if self.next.is_empty() || world.chance(30) {
             let owners = world.state().owners.clone();
             let owned = (0..).zip(&owners).filter(|(_, slot)| **slot == self.parts.life.slot);
             self.own(owned.map(|(partition, _)| partition).collect()).await?;

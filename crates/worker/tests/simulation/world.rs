@@ -28,7 +28,7 @@ use crate::{
     store::Handle,
 };
 
-/// Steps shown with a violation.
+/// Steps shown with a violation, unless more are asked for.
 const STEPS_SHOWN: usize = 60;
 
 /// What must not be so.
@@ -63,6 +63,8 @@ struct Step {
     what: &'static str,
     path: String,
     outcome: &'static str,
+    /// Of the trace up to here.
+    hash: u64,
 }
 
 /// How often what happened: that a simulation goes where it should.
@@ -95,6 +97,7 @@ pub(crate) struct State {
     lives: u32,
     hash: DefaultHasher,
     steps: VecDeque<Step>,
+    steps_shown: usize,
 }
 
 pub(crate) struct World {
@@ -126,6 +129,7 @@ impl World {
             lives: 0,
             hash: DefaultHasher::new(),
             steps: VecDeque::new(),
+            steps_shown: crate::number("SILTSTONE_SIM_STEPS").map_or(STEPS_SHOWN, |count| count as usize),
         };
         Arc::new(Self { scenario, state: Mutex::new(state), changed: Notify::new(), begin: Instant::now() })
     }
@@ -204,9 +208,9 @@ impl World {
             bytes.hash(&mut state.hash);
         }
         state.counts.add(what);
-        let path = path.to_owned();
-        state.steps.push_back(Step { at_ms, life: life.number, what, path, outcome });
-        if state.steps.len() > STEPS_SHOWN {
+        let (path, hash) = (path.to_owned(), state.hash.finish());
+        state.steps.push_back(Step { at_ms, life: life.number, what, path, outcome, hash });
+        if state.steps.len() > state.steps_shown {
             state.steps.pop_front();
         }
     }
@@ -220,8 +224,8 @@ impl World {
     pub(crate) fn steps(&self) -> String {
         let state = self.state();
         let line = |step: &Step| {
-            let Step { at_ms, life, what, path, outcome } = step;
-            format!("  {:>12} ms  life {life:<3} {what:<12} {path} {outcome}\n", at_ms - BEGIN_MS)
+            let Step { at_ms, life, what, path, outcome, hash } = step;
+            format!("  {:>12} ms  life {life:<3} {what:<12} {path} {outcome} #{:04x}\n", at_ms - BEGIN_MS, hash & 0xffff)
         };
         state.steps.iter().map(line).collect()
     }
