@@ -220,7 +220,7 @@ impl TableModel {
                     return Err(violation("I-3", format_args!("{count} rejected are counted, {all} were")));
                 }
             }
-            Change::Replace { removed, added } => {
+            Change::Replace { removed, added, .. } => {
                 let mut before = self.removed(objects, &mut live, removed, now_ms)?;
                 let mut after = self.added(objects, &mut live, added)?;
                 (before.sort_unstable(), after.sort_unstable());

@@ -111,7 +111,7 @@ impl Scenario {
             janitors: rng.random_range(0..=workers),
             checkpoint_every: rng.random_range(2..=9),
             rows_leave,
-            operations: rng.random_range(60..=260),
+            operations: rng.random_range(40..=200),
             spec,
             schema,
         }

@@ -225,7 +225,11 @@ impl World {
         let state = self.state();
         let line = |step: &Step| {
             let Step { at_ms, life, what, path, outcome, hash } = step;
-            format!("  {:>12} ms  life {life:<3} {what:<12} {path} {outcome} #{:04x}\n", at_ms - BEGIN_MS, hash & 0xffff)
+            format!(
+                "  {:>12} ms  life {life:<3} {what:<12} {path} {outcome} #{:04x}\n",
+                at_ms - BEGIN_MS,
+                hash & 0xffff
+            )
         };
         state.steps.iter().map(line).collect()
     }
