@@ -105,7 +105,7 @@ impl Model {
                 match name.strip_prefix('v').and_then(|name| name.strip_suffix(".metadata.json")) {
                     Some(number) => {
                         let mut iceberg = std::mem::take(&mut table.iceberg);
-                        let shown = iceberg.put(table, objects, number, bytes);
+                        let shown = iceberg.put(scenario, table, objects, number, bytes);
                         table.iceberg = iceberg;
                         shown
                     }
@@ -210,7 +210,7 @@ impl TableModel {
         }
         let mut live = self.live();
         match &entry.change {
-            Change::Create { .. } => {}
+            Change::Create { .. } | Change::SetSchema { .. } => {}
             Change::Append { files, ranges, rejected } => {
                 let rows = self.added(objects, &mut live, files)?;
                 self.appended(scenario, ranges, rows)?;

@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::{ArrayRef, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray},
+    array::{
+        ArrayRef, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray, new_null_array,
+    },
     compute::cast,
 };
 use siltstone_datafile::arrow_schema;
 use siltstone_ingest::{Headers, Record, dead_letter::DeadLetters};
-use siltstone_protocol::RejectReason;
+use siltstone_protocol::{RejectReason, Schema};
 
 use crate::scenario::{CLUSTER, SECRET, Scenario, TOPIC};
 
@@ -59,20 +61,23 @@ pub(crate) fn region(scenario: &Scenario, partition: i32, offset: i64) -> Option
     (bits % 8 > 0).then(|| format!("{SECRET}-{}", bits % 3))
 }
 
-/// Rows of the table's schema.
-pub(crate) fn rows(scenario: &Scenario, places: &[(i32, i64)]) -> Vec<RecordBatch> {
+/// Rows of a schema of the table; columns that it has got since the beginning are empty.
+pub(crate) fn rows(scenario: &Scenario, schema: &Schema, places: &[(i32, i64)]) -> Vec<RecordBatch> {
     if places.is_empty() {
         return Vec::new();
     }
-    let schema = arrow_schema(&scenario.schema).unwrap();
+    let schema = arrow_schema(schema).unwrap();
     let of =
         |at: fn(&Scenario, i32, i64) -> Option<i64>| places.iter().map(move |(p, o)| at(scenario, *p, *o));
-    let columns: Vec<ArrayRef> = vec![
+    let mut columns: Vec<ArrayRef> = vec![
         Arc::new(places.iter().map(|(p, _)| *p).collect::<Int32Array>()),
         Arc::new(places.iter().map(|(_, o)| *o).collect::<Int64Array>()),
         Arc::new(of(at_us).collect::<TimestampMicrosecondArray>()),
         Arc::new(places.iter().map(|(p, o)| region(scenario, *p, *o)).collect::<StringArray>()),
     ];
+    for field in schema.fields().iter().skip(columns.len()) {
+        columns.push(new_null_array(field.data_type(), places.len()));
+    }
     let columns =
         columns.iter().zip(schema.fields()).map(|(column, field)| cast(column, field.data_type()).unwrap());
     vec![RecordBatch::try_new(schema.clone(), columns.collect()).unwrap()]

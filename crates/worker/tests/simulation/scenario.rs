@@ -44,7 +44,7 @@ pub(crate) struct Faults {
     pub(crate) cut_short: u32,
     /// The process ends before or after the operation.
     pub(crate) crash: u32,
-    /// Everything is refused for a while.
+    /// One worker is refused everything for a while.
     pub(crate) outage: u32,
 }
 
@@ -75,6 +75,10 @@ pub(crate) struct Scenario {
     pub(crate) janitors: usize,
     pub(crate) checkpoint_every: u64,
     pub(crate) rows_leave: bool,
+    /// The schema grows, of 100 steps of a worker.
+    pub(crate) grows: u32,
+    /// What Iceberg shows is read from its manifests. Otherwise it is believed to show what it says, for speed.
+    pub(crate) reads_manifests: bool,
     /// Operations after which the faults end.
     pub(crate) operations: u64,
     pub(crate) spec: TableSpec,
@@ -111,7 +115,9 @@ impl Scenario {
             janitors: rng.random_range(0..=workers),
             checkpoint_every: rng.random_range(2..=9),
             rows_leave,
-            operations: rng.random_range(40..=200),
+            grows: if rng.random_bool(0.3) { 10 } else { 0 },
+            reads_manifests: seed.is_multiple_of(4),
+            operations: rng.random_range(30..=150),
             spec,
             schema,
         }

@@ -18,7 +18,8 @@ use crate::world::{Life, World, violation};
 
 /// A request that was given up may take effect this much later.
 const LATE_MS_MAX: u64 = 60_000;
-const OUTAGE_MS_MAX: u64 = 300_000;
+/// Longer than the age at which files without a name leave: a worker comes back to files that are gone.
+const OUTAGES_MS: [u64; 4] = [20_000, 300_000, 3_600_000, 5 * 3_600_000];
 
 /// What is to become of an operation.
 struct Fate {
@@ -74,9 +75,10 @@ impl Handle {
             fate.after_ms = rng.random_range(0..=state.latency_ms) / 2;
         }
         if outage {
-            state.outage_until_ms = now_ms + rng.random_range(1..=OUTAGE_MS_MAX) as i64;
+            let longest = OUTAGES_MS[rng.random_range(0..OUTAGES_MS.len())];
+            state.outages.insert(self.life.number, now_ms + rng.random_range(1..=longest) as i64);
         }
-        fate.refused |= now_ms < state.outage_until_ms;
+        fate.refused |= state.outages.get(&self.life.number).is_some_and(|until_ms| now_ms < *until_ms);
         fate
     }
 

@@ -10,7 +10,9 @@ use std::{
 
 use siltstone_datafile::MemoryBudget;
 use siltstone_lakehouse::{SourcePartition, TableStore};
-use siltstone_protocol::{ErrorKind, OffsetRange, RejectReason, RejectedCount};
+use siltstone_protocol::{
+    Change, ErrorKind, Field, OffsetRange, PrimitiveType, RejectReason, RejectedCount, Schema,
+};
 use siltstone_worker::{
     WorkerError,
     compactor::{Compactor, Owned, Pace, Share},
@@ -253,7 +255,36 @@ impl Source {
             let owned = (0..).zip(&owners).filter(|(_, slot)| **slot == self.parts.life.slot);
             self.own(owned.map(|(partition, _)| partition).collect()).await?;
         }
+        if world.chance(world.scenario.grows) {
+            self.grow().await?;
+        }
         self.consume(world.scenario.flush_max).await.map(drop)
+    }
+
+    /// A column more.
+    async fn grow(&mut self) -> Result<(), WorkerError> {
+        let mut schema = self.schema().await;
+        schema.schema_id += 1;
+        let id = schema.last_field_id() + 1;
+        schema.fields.push(Field::optional(id, format!("c{id}"), PrimitiveType::String.into()));
+        match self.flusher.commit_change(Change::SetSchema { schema }).await {
+            Ok(ended) => {
+                let outcome = if matches!(ended, Flushed::Committed { .. }) { "" } else { "refused" };
+                self.parts.world.note(&self.parts.life, "grow", "", outcome);
+                Ok(())
+            }
+            // Another worker was first.
+            Err(error) if error.kind() == ErrorKind::Conflict => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The present schema, as far as it is known here.
+    async fn schema(&self) -> Schema {
+        match &self.flusher.table {
+            Some(table) => table.state.lock().await.schema.clone(),
+            None => self.parts.world.scenario.schema.clone(),
+        }
     }
 
     /// Owns these partitions from now on; new ones are begun at the ledger.
@@ -324,12 +355,13 @@ impl Source {
             read.iter().flat_map(of).collect()
         };
         let (rows, rejected) = (places(false), places(true));
+        let schema = self.schema().await;
         let memory = self.parts.budget.reserve(FLUSH_BYTES).await;
         self.parts.within_budget();
         let count = RejectedCount { reason: RejectReason::BadFraming, records: rejected.len() as u64 };
         let job = FlushJob {
-            schema: (!rows.is_empty()).then(|| Arc::new(scenario.schema.clone())),
-            batches: records::rows(scenario, &rows),
+            schema: (!rows.is_empty()).then(|| Arc::new(schema.clone())),
+            batches: records::rows(scenario, &schema, &rows),
             dead_letters: records::letters(&rejected, self.parts.identity.now_ms()),
             ranges: told.to_vec(),
             rejected: if rejected.is_empty() { Vec::new() } else { vec![count] },

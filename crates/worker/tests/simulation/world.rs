@@ -83,7 +83,8 @@ pub(crate) struct State {
     pub(crate) rng: StdRng,
     pub(crate) faults: Faults,
     pub(crate) latency_ms: u64,
-    pub(crate) outage_until_ms: i64,
+    /// By life: until when it is refused everything.
+    pub(crate) outages: BTreeMap<u32, i64>,
     pub(crate) operations: u64,
     /// Which worker owns each partition of the topic.
     pub(crate) owners: Vec<usize>,
@@ -118,7 +119,7 @@ impl World {
             rng,
             faults: scenario.faults,
             latency_ms: scenario.latency_ms,
-            outage_until_ms: 0,
+            outages: BTreeMap::new(),
             operations: 0,
             owners,
             counts: Counts::default(),
@@ -177,7 +178,8 @@ impl World {
 
     pub(crate) fn heal(&self) {
         let mut state = self.state();
-        (state.faults, state.latency_ms, state.outage_until_ms) = (Faults::NONE, 0, 0);
+        (state.faults, state.latency_ms) = (Faults::NONE, 0);
+        state.outages.clear();
     }
 
     pub(crate) fn check(&self, checked: Result<(), Violation>) {
