@@ -40,6 +40,10 @@ use world::Counts;
 const SEEDS: u64 = 10_000;
 /// Seeds run a second time.
 const SEEDS_TWICE: u64 = 32;
+/// With so many seeds, each of these must have happened.
+const SEEDS_TO_GO_EVERYWHERE: u64 = 1_000;
+const EVERYWHERE: [&str; 8] =
+    ["crash", "lands", "fenced", "compacted", "too late", "cleaned", "delete", "grow"];
 /// A fault of the program is found within so many seeds.
 const SEEDS_TO_FIND: u64 = 300;
 
@@ -82,6 +86,11 @@ fn every_seed_holds() {
         all
     });
     eprintln!("{seeds} seeds hold: {:?}", counts.0);
+    if seeds >= SEEDS_TO_GO_EVERYWHERE {
+        for what in EVERYWHERE {
+            assert!(counts.0.contains_key(what), "no seed came to this: {what}");
+        }
+    }
 }
 
 fn take(next: &AtomicU64, end: u64) -> Counts {

@@ -45,6 +45,7 @@ impl Handle {
     }
 
     fn fate(&self, is_put: bool) -> Fate {
+        self.world.budget();
         let now_ms = self.world.now_ms();
         let mut guard = self.world.state();
         let state = &mut *guard;

@@ -30,6 +30,8 @@ use crate::{
 
 /// Steps shown with a violation, unless more are asked for.
 const STEPS_SHOWN: usize = 60;
+/// What a healthy worker needs for all that is left, at most.
+const OPERATIONS_TO_FINISH: u64 = 20_000;
 
 /// What must not be so.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -268,11 +270,17 @@ impl World {
         self.budget();
     }
 
-    /// Ends the time of faults when enough was done.
+    /// Ends the time of faults when enough was done; afterwards all must come to an end.
     pub(crate) fn budget(&self) {
-        let done = self.state().operations >= self.scenario.operations;
-        if done && !self.state().finished {
+        let (done, finished) = {
+            let state = self.state();
+            (state.operations, state.finished)
+        };
+        if done >= self.scenario.operations && !finished {
             self.finish();
+        }
+        if done >= self.scenario.operations + OPERATIONS_TO_FINISH {
+            self.check(Err(violation("progress", "the seed does not come to an end")));
         }
     }
 
