@@ -119,6 +119,10 @@ pub async fn catch_up_all(table: &Table) -> Result<(), WorkerError> {
 
 /// Shows what this worker knows of the ledger. A copy of its state is cheap, and lets commits go on meanwhile.
 async fn show(table: &Table, projection: &mut dyn TableFormat) -> Result<u64, WorkerError> {
-    let state = table.state.lock().await.clone();
+    let mut state = table.state.lock().await.clone();
+    if state.version < table.version() {
+        // Announced by one who commits from a state of its own: the janitor.
+        state = table.refresh().await?;
+    }
     projection.catch_up(&table.ledger, &state, &table.details).await.for_table(&table.name)
 }

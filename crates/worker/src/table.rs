@@ -215,6 +215,12 @@ impl Table {
     pub async fn refresh(&self) -> Result<LedgerState, WorkerError> {
         let mut state = self.state.lock().await;
         self.ledger.refresh(&mut state).await.for_table(&self.name)?;
+        // A state left behind by clean-up finds no next entry: it goes on from a checkpoint.
+        if state.version < self.version()
+            && let Some(fresh) = self.ledger.load().await.for_table(&self.name)?
+        {
+            *state = fresh;
+        }
         self.announce(state.version);
         Ok(state.clone())
     }
