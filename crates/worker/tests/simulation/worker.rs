@@ -209,9 +209,18 @@ async fn compact(parts: Arc<Parts>, table: Arc<Table>) {
         .filter(|partition| *partition as usize % scenario.compactors == parts.life.slot);
     let own = Share::Of(Owned { partitions: owned.collect(), all: scenario.partitions as usize });
     loop {
-        parts.world.pause(scenario.long_pauses).await;
-        // Now and then two take the same.
-        let share = if parts.world.chance(50) { Share::All } else { own.clone() };
+        tokio::select! {
+            biased;
+            () = parts.world.together.notified() => {}
+            () = parts.world.pause(scenario.long_pauses) => {}
+        }
+        // Now and then others take the same at the same time.
+        let share = if parts.world.chance(50) {
+            parts.world.together.notify_waiters();
+            Share::All
+        } else {
+            own.clone()
+        };
         if let Err(error) = parts.compact(&mut compactor, &share).await {
             parts.failed("compact", &error);
         }
@@ -247,10 +256,13 @@ impl Source {
         let world = Arc::clone(&self.parts.world);
         if world.chance(20) {
             let partition = world.below(world.scenario.partitions as u64) as usize;
-            let slot = world.below(world.scenario.workers as u64) as usize;
-            world.state().owners[partition] = slot;
+            world.state().owners[partition] = self.parts.life.slot;
         }
-        if self.next.is_empty() || world.chance(30) {
+        let gained = (0..)
+            .zip(&world.state().owners)
+            .any(|(partition, slot)| *slot == self.parts.life.slot && !self.next.contains_key(&partition));
+        // Who gains a partition begins at once; who loses one hears of it late.
+        if gained || world.chance(20) {
             let owners = world.state().owners.clone();
             let owned = (0..).zip(&owners).filter(|(_, slot)| **slot == self.parts.life.slot);
             self.own(owned.map(|(partition, _)| partition).collect()).await?;

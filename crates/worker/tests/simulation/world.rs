@@ -108,6 +108,8 @@ pub(crate) struct World {
     state: Mutex<State>,
     /// A life ended, or all is over.
     pub(crate) changed: Notify,
+    /// Compactors begin at once.
+    pub(crate) together: Notify,
     begin: Instant,
 }
 
@@ -134,7 +136,13 @@ impl World {
             steps: VecDeque::new(),
             steps_shown: crate::number("SILTSTONE_SIM_STEPS").map_or(STEPS_SHOWN, |count| count as usize),
         };
-        Arc::new(Self { scenario, state: Mutex::new(state), changed: Notify::new(), begin: Instant::now() })
+        Arc::new(Self {
+            scenario,
+            state: Mutex::new(state),
+            changed: Notify::new(),
+            together: Notify::new(),
+            begin: Instant::now(),
+        })
     }
 
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
