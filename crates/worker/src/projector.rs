@@ -126,3 +126,38 @@ async fn show(table: &Table, projection: &mut dyn TableFormat) -> Result<u64, Wo
     }
     projection.catch_up(&table.ledger, &state, &table.details).await.for_table(&table.name)
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use object_store::{memory::InMemory, path::Path};
+    use siltstone_lakehouse::TableStore;
+    use siltstone_protocol::{Change, Format, OffsetRange};
+
+    use super::*;
+
+    const SPEC: &str = "
+source_clusters: [{name: lab, bootstrap_brokers: ['localhost:9092'], schema_registry: {url: 'http://localhost'}}]
+destination_bucket_url: file:///tmp
+tables: [{name: a.b, source_cluster_name: lab, source_topic: t, source_format: avro}]
+";
+
+    /// A janitor commits from a state of its own. What it announces is looked up, not asked for without end.
+    #[tokio::test]
+    async fn what_is_announced_by_others_is_shown() {
+        let spec = siltstone_spec::parse(SPEC, "spec.yaml", &|_| None).unwrap();
+        let url = url::Url::parse("memory:///lake").unwrap();
+        let lake = TableStore::new(Arc::new(InMemory::new()), Path::from("lake"), url);
+        let table = Table::open_or_create_dead_letters(&lake, &spec.tables[0], "create", 1).await.unwrap();
+        let mut own = table.state.lock().await.clone();
+        let (cluster, topic) = ("lab".to_owned(), "t".to_owned());
+        let range = OffsetRange { cluster, topic, partition: 0, start: 0, end: 5, lost: false };
+        let change = Change::Append { files: Vec::new(), ranges: vec![range], rejected: Vec::new() };
+        table.ledger.commit(&mut own, change, "janitor", 2).await.unwrap();
+        table.announce(own.version);
+        for format in [Format::Iceberg, Format::Delta] {
+            let mut projection = table.projection_of(format);
+            assert_eq!(show(&table, projection.as_mut()).await.unwrap(), 1, "{format:?}");
+        }
+    }
+}

@@ -19,7 +19,7 @@ use siltstone_spec::{Compression, Files};
 
 use super::*;
 use crate::{
-    FIELD_ID_KEY, FileDetails,
+    DataFileError, FIELD_ID_KEY, FileDetails,
     column::{source_array, source_column},
     footer, read_batches, read_details,
     testing::{self, Cell},
