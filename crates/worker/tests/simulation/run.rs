@@ -22,6 +22,7 @@ use crate::{
 /// No seed takes longer, by the simulation's clock.
 const LONGEST: Duration = Duration::from_secs(3650 * 24 * 3600);
 const ROUNDS_MAX: usize = 60;
+const COMPACTIONS_MAX: usize = 2;
 
 /// What came of a seed.
 pub(crate) struct Outcome {
@@ -131,7 +132,7 @@ async fn finish(parts: &Arc<Parts>) -> Result<(), WorkerError> {
     );
     show(&tables).await?;
     let mut compactor = parts.compactor(&tables[0]);
-    for _ in 0..ROUNDS_MAX {
+    for _ in 0..COMPACTIONS_MAX {
         if !parts.compact(&mut compactor, &Share::All).await? {
             break;
         }

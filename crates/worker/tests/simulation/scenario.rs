@@ -91,9 +91,9 @@ impl Scenario {
         let rng = &mut rng;
         let faults = match rng.random_range(0..10) {
             0 => Faults::NONE,
-            1..=5 => Faults { refused: 10, reply_lost: 15, late: 6, cut_short: 10, crash: 8, outage: 1 },
-            6..=8 => Faults { refused: 40, reply_lost: 50, late: 20, cut_short: 50, crash: 25, outage: 2 },
-            _ => Faults { refused: 5, reply_lost: 5, late: 0, cut_short: 5, crash: 80, outage: 0 },
+            1..=5 => Faults { refused: 10, reply_lost: 15, late: 6, cut_short: 10, crash: 4, outage: 1 },
+            6..=8 => Faults { refused: 40, reply_lost: 50, late: 20, cut_short: 50, crash: 10, outage: 2 },
+            _ => Faults { refused: 5, reply_lost: 5, late: 0, cut_short: 5, crash: 40, outage: 0 },
         };
         let workers = rng.random_range(1..=3);
         let rows_leave = rng.random_bool(0.25);
@@ -105,7 +105,7 @@ impl Scenario {
             workers,
             partitions: rng.random_range(1..=3),
             records: rng.random_range(4..=16),
-            flush_max: *[2, 4, 8].choose(rng).unwrap_or(&4),
+            flush_max: *[1, 2, 4].choose(rng).unwrap_or(&4),
             rejected_percent: *[0, 10, 40].choose(rng).unwrap_or(&10),
             faults,
             latency_ms: *[0, 3, 50, 2_000].choose(rng).unwrap_or(&3),
@@ -117,7 +117,7 @@ impl Scenario {
             rows_leave,
             grows: if rng.random_bool(0.3) { 10 } else { 0 },
             reads_manifests: seed.is_multiple_of(4),
-            operations: rng.random_range(30..=150),
+            operations: rng.random_range(60..=200),
             spec,
             schema,
         }
@@ -127,7 +127,7 @@ impl Scenario {
 fn table(rng: &mut StdRng, rows_leave: bool) -> (TableSpec, Schema) {
     let formats = ["[iceberg, delta]", "[iceberg, delta]", "[iceberg, delta]", "[iceberg]", "[delta]"];
     let formats = formats.choose(rng).unwrap_or(&"[iceberg]");
-    let partition = ["", "", "partition_by: [region]", "partition_by: [day(at)]"];
+    let partition = ["", "", "partition_by: [region]", "partition_by: [month(at)]"];
     let partition = partition.choose(rng).unwrap_or(&"");
     let sort = ["", "sort_by: [at]", "sort_by: [region, o]"].choose(rng).unwrap_or(&"");
     let rows = if rows_leave { "rows: 30d, rows_by: at, " } else { "" };
