@@ -74,7 +74,7 @@ pub async fn compact(
             });
         }
     }
-    let mut compactor = Compactor::new(table.clone(), spec, Arc::default(), Arc::default(), budget);
+    let mut compactor = Compactor::new(table.clone(), spec, Arc::default(), Arc::default(), budget).alone();
     let (backlog, plans) = compactor.plan().await?;
     summary.backlog_files = backlog.files;
     summary.backlog_bytes = backlog.bytes;

@@ -28,7 +28,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// A worker that found nothing to do rests so many times longer than it looked.
 const LOOK_REST: u32 = 50;
 const BACKOFF_MAX: Duration = Duration::from_secs(120);
-/// Share of the memory budget that one rewrite reserves.
+/// Share of the memory budget that one rewrite reserves beside ingestion.
 const MEMORY_SHARE: u64 = 4;
 const MEMORY_MAX: u64 = 512 << 20;
 /// Files of plans that failed for good are left alone until the worker starts again; with more of them than this
@@ -78,6 +78,8 @@ pub struct Compactor {
     metrics: Arc<Metrics>,
     identity: Arc<Identity>,
     budget: MemoryBudget,
+    /// One rewrite takes this part of the budget: 1 over so much.
+    memory_share: u64,
     ranges: Ranges,
     given_up: HashSet<String>,
     /// Plans dropped that no commit of ours has told yet.
@@ -99,10 +101,18 @@ impl Compactor {
             metrics,
             identity,
             budget,
+            memory_share: MEMORY_SHARE,
             ranges: Ranges::default(),
             given_up: HashSet::new(),
             dropped_untold: 0,
         }
+    }
+
+    /// With the whole budget for a rewrite: nobody else takes of it.
+    #[must_use]
+    pub fn alone(mut self) -> Self {
+        self.memory_share = 1;
+        self
     }
 
     /// What there is to do now, and its plans, the most useful first.
@@ -276,7 +286,7 @@ impl Compactor {
 
     /// A part of the budget; `None` when the worker stops first.
     async fn reserve(&self, stop: &mut watch::Receiver<bool>) -> Option<Reservation> {
-        let bytes = (self.budget.limit() / MEMORY_SHARE).min(MEMORY_MAX);
+        let bytes = (self.budget.limit() / self.memory_share).min(MEMORY_MAX);
         tokio::select! {
             reservation = self.budget.reserve(bytes) => Some(reservation),
             _ = stop.wait_for(|stop| *stop) => None,
