@@ -223,7 +223,8 @@ impl TableModel {
             Change::Replace { removed, added, .. } => {
                 let mut before = self.removed(objects, &mut live, removed, now_ms)?;
                 let mut after = self.added(objects, &mut live, added)?;
-                (before.sort_unstable(), after.sort_unstable());
+                before.sort_unstable();
+                after.sort_unstable();
                 if before != after {
                     return Err(violation("I-1", format_args!("{before:?} were rewritten as {after:?}")));
                 }
@@ -301,7 +302,8 @@ impl TableModel {
             *next = range.end;
         }
         let mut expected = self.records_of(scenario, ranges, self.dead_letters);
-        (rows.sort_unstable(), expected.sort_unstable());
+        rows.sort_unstable();
+        expected.sort_unstable();
         if rows != expected {
             return Err(violation("I-3", format_args!("rows {rows:?} are committed for {expected:?}")));
         }

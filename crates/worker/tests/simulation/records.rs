@@ -58,7 +58,7 @@ pub(crate) fn at_us(scenario: &Scenario, partition: i32, offset: i64) -> Option<
 
 pub(crate) fn region(scenario: &Scenario, partition: i32, offset: i64) -> Option<String> {
     let bits = mix(scenario.seed, partition, offset) >> 40;
-    (bits % 8 > 0).then(|| format!("{SECRET}-{}", bits % 3))
+    (!bits.is_multiple_of(8)).then(|| format!("{SECRET}-{}", bits % 3))
 }
 
 /// Rows of a schema of the table; columns that it has got since the beginning are empty.

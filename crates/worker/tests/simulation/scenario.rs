@@ -87,7 +87,7 @@ pub(crate) struct Scenario {
 
 impl Scenario {
     pub(crate) fn of(seed: u64, mutation: Option<Mutation>) -> Self {
-        let mut rng = StdRng::seed_from_u64(seed ^ 0x5eed_0f_a11);
+        let mut rng = StdRng::seed_from_u64(seed ^ 0x0005_eed0_fa11);
         let rng = &mut rng;
         let faults = match rng.random_range(0..10) {
             0 => Faults::NONE,
@@ -104,7 +104,7 @@ impl Scenario {
             mutation,
             workers,
             partitions: rng.random_range(1..=3),
-            records: rng.random_range(4..=16),
+            records: rng.random_range(4..=12),
             flush_max: *[1, 2, 4].choose(rng).unwrap_or(&4),
             rejected_percent: *[0, 10, 40].choose(rng).unwrap_or(&10),
             faults,
@@ -117,7 +117,7 @@ impl Scenario {
             rows_leave,
             grows: if rng.random_bool(0.3) { 10 } else { 0 },
             reads_manifests: seed.is_multiple_of(4),
-            operations: rng.random_range(60..=200),
+            operations: rng.random_range(40..=140),
             spec,
             schema,
         }
