@@ -252,7 +252,7 @@ fn plans() {
 }
 
 /// User and system time of this process.
-fn cpu_seconds() -> f64 {
+pub fn cpu_seconds() -> f64 {
     let text = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     let after_name = text.rsplit(')').next().unwrap_or_default();
     let ticks = after_name.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<f64>().ok());

@@ -5,6 +5,7 @@
 #![allow(clippy::print_stdout, reason = "a program for people")]
 #![allow(unreachable_pub, reason = "a binary has no public interface")]
 
+mod commits;
 mod compact;
 mod produce;
 mod registry;
@@ -28,6 +29,8 @@ enum Command {
     Produce(produce::ProduceArgs),
     /// Write files as ingest leaves them, and measure each way of rewriting them, and planning.
     Compact(compact::CompactArgs),
+    /// Measure what a commit costs, on tables of more and more files and after more and more commits.
+    Commits(commits::CommitsArgs),
     /// Serve the workloads' schemas as a Confluent-API registry until ended.
     Registry {
         #[arg(long, default_value = "127.0.0.1:39181")]
@@ -38,6 +41,7 @@ enum Command {
 fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Produce(args) => produce::produce(&args),
+        Command::Commits(args) => commits::commits(&args),
         Command::Compact(args) => compact::compact(&args),
         Command::Registry { listen } => registry::serve(listen),
     }

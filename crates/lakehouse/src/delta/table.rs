@@ -35,8 +35,12 @@ const UNKNOWNS_MAX: u32 = 4;
 const WAIT: Duration = Duration::from_millis(50);
 /// At the end, a checkpoint under way is waited for this long.
 const CHECKPOINT_PATIENCE: Duration = Duration::from_secs(10);
-/// A checkpoint every so many log versions.
+/// A checkpoint every so many log versions, ...
 const CHECKPOINT_EVERY: u64 = 100;
+/// ... with twice so many live files half as often, with three times so many a third as often: it costs its files.
+/// Within this bound, as readers read the log after it commit by commit.
+const CHECKPOINT_FILES: u64 = 100_000;
+const CHECKPOINT_RARER_MAX: u64 = 10;
 /// What is known of the log is looked up anew after this long without a commit, well before old commits are
 /// cleaned up: put-if-absent would not notice a version that was there and is gone.
 const HEAD_TRUSTED: Duration = Duration::from_secs(300);
@@ -292,7 +296,7 @@ impl DeltaTable {
         }
         self.head = Some(moved);
         self.validated = Instant::now();
-        self.maybe_checkpoint();
+        self.maybe_checkpoint(state.live_files.len() as u64);
         Ok(())
     }
 
@@ -341,10 +345,11 @@ impl DeltaTable {
     }
 
     /// Starts a checkpoint when the log version is due; a failure is logged and nothing else.
-    fn maybe_checkpoint(&mut self) {
+    fn maybe_checkpoint(&mut self, files: u64) {
         let Some(head) = &self.head else { return };
         let due = head.logged == head.shown && head.log_version > 0;
-        if !due || !head.log_version.is_multiple_of(self.checkpoint_every) {
+        let rarer = (files / CHECKPOINT_FILES).clamp(1, CHECKPOINT_RARER_MAX);
+        if !due || !head.log_version.is_multiple_of(self.checkpoint_every * rarer) {
             return;
         }
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
