@@ -150,7 +150,7 @@ impl Bench<'_> {
     }
 }
 
-fn layout(zstd: i32, keys: &[i32]) -> Layout {
+pub fn layout(zstd: i32, keys: &[i32]) -> Layout {
     let columns = [
         ("id", P::Long),
         ("customer_id", P::Long),

@@ -10,6 +10,7 @@ mod compact;
 mod produce;
 mod registry;
 mod rows;
+mod stages;
 
 use clap::{Parser, Subcommand};
 
@@ -31,6 +32,8 @@ enum Command {
     Compact(compact::CompactArgs),
     /// Measure what a commit costs, on tables of more and more files and after more and more commits.
     Commits(commits::CommitsArgs),
+    /// Measure the stages of ingestion, each alone.
+    Stages(stages::StagesArgs),
     /// Serve the workloads' schemas as a Confluent-API registry until ended.
     Registry {
         #[arg(long, default_value = "127.0.0.1:39181")]
@@ -43,6 +46,7 @@ fn main() -> anyhow::Result<()> {
         Command::Produce(args) => produce::produce(&args),
         Command::Commits(args) => commits::commits(&args),
         Command::Compact(args) => compact::compact(&args),
+        Command::Stages(args) => stages::stages(&args),
         Command::Registry { listen } => registry::serve(listen),
     }
 }
