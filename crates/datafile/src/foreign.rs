@@ -29,7 +29,7 @@ use siltstone_protocol::Schema;
 use crate::{
     DeletedRows, arrow_schema,
     error::{DataFileError, Result},
-    read::{BatchStream, Known, adapt_known, field_id, wanted_roots},
+    read::{BatchStream, Known, adapt_known, field_id, read_error, wanted_roots},
 };
 
 /// Rows of a batch.
@@ -67,12 +67,7 @@ impl ForeignFile {
     }
 
     fn failed(&self, error: &parquet::errors::ParquetError) -> DataFileError {
-        if let parquet::errors::ParquetError::External(source) = error
-            && let Some(error) = source.downcast_ref::<object_store::Error>()
-        {
-            return DataFileError::store(&Path::from(self.label.as_str()), error);
-        }
-        self.corrupt("it is no readable Parquet file")
+        read_error(&Path::from(self.label.as_str()), &self.label, error)
     }
 }
 

@@ -61,7 +61,11 @@ pub async fn read_batches(
 }
 
 /// A store's failure is told apart from a damaged file, as the one may be tried again.
-fn read_error(location: &Path, path: &str, error: &parquet::errors::ParquetError) -> DataFileError {
+pub(crate) fn read_error(
+    location: &Path,
+    path: &str,
+    error: &parquet::errors::ParquetError,
+) -> DataFileError {
     if let parquet::errors::ParquetError::External(source) = error
         && let Some(error) = source.downcast_ref::<object_store::Error>()
     {

@@ -130,7 +130,7 @@ impl Keeper {
         metrics.expired(&name, &expired);
         let vacuumed = self.vacuum(now_ms, VacuumOptions::default(), &Sweep::default()).await?;
         metrics.vacuumed(&name, &vacuumed);
-        self.count(Some(&expired.history), Some(&vacuumed)).await?;
+        self.count(Some(&expired.history), Some(&vacuumed)).await;
         let deleted = vacuumed.deleted_all();
         tracing::info!(
             table = name,
@@ -183,14 +183,11 @@ impl Keeper {
         Ok(TableExpired { table, rows, history })
     }
 
-    /// Adds a round to the table's tally.
-    async fn count(
-        &self,
-        expired: Option<&ExpireReport>,
-        vacuumed: Option<&VacuumReport>,
-    ) -> Result<(), WorkerError> {
-        let now_ms = self.identity.now_ms();
-        self.janitor.count(expired, vacuumed, now_ms).await.for_table(&self.table.name)
+    /// Adds a round to the table's tally. What was done is done: a tally that cannot be written fails nothing.
+    async fn count(&self, expired: Option<&ExpireReport>, vacuumed: Option<&VacuumReport>) {
+        if let Err(error) = self.janitor.count(expired, vacuumed, self.identity.now_ms()).await {
+            tracing::warn!(table = %self.table.name, %error, "the tally of maintenance lacks this round");
+        }
     }
 
     async fn vacuum(
@@ -223,7 +220,7 @@ pub async fn expire(
         }
         let expired = keeper.expire_history(now_ms, dry_run, rows).await?;
         if !dry_run {
-            keeper.count(Some(&expired.history), None).await?;
+            keeper.count(Some(&expired.history), None).await;
         }
         all.push(expired);
     }
@@ -246,7 +243,7 @@ pub async fn vacuum(
         let now_ms = now(&keeper, options.dry_run).await?;
         let report = keeper.vacuum(now_ms, options, progress).await?;
         if !options.dry_run {
-            keeper.count(None, Some(&report)).await?;
+            keeper.count(None, Some(&report)).await;
         }
         all.push(TableVacuumed { table: keeper.table.name.clone(), report });
     }

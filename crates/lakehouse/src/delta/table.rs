@@ -348,8 +348,7 @@ impl DeltaTable {
     fn maybe_checkpoint(&mut self, files: u64) {
         let Some(head) = &self.head else { return };
         let due = head.logged == head.shown && head.log_version > 0;
-        let rarer = (files / CHECKPOINT_FILES).clamp(1, CHECKPOINT_RARER_MAX);
-        if !due || !head.log_version.is_multiple_of(self.checkpoint_every * rarer) {
+        if !due || !head.log_version.is_multiple_of(self.checkpoint_every * rarer(files)) {
             return;
         }
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
@@ -364,6 +363,11 @@ impl DeltaTable {
             }
         }));
     }
+}
+
+/// How many times rarer checkpoints of a table with so many files are.
+fn rarer(files: u64) -> u64 {
+    (files / CHECKPOINT_FILES).clamp(1, CHECKPOINT_RARER_MAX)
 }
 
 #[async_trait]
@@ -428,5 +432,16 @@ impl TableFormat for DeltaTable {
             // A checkpoint that takes longer is left to the next worker: nothing but time is lost.
             let _ = tokio::time::timeout(CHECKPOINT_PATIENCE, task).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::rarer;
+
+    #[test]
+    fn checkpoints_get_rarer_with_files_within_a_bound() {
+        let times = [0, 99_999, 199_999, 200_000, 1_000_000, u64::MAX].map(rarer);
+        assert_eq!(times, [1, 1, 1, 2, 10, 10]);
     }
 }
