@@ -1,7 +1,7 @@
 //! What one commit costs: a ledger entry of one data file, shown as Iceberg and as Delta, over a store in memory.
 //!
-//! Neither the number of live files nor the number of commits before it may make it dearer. CPU time is that of the whole
-//! process, so checkpoints that are written in the background count with the commits that they fall among.
+//! Neither the number of live files nor the number of commits before it may make it dearer. CPU time is that of the
+//! whole process, so checkpoints that are written in the background count with the commits that they fall among.
 
 use std::time::Instant;
 

@@ -1,5 +1,5 @@
-//! What each stage of ingestion costs alone, on the orders workload: consume, decode, and sort, gather, encode and upload
-//! together, as a flush does them. `ingest.py` says what the whole costs; a commit is measured by `commits`.
+//! What each stage of ingestion costs alone, on the orders workload: consume, decode, and sort, gather, encode and
+//! upload together, as a flush does them. `ingest.py` says what the whole costs; a commit is measured by `commits`.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
