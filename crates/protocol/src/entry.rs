@@ -3,6 +3,7 @@
 //! Entry `v` of a table is created once, by put-if-absent; creating it is the commit. Entries are
 //! never changed afterwards. The form is JSON, with a `format` number that a reader must know.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -15,7 +16,7 @@ use crate::{
 pub const ENTRY_FORMAT: u32 = 1;
 
 /// One committed change.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Entry {
     /// [`ENTRY_FORMAT`].
@@ -32,7 +33,7 @@ pub struct Entry {
 }
 
 /// What an entry does to the table.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 #[non_exhaustive]
 pub enum Change {
@@ -112,7 +113,7 @@ impl Change {
 }
 
 /// How a replace came about.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Effort {
     /// Bytes of replaced files that were copied without being decoded.
@@ -128,7 +129,7 @@ impl Effort {
 }
 
 /// A table format in which the ledger is shown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
     Iceberg,
@@ -145,7 +146,7 @@ impl Format {
 }
 
 /// A data file as the ledger names it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FileEntry {
     /// Path below the table's location: `data/<ulid>.parquet`. Opaque: no value is part of it.
@@ -164,7 +165,7 @@ pub struct FileEntry {
 }
 
 /// A half-open range of consumed positions `[start, end)` of one topic partition.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OffsetRange {
     /// The source cluster's name in the spec.
@@ -179,7 +180,7 @@ pub struct OffsetRange {
 }
 
 /// How many records of an append were rejected for one reason.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RejectedCount {
     pub reason: RejectReason,

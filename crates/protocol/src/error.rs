@@ -1,9 +1,10 @@
 //! What the caller of a failed operation should do next. A kind exists only if callers act on it.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The closed set of reactions to an error. Every crate's error maps to one of these.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ErrorKind {

@@ -1,8 +1,9 @@
 //! Partition specs and sort orders, in Iceberg's terms and Iceberg's JSON form
 //! (table spec, appendix C), so that they convert without a table of names.
 
-use std::{fmt, str::FromStr};
+use std::{borrow::Cow, fmt, str::FromStr};
 
+use schemars::{JsonSchema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Field ids of partition fields start here, as in Iceberg.
@@ -64,6 +65,20 @@ impl FromStr for Transform {
     }
 }
 
+impl JsonSchema for Transform {
+    fn schema_name() -> Cow<'static, str> {
+        "Transform".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> schemars::Schema {
+        json_schema!({
+            "type": "string",
+            "pattern": "^(identity|year|month|day|hour|void|bucket\\[[1-9][0-9]*\\]|truncate\\[[1-9][0-9]*\\])$",
+            "description": "A partition transform of the Iceberg spec.",
+        })
+    }
+}
+
 impl Serialize for Transform {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
@@ -78,7 +93,7 @@ impl<'de> Deserialize<'de> for Transform {
 }
 
 /// How rows are split into partitions. Id 0 with no fields: unpartitioned.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct PartitionSpec {
     pub spec_id: i32,
@@ -86,7 +101,7 @@ pub struct PartitionSpec {
 }
 
 /// One partition field: a transform of one source column.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct PartitionField {
     /// Field id of the source column in the table schema.
@@ -100,7 +115,7 @@ pub struct PartitionField {
 }
 
 /// Ascending or descending.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum SortDirection {
     Asc,
@@ -108,7 +123,7 @@ pub enum SortDirection {
 }
 
 /// Where nulls go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum NullOrder {
     NullsFirst,
@@ -116,7 +131,7 @@ pub enum NullOrder {
 }
 
 /// The order of rows inside every data file. Id 0 with no fields: unsorted.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct SortOrder {
     pub order_id: i64,
@@ -124,7 +139,7 @@ pub struct SortOrder {
 }
 
 /// One key of a sort order.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct SortField {
     pub transform: Transform,

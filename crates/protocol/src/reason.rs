@@ -1,12 +1,13 @@
 //! Why a record was rejected: a closed list of codes, so that no value can hide in a reason.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 macro_rules! reasons {
     ($($(#[doc = $doc:literal])+ $name:ident = $code:literal,)+) => {
         /// The closed reason code of a rejected record; its name is a metric label and a column of
         /// the dead-letter table.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
         #[serde(rename_all = "snake_case")]
         pub enum RejectReason { $($(#[doc = $doc])+ $name,)+ }
 

@@ -3,12 +3,13 @@
 //! Names, types, ids and nullability: no documentation, no defaults, no enum symbols, because
 //! those can hold what must not leave.
 
-use std::{fmt, str::FromStr};
+use std::{borrow::Cow, fmt, str::FromStr};
 
+use schemars::{JsonSchema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A table schema: the columns and their field ids.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Schema {
     #[serde(rename = "type", default)]
@@ -17,7 +18,7 @@ pub struct Schema {
     pub fields: Vec<Field>,
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 enum StructTag {
     #[default]
@@ -88,7 +89,7 @@ impl Schema {
 }
 
 /// A column or a struct member.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Field {
     pub id: i32,
@@ -226,7 +227,8 @@ fn parse_parametric(text: &str) -> Option<PrimitiveType> {
 }
 
 /// The JSON form of nested types.
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(tag = "type", rename_all = "lowercase", deny_unknown_fields)]
 enum NestedJson {
     Struct {
@@ -247,6 +249,27 @@ enum NestedJson {
         value: Type,
     },
 }
+
+impl JsonSchema for Type {
+    fn schema_name() -> Cow<'static, str> {
+        "Type".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> schemars::Schema {
+        let nested = NestedJson::json_schema(generator);
+        json_schema!({
+            "description": "A column's type: the name of a primitive type, or a nested type.",
+            "anyOf": [
+                { "type": "string", "pattern": PRIMITIVE_PATTERN },
+                nested,
+            ],
+        })
+    }
+}
+
+/// What `PrimitiveType` reads, but for the bounds of numbers.
+const PRIMITIVE_PATTERN: &str = "^(boolean|int|long|float|double|date|time|timestamp|timestamptz|string|uuid|binary|\
+    fixed\\[[1-9][0-9]*\\]|decimal\\([0-9]+, ?[0-9]+\\))$";
 
 impl Serialize for Type {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
