@@ -123,6 +123,26 @@ pub struct RunArgs {
     /// Only these tables of the spec.
     #[arg(long = "table", value_name = "TABLE")]
     pub tables: Vec<String>,
+    #[command(flatten)]
+    pub control: ControlArgs,
+}
+
+/// What is told to the control plane, when the spec names one.
+#[derive(Debug, Args)]
+pub struct ControlArgs {
+    /// Keep a readable copy of everything that is sent to the control plane in this file (64 MiB, and FILE.1).
+    #[arg(long, value_name = "FILE")]
+    pub record: Option<PathBuf>,
+    /// Send no sample of events (closed codes and counts) to the control plane.
+    #[arg(long, env = "SILTSTONE_DISABLE_LOGS_COLLECTION", value_parser = clap::builder::FalseyValueParser::new())]
+    pub disable_logs_collection: bool,
+    /// Send no sample of where time is spent (names of functions and counts) to the control plane.
+    #[arg(long, env = "SILTSTONE_DISABLE_PROFILE_FORWARDING",
+        value_parser = clap::builder::FalseyValueParser::new())]
+    pub disable_profile_forwarding: bool,
+    /// The availability zone of this worker: letters, digits and dashes.
+    #[arg(long, env = "SILTSTONE_ZONE")]
+    pub zone: Option<String>,
 }
 
 #[derive(Debug, Args)]

@@ -18,6 +18,7 @@ mod bounds;
 mod budget;
 mod column;
 mod details;
+mod disclosed;
 mod encode;
 mod error;
 mod footer;

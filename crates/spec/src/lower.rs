@@ -95,9 +95,10 @@ impl<'a> Lower<'a> {
             tables.push((index, self.table(table, cluster, &at)));
         }
         self.names(&tables, &place);
+        let control_plane = raw.control_plane.map(|raw| self.control_plane(raw, &root.key("control_plane")));
         let destination = url_text::destination(&raw.destination_bucket_url.0?.0).ok()?;
         let tables = tables.into_iter().map(|(_, table)| table).collect();
-        Some(Spec { source_clusters: clusters, destination, tables })
+        Some(Spec { source_clusters: clusters, destination, control_plane, tables })
     }
 
     /// No two tables share a place or a consumer group.

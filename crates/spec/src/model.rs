@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
-use siltstone_protocol::{Format, NullOrder, Schema, SortDirection, Transform};
+use siltstone_protocol::{Format, NullOrder, Schema, SortDirection, Transform, disclosed::Disclosure};
 
 use crate::secret::Secret;
 
@@ -11,6 +11,8 @@ use crate::secret::Secret;
 pub struct Spec {
     pub source_clusters: Vec<SourceCluster>,
     pub destination: Destination,
+    /// `None`: nothing is ever sent.
+    pub control_plane: Option<ControlPlane>,
     pub tables: Vec<TableSpec>,
 }
 
@@ -19,6 +21,20 @@ impl Spec {
     pub fn cluster_of(&self, table: &TableSpec) -> Option<&SourceCluster> {
         self.source_clusters.iter().find(|cluster| cluster.name == table.cluster)
     }
+}
+
+/// The control plane to which workers report.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ControlPlane {
+    /// Base URL without a trailing slash: https, or http to a loopback address.
+    pub url: String,
+    pub api_key: Secret,
+    /// PEM file of trusted authorities, instead of the usual ones.
+    pub ca_file: Option<PathBuf>,
+    /// Where the control plane must keep what it is told.
+    pub region: Option<String>,
+    /// False: every command is refused.
+    pub commands: bool,
 }
 
 /// A Kafka cluster and its schema registry.
@@ -123,7 +139,8 @@ pub struct TableSpec {
     pub retention: Retention,
     /// Between two rounds of maintenance; `None`: workers leave it alone.
     pub maintenance_every: Option<Duration>,
-    pub disclose: Disclose,
+    /// What may cross to the control plane beyond the fixed list. Default: nothing.
+    pub disclose: Disclosure,
     pub compaction: CompactionPolicy,
 }
 
@@ -315,12 +332,4 @@ pub enum Clustering {
     ZOrder,
     /// Along a Hilbert curve over the columns of `sort_by`.
     Hilbert,
-}
-
-/// What may cross to the control plane beyond the fixed list. Default: nothing.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Disclose {
-    /// Columns whose min and max may cross.
-    pub bounds: Vec<String>,
-    pub partition_values: bool,
 }

@@ -47,9 +47,32 @@ pub(crate) struct RawSpec {
     /// environment or the instance, never from here.
     #[schemars(example = "s3://acme-lake/tables?region=eu-west-1", extend("x-siltstone-slot" = true))]
     pub(crate) destination_bucket_url: Slot<DestinationText>,
+    /// The control plane to which workers report what they did. Absent: nothing is ever sent.
+    pub(crate) control_plane: Option<RawControlPlane>,
     /// One table per topic.
     #[schemars(length(min = 1, max = limits::TABLES_MAX), extend("x-siltstone-slot" = true))]
     pub(crate) tables: Vec<Slot<RawTable>>,
+}
+
+/// The control plane. What can be sent to it: `siltstone disclosures`.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "ControlPlane", extend("x-siltstone-private" = true))]
+pub(crate) struct RawControlPlane {
+    /// Base URL: https, or http to this machine itself.
+    #[schemars(example = "https://control.internal")]
+    pub(crate) url: HttpUrl,
+    /// API key of the worker's cluster.
+    #[schemars(example = "${SILTSTONE_CONTROL_PLANE_KEY}")]
+    pub(crate) api_key: SecretText,
+    /// PEM file of trusted authorities. Absent: the usual ones.
+    pub(crate) ca_file: Option<Text>,
+    /// The region in which the control plane must keep what it is told; one of another region refuses it.
+    #[schemars(example = &"eu-west-1")]
+    pub(crate) region: Option<Name>,
+    /// False: every command of the control plane is refused.
+    #[schemars(extend("default" = true))]
+    pub(crate) commands: bool,
 }
 
 /// A Kafka cluster.

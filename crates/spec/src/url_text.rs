@@ -137,6 +137,18 @@ pub(crate) fn http_url(text: &str) -> Result<String, String> {
     Ok(url.as_str().trim_end_matches('/').to_owned())
 }
 
+/// True when nobody on the way can read what is sent to this URL: https, or http that stays on this machine.
+pub(crate) fn is_private(url: &str) -> bool {
+    let Ok(url) = Url::parse(url) else { return false };
+    let loopback = match url.host() {
+        Some(url::Host::Domain(name)) => name == "localhost",
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    };
+    url.scheme() == "https" || loopback
+}
+
 /// `host:port`, with an IPv6 address in brackets.
 pub(crate) fn check_broker(text: &str) -> Result<(), String> {
     let wrong = || "must be host:port, such as broker-1.internal:9092".to_owned();

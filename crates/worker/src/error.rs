@@ -38,6 +38,8 @@ pub enum WorkerError {
     Internal { table: String, what: &'static str },
     #[error("{failed} of {tables} tables stopped with an error; the first: {first}")]
     Tables { failed: usize, tables: usize, first: Box<WorkerError> },
+    #[error("reporting: {what}")]
+    Control { what: String },
     #[error("cannot listen on {address}: {source}")]
     Listen { address: std::net::SocketAddr, source: std::io::Error },
 }
@@ -49,7 +51,7 @@ impl WorkerError {
             Self::Ingest { source, .. } => source.kind(),
             Self::DataFile { source, .. } => source.kind(),
             Self::Lake { source, .. } | Self::Store(source) => source.kind(),
-            Self::Spec { .. } | Self::Listen { .. } => ErrorKind::Invalid,
+            Self::Spec { .. } | Self::Listen { .. } | Self::Control { .. } => ErrorKind::Invalid,
             Self::RejectedRecord { .. }
             | Self::Projection { .. }
             | Self::LostRange { .. }

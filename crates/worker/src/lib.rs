@@ -7,7 +7,8 @@
 //! 4. [`projector`] shows every ledger entry in the table's formats.
 //! 5. [`maintenance`] applies retention, on a schedule or by hand.
 //! 6. [`absorb`] takes in what other programs did to the table's formats.
-//! 7. [`run`] supervises the tables: one table's failure never stops another.
+//! 7. [`control`] reports to the control plane, beside all of this and never in its way.
+//! 8. [`run`] supervises the tables: one table's failure never stops another.
 //!
 //! State lives in the ledger; everything here can be killed at any instruction.
 
@@ -15,6 +16,7 @@ pub mod absorb;
 pub mod apply;
 mod commit;
 pub mod compactor;
+pub mod control;
 pub mod error;
 pub mod flush;
 mod formats;

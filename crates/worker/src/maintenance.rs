@@ -19,6 +19,7 @@ use siltstone_lakehouse::{
     TableStore,
     maintenance::{ExpireReport, Janitor, Policy, RowsOptions, RowsReport, TimeColumn, VacuumReport},
 };
+use siltstone_protocol::presence::EventCode;
 use siltstone_spec::{Spec, TableSpec};
 use tokio::sync::watch;
 
@@ -102,7 +103,10 @@ impl Keeper {
             again = ended.is_err().then(|| pause_after_failure(again, every));
             pause = again.unwrap_or(every);
             match ended {
-                Ok(true) => metrics.maintenance.succeeded(&name, self.identity.now_ms()),
+                Ok(true) => {
+                    metrics.maintenance.succeeded(&name, self.identity.now_ms());
+                    metrics.events.table(EventCode::Maintained, &name, None);
+                }
                 Ok(false) => tracing::debug!(table = name, "another worker looks after the table"),
                 Err(error) => {
                     tracing::warn!(table = name, %error, "maintenance did not finish; it is tried again soon");

@@ -16,6 +16,7 @@
 //! | `siltstone_ledger_version` | table | newest ledger version known |
 //! | `siltstone_shown_version` | table, format | newest ledger version that the format shows |
 //! | `siltstone_table_up` | table | 1 while the table is worked on, 0 when it stopped |
+//! | `siltstone_table_paused` | table | 1 while a command of the control plane keeps the table from reading |
 //! | `siltstone_foreign_commits_total` | table, format | commits of other programs that this worker took into the ledger |
 //! | `siltstone_absorbed_files_total`, `siltstone_absorbed_rows_total` | table, format | their files that were laid down anew, and rows of those |
 //! | `siltstone_maintenance_deleted_files_total`, `siltstone_maintenance_deleted_bytes_total` | table, kind | files deleted by maintenance: `data`, `manifest`, `manifest_list`, `table_metadata`, `delta_log`, `ledger` |
@@ -115,6 +116,10 @@ pub struct Metrics {
     pub absorbed_files: Family<FormatLabel, Counter>,
     pub absorbed_rows: Family<FormatLabel, Counter>,
     pub maintenance: crate::maintenance::MaintenanceMetrics,
+    /// What is told as events; not shown here.
+    pub events: crate::control::Events,
+    /// 1 while a command keeps the table from reading.
+    pub table_paused: Family<TableLabel, Gauge>,
     memory: Gauge,
     memory_limit: Gauge,
 }
@@ -157,6 +162,7 @@ impl Metrics {
         all.register("ledger_version", "Newest ledger version known", self.ledger_version.clone());
         all.register("shown_version", "Newest ledger version a format shows", self.shown_version.clone());
         all.register("table_up", "1 while the table is worked on", self.table_up.clone());
+        all.register("table_paused", "1 while a command keeps it from reading", self.table_paused.clone());
         self.register_compaction(&mut all);
         let commits = self.foreign_commits.clone();
         all.register("foreign_commits", "Commits of other programs taken in", commits);

@@ -20,11 +20,12 @@ use siltstone_ingest::{
     dead_letter::DeadLetters,
     decoder::{Decoder, initial_schema},
 };
-use siltstone_protocol::ErrorKind;
+use siltstone_protocol::{ErrorKind, health::WorkState, presence::EventCode};
 use siltstone_spec::{Spec, TableSpec};
 use tokio::{runtime::Handle, sync::watch};
 
 use crate::{
+    control::{Control, ControlOptions},
     error::{ForTable, WorkerError},
     http::{self, Served},
     ingest::{Ended, Intake, Poller, PollerParts},
@@ -59,6 +60,8 @@ pub struct RunOptions {
     pub http: Option<SocketAddr>,
     /// Only these tables of the spec; empty: all.
     pub tables: Vec<String>,
+    /// What is told to the control plane, when the spec names one.
+    pub control: ControlOptions,
 }
 
 /// Runs the worker until `stop` turns true (a second, longer stop is built in: faults are waited for
@@ -114,9 +117,11 @@ pub async fn run(
         finish,
     };
     tokio::spawn(abandon_after_grace(stop, abandon_sender));
+    let new = |table| TableRuntime::new(shared.clone(), table, Handle::current());
+    let runtimes: Vec<TableRuntime> = tables.into_iter().map(new).collect();
+    let control = Control::start(&spec, &options.control, &shared, runtimes.clone())?;
     let mut tasks = Vec::new();
-    for table in tables {
-        let runtime = TableRuntime::new(shared.clone(), table.clone(), Handle::current());
+    for runtime in runtimes {
         let spec = spec.clone();
         tasks.push(tokio::spawn(async move {
             let ended = supervise(&runtime, &spec).await;
@@ -141,6 +146,9 @@ pub async fn run(
     let _ = finish_sender.send(true);
     for runtime in runtimes {
         runtime.end_projections().await;
+    }
+    if let Some(control) = control {
+        control.end().await;
     }
     let failed = errors.len();
     match errors.into_iter().next() {
@@ -183,6 +191,7 @@ async fn supervise(runtime: &TableRuntime, spec: &Spec) -> Result<(), WorkerErro
         starts += 1;
         let ended = work_on(runtime, spec).await;
         shared.metrics.table_up.get_or_create(&label).set(0);
+        let events = &shared.metrics.events;
         shared.readiness.set(&runtime.spec.name, false);
         let error = match ended {
             Ok(()) => {
@@ -191,10 +200,16 @@ async fn supervise(runtime: &TableRuntime, spec: &Spec) -> Result<(), WorkerErro
             }
             Err(error) => error,
         };
+        let kind = error.kind();
+        if error.is_unreachable() {
+            events.table(EventCode::BrokersUnavailable, &runtime.spec.name, Some(kind));
+        }
         let again = error.kind().is_retryable() || error.kind() == ErrorKind::Fenced;
         let unreached = error.is_unreachable() && first.elapsed() >= ONCE_UNREACHED_MAX;
         if !again || (shared.once && (starts >= ONCE_STARTS_MAX || unreached)) || *stop.borrow() {
             tracing::error!(table = %runtime.spec.name, %error, "table stopped");
+            runtime.switch.set(WorkState::Stopped, Some(kind));
+            events.table(EventCode::TableStopped, &runtime.spec.name, Some(kind));
             return Err(error);
         }
         if began.elapsed() > RESTART_MAX {
@@ -203,6 +218,8 @@ async fn supervise(runtime: &TableRuntime, spec: &Spec) -> Result<(), WorkerErro
         }
         tracing::warn!(table = %runtime.spec.name, %error, "table failed, starting again");
         shared.metrics.retry(&runtime.spec.name, "table");
+        runtime.switch.set(WorkState::Retrying, Some(kind));
+        events.table(EventCode::TableFailed, &runtime.spec.name, Some(kind));
         tokio::select! {
             () = tokio::time::sleep(shared.identity.jitter(backoff)) => {}
             _ = stop.wait_for(|stop| *stop) => return Err(error),
@@ -254,6 +271,8 @@ async fn work_on(runtime: &TableRuntime, spec: &Spec) -> Result<(), WorkerError>
     };
     shared.metrics.table_up.get_or_create(&TableLabel { table: name.clone() }).set(1);
     shared.readiness.set(&name, true);
+    runtime.switch.set(WorkState::Running, None);
+    shared.metrics.events.table(EventCode::TableStarted, &name, None);
     let (sender, ended) = tokio::sync::oneshot::channel();
     let thread = std::thread::Builder::new().name(format!("poll-{name}"));
     thread

@@ -16,6 +16,7 @@ use tokio::{runtime::Handle, sync::watch, task::JoinSet};
 use crate::{
     absorb::Absorber,
     compactor::{Compactor, Owned, Pace},
+    control::Switch,
     error::{WorkerError, without_table},
     flush::Flusher,
     identity::Identity,
@@ -56,6 +57,7 @@ pub(crate) struct Shared {
 pub struct TableRuntime {
     pub(crate) shared: Shared,
     pub(crate) spec: TableSpec,
+    pub(crate) switch: Arc<Switch>,
     handle: Handle,
     table: Arc<OnceLock<Arc<Table>>>,
     dead_letters: Arc<OnceLock<Arc<Table>>>,
@@ -83,6 +85,7 @@ impl TableRuntime {
         Self {
             shared,
             spec,
+            switch: Arc::default(),
             handle,
             table: Arc::default(),
             dead_letters: Arc::default(),
@@ -95,6 +98,11 @@ impl TableRuntime {
     /// Tells the compactor which source partitions are this worker's, of how many.
     pub fn own(&self, partitions: Vec<i32>, all: usize) {
         self.owned.send_replace(Owned { partitions, all });
+    }
+
+    /// The source partitions that are this worker's.
+    pub(crate) fn owned(&self) -> Owned {
+        self.owned.borrow().clone()
     }
 
     /// Starts what takes in changes of other programs, and the compactor unless the spec says no. Not in a bounded

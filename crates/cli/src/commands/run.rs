@@ -1,14 +1,19 @@
 //! `run`: a worker in the foreground, with a progress bar for bounded runs on a terminal.
 
-use std::{io::IsTerminal, sync::Arc, time::Duration};
+use std::{io::IsTerminal, path::PathBuf, sync::Arc, time::Duration};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use siltstone_worker::{RunOptions, RunSummary, progress::Progress};
+use siltstone_spec::Spec;
+use siltstone_worker::{
+    RunOptions, RunSummary,
+    control::{ControlOptions, KeySource},
+    progress::Progress,
+};
 use tokio::sync::watch;
 
 use super::load;
 use crate::{
-    args::RunArgs,
+    args::{ControlArgs, RunArgs},
     output::{self, Invalid},
 };
 
@@ -22,7 +27,8 @@ pub async fn run(args: RunArgs, quiet: bool) -> anyhow::Result<u8> {
     {
         return Err(Invalid(format!("the spec has no table {name}")).into());
     }
-    let options = RunOptions { once: args.once, memory_bytes, http: args.http, tables: args.tables };
+    let control = control(args.control, args.spec.file.clone());
+    let options = RunOptions { once: args.once, memory_bytes, http: args.http, tables: args.tables, control };
     let progress = Arc::new(Progress::default());
     let bar = bar(args.once && !quiet && !args.spec.json);
     let drawing = tokio::spawn(draw(bar.clone(), progress.clone()));
@@ -32,6 +38,18 @@ pub async fn run(args: RunArgs, quiet: bool) -> anyhow::Result<u8> {
     let summary = ended?;
     report(&summary, args.spec.json)?;
     Ok(output::DONE)
+}
+
+/// `rotate` reads the spec's references anew; of what it then says, the key alone is used.
+fn control(args: ControlArgs, spec: PathBuf) -> ControlOptions {
+    let key = KeySource::new(move || Some(Spec::load(&spec).ok()?.control_plane?.api_key));
+    ControlOptions {
+        record: args.record,
+        without_events: args.disable_logs_collection,
+        without_profiles: args.disable_profile_forwarding,
+        zone: args.zone,
+        key: Some(key),
+    }
 }
 
 /// The memory budget as people write it, bytes.

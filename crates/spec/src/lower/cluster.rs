@@ -1,12 +1,12 @@
-//! Clusters and their registries.
+//! Clusters, their registries, and the control plane.
 
 use std::path::PathBuf;
 
 use super::{Lower, Place};
 use crate::{
     forms::Text,
-    model::{Registry, RegistryAuth, Sasl, SaslMechanism, SourceCluster, Tls},
-    raw::{RawBroker, RawCluster, RawMechanism, RawRegistry, RawTls, RawUrls},
+    model::{ControlPlane, Registry, RegistryAuth, Sasl, SaslMechanism, SourceCluster, Tls},
+    raw::{RawBroker, RawCluster, RawControlPlane, RawMechanism, RawRegistry, RawTls, RawUrls},
     url_text,
 };
 
@@ -69,6 +69,23 @@ impl Lower<'_> {
             }),
             schema_registry: raw.schema_registry.map(|raw| self.registry(raw, &place.key("schema_registry"))),
             client_options: raw.client_options.into_iter().map(|(name, value)| (name, value.0)).collect(),
+        }
+    }
+
+    pub(super) fn control_plane(&mut self, raw: RawControlPlane, place: &Place<'_>) -> ControlPlane {
+        // The form of the URL was checked before.
+        let url = url_text::http_url(&raw.url.0).unwrap_or_default();
+        if !url_text::is_private(&url) {
+            let message =
+                "must be https; http is for a control plane on this machine (127.0.0.1, ::1, localhost)";
+            self.fault(&place.key("url"), message);
+        }
+        ControlPlane {
+            url,
+            api_key: raw.api_key.0,
+            ca_file: raw.ca_file.map(|file| self.sources.path(&file.0)),
+            region: raw.region.map(|region| region.0),
+            commands: raw.commands,
         }
     }
 

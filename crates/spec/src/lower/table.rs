@@ -2,16 +2,16 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use siltstone_protocol::{Format, Transform};
+use siltstone_protocol::{Format, Transform, disclosed::Disclosure};
 
 use super::{Lower, Place};
 use crate::{
     forms::{Column, SortText},
     limits,
     model::{
-        Clustering, CompactionPolicy, Compression, Disclose, DlqMode, ExtraFields, Files, Freshness,
-        InputSchema, OnLostRange, PartitionBy, SchemaMode, SortBy, SourceCluster, SourceFormat, Start,
-        TableSpec, Tombstones,
+        Clustering, CompactionPolicy, Compression, DlqMode, ExtraFields, Files, Freshness, InputSchema,
+        OnLostRange, PartitionBy, SchemaMode, SortBy, SourceCluster, SourceFormat, Start, TableSpec,
+        Tombstones,
     },
     raw::*,
     resolve, write_by,
@@ -76,10 +76,10 @@ impl Lower<'_> {
                 .maintenance
                 .enabled
                 .then(|| Duration::from_millis(raw.maintenance.every.0)),
-            disclose: Disclose {
-                bounds: self.columns(&raw.disclose.bounds, &place.key("disclose").key("bounds")),
-                partition_values: raw.disclose.partition_values,
-            },
+            disclose: Disclosure::of_spec(
+                &self.columns(&raw.disclose.bounds, &place.key("disclose").key("bounds")),
+                raw.disclose.partition_values,
+            ),
             name,
         };
         self.fit(&table, place);
@@ -314,7 +314,7 @@ impl Lower<'_> {
             }
         }
         let at = place.key("disclose").key("bounds");
-        for (index, column) in table.disclose.bounds.iter().enumerate() {
+        for (index, column) in table.disclose.columns().iter().enumerate() {
             if !known(column) {
                 self.fault(&at.item(index), "input_schema has no such column");
             }

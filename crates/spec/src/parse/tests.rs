@@ -254,6 +254,20 @@ const CHANGES: &[(&str, &str)] = &[
     ("PLAIN", "hunter2"),
     ("https://r", "hunter2"),
     ("b:9092", "hunter2"),
+    ("tables:", "control_plane: {url: 'http://control.internal', api_key: '${FLEET_KEY}'}\ntables:"),
+    (
+        "tables:",
+        "control_plane: {url: 'https://u:hunter2@control.internal', api_key: '${FLEET_KEY}'}\ntables:",
+    ),
+    ("tables:", "control_plane: {url: 'https://control.internal', api_key: hunter2}\ntables:"),
+    (
+        "tables:",
+        "control_plane: {url: 'https://control.internal', apikey: hunter2, commands: maybe}\ntables:",
+    ),
+    (
+        "tables:",
+        "control_plane: {url: 'https://control.internal', api_key: '${FLEET_KEY}', region: 'a b'}\ntables:",
+    ),
 ];
 
 /// Each is one more field of the valid spec's table.
@@ -355,6 +369,22 @@ fn every_mistake_gets_its_text() {
         assert_eq!(ours, stored);
     }
     assert_eq!(out.len(), stored.len());
+}
+
+#[test]
+fn the_control_plane_is_optional_and_private() {
+    let valid = |more: &str| read(&VALID.replace("tables:", &format!("{more}\ntables:")), "s.yaml").unwrap();
+    assert_eq!(valid("version: 1").control_plane, None);
+    for url in ["https://control.internal", "http://127.0.0.1:8080", "http://[::1]:1", "http://localhost"] {
+        let spec = valid(&format!("control_plane: {{url: '{url}/', api_key: '${{KAFKA_PASSWORD}}'}}"));
+        let plane = spec.control_plane.as_ref().unwrap();
+        assert_eq!((plane.url.as_str(), plane.api_key.reveal(), plane.commands), (url, SECRET, true));
+        assert!(!format!("{spec:?}").contains(SECRET));
+    }
+    let more = "api_key: '${file:/run/secrets/fleet}', region: eu-west-1, commands: false, ca_file: ca.pem";
+    let plane = valid(&format!("control_plane: {{url: 'https://c', {more}}}")).control_plane.unwrap();
+    assert_eq!((plane.region.as_deref(), plane.commands), (Some("eu-west-1"), false));
+    assert_eq!((plane.api_key.reveal(), plane.ca_file), (SECRET, Some(PathBuf::from("ca.pem"))));
 }
 
 /// What a person may have typed in the wrong place never comes back.

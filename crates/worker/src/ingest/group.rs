@@ -11,6 +11,7 @@ use siltstone_ingest::SourceEvent;
 use siltstone_lakehouse::SourcePartition;
 use siltstone_protocol::Change;
 use siltstone_protocol::OffsetRange;
+use siltstone_protocol::presence::EventCode;
 use siltstone_spec::OnLostRange;
 use siltstone_spec::model::Start;
 
@@ -70,6 +71,7 @@ impl Poller {
 
     pub(super) fn give_up(&mut self, partitions: &[i32]) -> Result<(), WorkerError> {
         self.parts.intake.positions.remove(partitions);
+        self.parts.metrics.events.table(EventCode::PartitionsRevoked, self.name(), None);
         for partition in partitions {
             let label = PartitionLabel { table: self.name().to_owned(), partition: *partition };
             self.parts.metrics.lag_records.remove(&label);
@@ -108,6 +110,7 @@ impl Poller {
             self.parts.source.pause().for_table(&self.parts.spec.name)?;
         }
         tracing::info!(table = %self.name(), ?positions, "partitions assigned");
+        self.parts.metrics.events.table(EventCode::PartitionsAssigned, self.name(), None);
         Ok(())
     }
 

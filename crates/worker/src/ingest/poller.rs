@@ -27,7 +27,7 @@ use siltstone_ingest::SourceEvent;
 use siltstone_ingest::Visit;
 use siltstone_ingest::decoder::SchemaNeed;
 use siltstone_ingest::{RecordSource, SchemaRegistry};
-use siltstone_protocol::{OffsetRange, RejectReason, RejectedCount};
+use siltstone_protocol::{OffsetRange, RejectReason, RejectedCount, health::WorkState};
 use siltstone_spec::TableSpec;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -83,6 +83,8 @@ pub struct Poller {
     pub(super) unshown: Unshown,
     pub(super) waiting_for_schema: Option<(SchemaNeed, Instant, Duration)>,
     pub(super) paused: bool,
+    /// By a command: what was read is committed, and nothing is read.
+    pub(super) rests: bool,
     pub(super) targets: Option<BTreeMap<i32, i64>>,
     pub(super) ends_seen: BTreeMap<i32, i64>,
     pub(super) measured: Instant,
@@ -104,6 +106,7 @@ impl Poller {
             unshown: Unshown::default(),
             waiting_for_schema: None,
             paused: false,
+            rests: false,
             targets: None,
             ends_seen: BTreeMap::new(),
             measured: now,
@@ -137,7 +140,12 @@ impl Poller {
                 return Ok(Ended::Stopped);
             }
             self.take_answer(Duration::ZERO)?;
-            self.poll()?;
+            self.heed_commands()?;
+            if self.rests {
+                self.rest()?
+            } else {
+                self.poll()?
+            }
             self.answer_events()?;
             self.act_on_halt()?;
             self.learn_again()?;
@@ -194,6 +202,38 @@ impl Poller {
         Ok(())
     }
 
+    /// Goes to rest when a command says so, and on when another does. A rest outlives partitions that come and go,
+    /// and restarts of the table within this worker.
+    fn heed_commands(&mut self) -> Result<(), WorkerError> {
+        let switch = self.parts.runtime.switch.clone();
+        if switch.is_paused() == self.rests {
+            return Ok(());
+        }
+        let label = self.label();
+        if self.rests {
+            self.rests = false;
+            if self.waiting_for_schema.is_none() {
+                self.resume()?;
+            }
+            switch.set(WorkState::Running, None);
+        } else {
+            self.pause()?;
+            self.flush_all(FlushReason::Pause)?;
+            self.rests = true;
+            switch.set(WorkState::Paused, None);
+        }
+        tracing::info!(table = %self.name(), rests = self.rests, "told by the control plane");
+        self.parts.metrics.table_paused.get_or_create(&label).set(self.rests.into());
+        Ok(())
+    }
+
+    /// Stays in the group without taking records.
+    fn rest(&mut self) -> Result<(), WorkerError> {
+        self.poll_events_only()?;
+        std::thread::sleep(POLL_TIMEOUT);
+        Ok(())
+    }
+
     pub(super) fn pause(&mut self) -> Result<(), WorkerError> {
         if !self.paused {
             self.parts.source.pause().for_table(&self.parts.spec.name)?;
@@ -203,7 +243,7 @@ impl Poller {
     }
 
     pub(super) fn resume(&mut self) -> Result<(), WorkerError> {
-        if self.paused {
+        if self.paused && !self.rests {
             self.parts.source.resume().for_table(&self.parts.spec.name)?;
             self.paused = false;
         }

@@ -15,6 +15,7 @@ use siltstone_protocol::ErrorKind;
 use siltstone_protocol::OffsetRange;
 use siltstone_protocol::RejectedCount;
 use siltstone_protocol::Schema;
+use siltstone_protocol::presence::EventCode;
 use siltstone_spec::plan::Reason;
 use std::sync::Arc;
 use std::time::Duration;
@@ -107,6 +108,7 @@ impl Poller {
             return Ok(()); // Another worker was first: look at the record against its schema.
         }
         tracing::info!(table = %self.name(), schema_id = schema.schema_id, "schema grows");
+        self.parts.metrics.events.table(EventCode::SchemaChanged, self.name(), None);
         match self.change(Change::SetSchema { schema }) {
             Err(error) if error.kind() == ErrorKind::Conflict => {}
             other => other?,

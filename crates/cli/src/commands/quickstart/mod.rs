@@ -121,7 +121,13 @@ async fn run_worker(
     once: bool,
     stop: watch::Receiver<bool>,
 ) -> anyhow::Result<siltstone_worker::RunSummary> {
-    let options = RunOptions { once, memory_bytes: MEMORY_BYTES, http: None, tables: Vec::new() };
+    let options = RunOptions {
+        once,
+        memory_bytes: MEMORY_BYTES,
+        http: None,
+        tables: Vec::new(),
+        control: Default::default(),
+    };
     Ok(siltstone_worker::run(spec.clone(), options, Arc::new(Progress::default()), stop).await?)
 }
 
