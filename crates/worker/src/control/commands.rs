@@ -44,13 +44,13 @@ const ID_CHARS_MAX: usize = 64;
 /// Carries commands out.
 #[derive(Debug, Clone)]
 pub(super) struct Commander {
-    pub(super) wire: Arc<Wire>,
-    pub(super) worker_id: String,
+    wire: Arc<Wire>,
+    worker_id: String,
     /// `control_plane.commands` of the spec.
-    pub(super) allowed: bool,
-    pub(super) key: Option<KeySource>,
-    pub(super) tables: Arc<Vec<TableRuntime>>,
-    pub(super) stop: watch::Receiver<bool>,
+    allowed: bool,
+    key: Option<KeySource>,
+    tables: Arc<Vec<TableRuntime>>,
+    stop: watch::Receiver<bool>,
     known: Arc<Mutex<Known>>,
     long: Arc<Semaphore>,
 }
@@ -122,7 +122,7 @@ impl Commander {
     }
 
     /// Carries one command out, unless that was done before, and says how it ended.
-    async fn answer(&self, command: Command) {
+    pub(super) async fn answer(&self, command: Command) {
         if command.id.is_empty() || command.id.len() > ID_CHARS_MAX {
             return;
         }

@@ -22,6 +22,7 @@ mod reporter;
 mod statistics;
 mod switch;
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
 mod tests;
 mod wire;
 

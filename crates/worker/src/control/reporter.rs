@@ -56,7 +56,7 @@ pub(super) enum ReportError {
 
 /// Where the control plane stands with one table.
 #[derive(Debug, Default)]
-struct Cursor {
+pub(super) struct Cursor {
     /// The version to send next; `None`: to be asked.
     next: Option<u64>,
     /// The control plane took something that joins on to `next`.
@@ -176,7 +176,8 @@ pub(super) struct Reporting<'a> {
 }
 
 impl Reporting<'_> {
-    async fn catch_up(&self, cursor: &mut Cursor) -> Result<(), ReportError> {
+    /// Reports until the control plane has what the ledger has, or for so long that others must have a turn.
+    pub(super) async fn catch_up(&self, cursor: &mut Cursor) -> Result<(), ReportError> {
         if cursor.probed.is_none_or(|probed| probed.elapsed() >= PROBE_EVERY) {
             cursor.probed = Some(Instant::now());
             self.look_for_others().await?;
