@@ -61,6 +61,8 @@ pub enum Command {
     Expire(ExpireArgs),
     /// Delete data and metadata files that nothing names any more, once.
     Vacuum(VacuumArgs),
+    /// Every field that can leave for the control plane under a spec, with examples; and what never can.
+    Disclosures(DisclosuresArgs),
     /// Ask SQL of the tables.
     Query(QueryArgs),
 }
@@ -96,6 +98,19 @@ pub struct SpecArgs {
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct DisclosuresArgs {
+    /// The spec file.
+    #[arg(long, short = 'f', value_name = "SPEC")]
+    pub file: Option<PathBuf>,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+    /// Print the document about all specs (Markdown).
+    #[arg(long, conflicts_with = "json")]
+    pub markdown: bool,
 }
 
 #[derive(Debug, Args)]

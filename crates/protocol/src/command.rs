@@ -38,6 +38,7 @@ pub struct Commands {
 pub struct Command {
     /// ULID text. A worker does not do a command again that it has done.
     pub id: String,
+    /// What to do.
     pub action: Action,
     /// The table's name in its spec. `None`: the worker itself (`rotate`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -87,8 +88,11 @@ impl Action {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CommandOutcome {
+    /// Made at the worker's start (UUID text).
     pub worker_id: String,
+    /// The command's id (ULID text).
     pub command_id: String,
+    /// How it ended.
     pub outcome: Outcome,
 }
 
@@ -96,6 +100,7 @@ pub struct CommandOutcome {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "result", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Outcome {
+    /// It was done.
     Done,
     /// The table is not in this worker's spec.
     UnknownTable,
@@ -103,7 +108,9 @@ pub enum Outcome {
     Expired,
     /// The worker's own settings do not allow commands.
     NotAllowed,
+    /// It was begun and ended with an error.
     Failed {
+        /// Kind of the error.
         error: ErrorKind,
     },
 }

@@ -102,7 +102,9 @@ impl FileStatistics {
 pub struct Bounds {
     /// Column name, dotted inside structs.
     column: String,
+    /// No value of the column in the file is less. Texts and bytes are cut to 16 characters or bytes.
     least: Value,
+    /// No value of the column in the file is greater. Texts and bytes are cut to 16 characters or bytes, and rounded up.
     greatest: Value,
 }
 
@@ -144,21 +146,29 @@ impl PartitionValue {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Value {
+    /// True or false.
     Boolean(bool),
+    /// 32 bits.
     Int(i32),
+    /// 64 bits.
     Long(i64),
+    /// 32 bits, finite.
     Float(f32),
+    /// 64 bits, finite.
     Double(f64),
     /// Decimal digits with a point, as text.
     Decimal(String),
-    /// Days.
+    /// Days since 1970.
     Date(i32),
     /// Microseconds since midnight.
     Time(i64),
-    /// Microseconds.
+    /// Microseconds since 1970, without a zone.
     Timestamp(i64),
+    /// Microseconds since 1970 UTC.
     Timestamptz(i64),
+    /// Text.
     String(String),
+    /// In groups of 8, 4, 4, 4 and 12 hexadecimal digits.
     Uuid(String),
     /// Hexadecimal.
     Binary(String),

@@ -23,6 +23,7 @@ pub struct DisclosedField {
     pub path: String,
     /// The JSON type, or the closed list of words.
     pub kind: String,
+    /// What it is.
     pub description: String,
     /// Where the control plane keeps it.
     pub kept: Kept,
@@ -42,6 +43,32 @@ pub fn fields() -> Vec<DisclosedField> {
         walk.schema(root, &At::default());
     }
     found
+}
+
+/// What never crosses, whatever the spec says: no message has a place for it.
+pub const NEVER: &[&str] = &[
+    "Records: no key, value or header, whole or in part, and no row of a table.",
+    "Names of members that a record has and its table's schema does not.",
+    "Values of columns and of partitions, but for those that the spec's `disclose` list names.",
+    "Documentation, defaults, aliases, symbols and properties of schemas.",
+    "Texts of errors and log lines: only their closed kinds and codes, counted.",
+    "Credentials: keys and passwords of brokers, registries and stores. The API key is in the header of each message.",
+    "Addresses of brokers, registries and stores, and options of the bucket's URL.",
+    "The spec itself: only a digest of each table's part.",
+];
+
+/// The whole document about what can cross.
+pub fn document() -> String {
+    let never: String = NEVER.iter().map(|line| format!("- {line}\n")).collect();
+    format!(
+        "# What can leave the user's network\n\n\
+         Written from the message types of `siltstone-protocol`; do not edit by hand. A worker sends these messages to the \
+         control plane that its spec names, and nothing else to anybody; without `control_plane` in the spec it sends nothing. \
+         `siltstone disclosures -f SPEC` prints the list for a spec, with examples; `siltstone run --record FILE` keeps a copy of \
+         all that was sent.\n\n\
+         ## Never\n\n{never}\n## Messages\n\n{}",
+        markdown()
+    )
 }
 
 /// The list as a Markdown table for each message.
@@ -119,7 +146,14 @@ impl<'a> Walk<'a> {
         if let Some(members) = schema.get("properties").and_then(Json::as_object) {
             for (name, member) in members {
                 let path = if at.path.is_empty() { name.clone() } else { format!("{}.{name}", at.path) };
-                self.schema(member, &at.below(path));
+                let mut below = at.below(path);
+                // The word of an alternative, and its only member, are what the alternative is.
+                if member.get("description").is_none()
+                    && (member.get("const").is_some() || members.len() == 1)
+                {
+                    text("description").unwrap_or_default().clone_into(&mut below.description);
+                }
+                self.schema(member, &below);
             }
         } else if let Some(items) = schema.get("items") {
             self.schema(items, &At { path: format!("{}[]", at.path), ..at });
@@ -196,7 +230,7 @@ mod tests {
     fn every_field_is_described_and_values_are_opt_in() {
         let all = fields();
         for field in &all {
-            assert!(!field.kind.is_empty(), "{field:?}");
+            assert!(!field.kind.is_empty() && !field.description.is_empty(), "{field:?}");
             let may_hold_values =
                 field.path.contains("statistics[].bounds") || field.path.contains(".partition[]");
             assert_eq!(field.opt_in.is_some(), may_hold_values, "{field:?}");
@@ -208,5 +242,17 @@ mod tests {
         assert!(at("report", "statistics[].bounds[].least.long"));
         assert!(at("presence", "utilisation_percent"));
         assert!(at("poll", "wait_seconds"));
+    }
+
+    /// `UPDATE_SPEC_DOCS=1` writes the file anew.
+    #[test]
+    fn the_stored_list_is_fresh() {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("DISCLOSURES.md");
+        let text = document();
+        if std::env::var_os("UPDATE_SPEC_DOCS").is_some() {
+            assert!(std::fs::write(&path, &text).is_ok());
+        }
+        let stored = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(stored == text, "DISCLOSURES.md is stale: run the tests with UPDATE_SPEC_DOCS=1");
     }
 }

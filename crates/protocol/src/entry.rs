@@ -29,6 +29,7 @@ pub struct Entry {
     pub commit_id: String,
     /// The committer's clock, milliseconds since 1970 UTC. Informative; order is `version`.
     pub committed_ms: i64,
+    /// What changed.
     pub change: Change,
 }
 
@@ -39,28 +40,42 @@ pub struct Entry {
 pub enum Change {
     /// The table comes to be.
     Create {
+        /// The table's name in its spec.
         name: String,
+        /// Columns and their ids.
         schema: Schema,
+        /// How new files are partitioned.
         partition_spec: PartitionSpec,
+        /// How new files are sorted.
         sort_order: SortOrder,
+        /// Formats in which the table is shown.
         formats: Vec<Format>,
     },
     /// Rows arrive. With no files: only positions move (a first position, or rejected records).
     Append {
+        /// The files that hold the rows.
         files: Vec<FileEntry>,
+        /// Topic positions that this covers.
         ranges: Vec<OffsetRange>,
+        /// Records that did not become rows, by reason.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         rejected: Vec<RejectedCount>,
     },
     /// The same rows in other files. Valid only while every removed file is live.
     Replace {
+        /// Paths of the files that leave, below the table's location.
         removed: Vec<String>,
+        /// The files that hold the rows from now on.
         added: Vec<FileEntry>,
+        /// How much work it was.
         #[serde(default, skip_serializing_if = "Effort::is_none")]
         effort: Effort,
     },
     /// Rows leave by retention: whole files only.
-    Delete { removed: Vec<String> },
+    Delete {
+        /// Paths of the files that leave, below the table's location.
+        removed: Vec<String>,
+    },
     /// What another program did to the table in one format, taken into the ledger. Valid only while every
     /// removed file is live, and only if the format showed the last absorb of its own when it was looked at.
     Absorb {
@@ -83,15 +98,30 @@ pub enum Change {
         same_rows: bool,
     },
     /// The schema grows.
-    SetSchema { schema: Schema },
+    SetSchema {
+        /// Columns and their ids.
+        schema: Schema,
+    },
     /// New files are partitioned otherwise.
-    SetPartitionSpec { partition_spec: PartitionSpec },
+    SetPartitionSpec {
+        /// How new files are partitioned.
+        partition_spec: PartitionSpec,
+    },
     /// New files are sorted otherwise.
-    SetSortOrder { sort_order: SortOrder },
+    SetSortOrder {
+        /// How new files are sorted.
+        sort_order: SortOrder,
+    },
     /// The table is shown in other formats.
-    SetFormats { formats: Vec<Format> },
+    SetFormats {
+        /// Formats in which the table is shown.
+        formats: Vec<Format>,
+    },
     /// An operator moved positions, knowing what is skipped.
-    ResetPositions { ranges: Vec<OffsetRange> },
+    ResetPositions {
+        /// From the old position to the new one, by partition.
+        ranges: Vec<OffsetRange>,
+    },
 }
 
 impl Change {
@@ -153,8 +183,11 @@ pub struct FileEntry {
     pub path: String,
     /// Size of the object, bytes.
     pub bytes: u64,
+    /// Rows in the file.
     pub rows: u64,
+    /// The schema in which it was written.
     pub schema_id: i32,
+    /// The partition spec by which it was written.
     pub spec_id: i32,
     /// 0: not sorted.
     pub sort_order_id: i64,
@@ -170,9 +203,13 @@ pub struct FileEntry {
 pub struct OffsetRange {
     /// The source cluster's name in the spec.
     pub cluster: String,
+    /// The topic's name.
     pub topic: String,
+    /// Number of the topic's partition.
     pub partition: i32,
+    /// First offset.
     pub start: i64,
+    /// The offset after the last.
     pub end: i64,
     /// True when the broker no longer had these records and the spec said to go on.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -183,6 +220,8 @@ pub struct OffsetRange {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RejectedCount {
+    /// Why, from the closed list.
     pub reason: RejectReason,
+    /// How many records.
     pub records: u64,
 }

@@ -24,6 +24,7 @@ pub struct HealthReport {
 pub struct TableHealth {
     /// The table's name in its spec.
     pub table: String,
+    /// What the worker does with the table.
     pub state: WorkState,
     /// Kind of the last error, while `state` is `retrying` or `stopped`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -33,7 +34,7 @@ pub struct TableHealth {
     /// Records between the committed positions and the topic's ends, in those partitions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lag_records: Option<u64>,
-    /// Age of the oldest record that is read and not yet committed, milliseconds.
+    /// Age of the oldest record that is read and that readers of the table cannot see yet, milliseconds. 0: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub freshness_ms: Option<u64>,
     /// Files that compaction would rewrite now.

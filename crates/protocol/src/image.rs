@@ -19,6 +19,7 @@ pub const FILES_MAX: usize = 10_000;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Image {
+    /// Which table it is.
     pub table: TableIdentity,
     /// The table's identity, made at creation (UUID text).
     pub table_uuid: String,
@@ -30,10 +31,15 @@ pub struct Image {
     pub image_id: String,
     /// From 0.
     pub part: u32,
+    /// How many parts there are.
     pub parts: u32,
+    /// Columns and their ids.
     pub schema: Schema,
+    /// How new files are partitioned.
     pub partition_spec: PartitionSpec,
+    /// How new files are sorted.
     pub sort_order: SortOrder,
+    /// Formats in which the table is shown.
     pub formats: Vec<Format>,
     /// Live files of this part, at most [`FILES_MAX`].
     pub files: Vec<FileEntry>,

@@ -96,7 +96,9 @@ impl<'de> Deserialize<'de> for Transform {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct PartitionSpec {
+    /// Id of the partition spec; files name theirs.
     pub spec_id: i32,
+    /// The partition fields, in order.
     pub fields: Vec<PartitionField>,
 }
 
@@ -111,6 +113,7 @@ pub struct PartitionField {
     /// Name of the partition field, unique among columns and partition fields
     /// (an identity field may bear its column's name).
     pub name: String,
+    /// What is done with a value of the source column, e.g. `day` or `bucket[16]`.
     pub transform: Transform,
 }
 
@@ -134,7 +137,9 @@ pub enum NullOrder {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct SortOrder {
+    /// Id of the sort order; files name theirs.
     pub order_id: i64,
+    /// The keys, the most significant first.
     pub fields: Vec<SortField>,
 }
 
@@ -142,8 +147,12 @@ pub struct SortOrder {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct SortField {
+    /// What is done with a value of the source column, e.g. `day` or `bucket[16]`.
     pub transform: Transform,
+    /// Field id of the source column in the table schema.
     pub source_id: i32,
+    /// Ascending or descending.
     pub direction: SortDirection,
+    /// Where nulls go.
     pub null_order: NullOrder,
 }

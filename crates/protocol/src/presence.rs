@@ -24,6 +24,7 @@ pub struct Presence {
     pub program_version: String,
     /// The worker's clock when it started, milliseconds since 1970 UTC.
     pub started_ms: i64,
+    /// Processors that the worker may use.
     pub vcpus: u16,
     /// Of all its vCPUs, since the last message: 0 to 100.
     pub utilisation_percent: u8,
@@ -43,6 +44,7 @@ pub struct Presence {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EventSample {
+    /// Made at the worker's start (UUID text).
     pub worker_id: String,
     /// At most [`EVENTS_MAX`].
     pub events: Vec<EventCount>,
@@ -52,6 +54,7 @@ pub struct EventSample {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EventCount {
+    /// What happened, from the closed list.
     pub code: EventCode,
     /// The table's name in its spec, when the event is about one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -59,6 +62,7 @@ pub struct EventCount {
     /// Kind of the error, when the event is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<ErrorKind>,
+    /// How often since the last sample.
     pub count: u64,
 }
 
@@ -122,6 +126,7 @@ impl EventCode {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ProfileSample {
+    /// Made at the worker's start (UUID text).
     pub worker_id: String,
     /// How long was sampled, milliseconds.
     pub duration_ms: u32,
@@ -133,7 +138,9 @@ pub struct ProfileSample {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FunctionCount {
+    /// The function's name.
     pub function: FunctionName,
+    /// Samples that fell into it.
     pub samples: u32,
 }
 

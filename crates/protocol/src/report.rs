@@ -12,6 +12,7 @@ pub const ENTRIES_MAX: usize = 1_000;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Report {
+    /// Which table it is.
     pub table: TableIdentity,
     /// Entries with consecutive versions, at most [`ENTRIES_MAX`].
     pub entries: Vec<Entry>,

@@ -12,9 +12,12 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Schema {
+    /// Always `struct`: Iceberg's form.
     #[serde(rename = "type", default)]
     tag: StructTag,
+    /// Id of the schema; files name theirs.
     pub schema_id: i32,
+    /// The columns.
     pub fields: Vec<Field>,
 }
 
@@ -92,9 +95,13 @@ impl Schema {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Field {
+    /// Field id: stays when a column is renamed.
     pub id: i32,
+    /// The column's name.
     pub name: String,
+    /// False: a row may have null there.
     pub required: bool,
+    /// The column's type.
     #[serde(rename = "type")]
     pub data_type: Type,
 }
@@ -231,21 +238,33 @@ fn parse_parametric(text: &str) -> Option<PrimitiveType> {
 #[schemars(inline)]
 #[serde(tag = "type", rename_all = "lowercase", deny_unknown_fields)]
 enum NestedJson {
+    /// Members of their own.
     Struct {
+        /// The members of the struct.
         fields: Vec<Field>,
     },
+    /// Any number of elements.
     #[serde(rename_all = "kebab-case")]
     List {
+        /// Field id of the elements.
         element_id: i32,
+        /// False: an element may be null.
         element_required: bool,
+        /// Type of the elements.
         element: Type,
     },
+    /// Any number of keys with their values.
     #[serde(rename_all = "kebab-case")]
     Map {
+        /// Field id of the keys.
         key_id: i32,
+        /// Type of the keys.
         key: Type,
+        /// Field id of the values.
         value_id: i32,
+        /// False: a value may be null.
         value_required: bool,
+        /// Type of the values.
         value: Type,
     },
 }

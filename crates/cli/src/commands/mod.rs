@@ -2,6 +2,7 @@
 
 mod apply;
 mod compact;
+mod disclosures;
 mod inspect;
 mod maintain;
 mod query;
@@ -34,6 +35,7 @@ pub async fn execute(cli: Cli) -> anyhow::Result<u8> {
         Command::Ledger(args) => inspect::ledger(args).await,
         Command::Expire(args) => maintain::expire(args).await,
         Command::Vacuum(args) => maintain::vacuum(args, quiet).await,
+        Command::Disclosures(args) => disclosures::disclosures(&args),
         Command::Query(args) => query::query(args).await,
     }
 }

@@ -13,6 +13,7 @@ mod about;
 mod beat;
 mod commands;
 mod events;
+mod examples;
 mod health;
 mod image;
 mod presence;
@@ -35,6 +36,7 @@ use uuid::Uuid;
 pub use self::{
     about::About,
     events::Events,
+    examples::examples,
     record::Recorder,
     switch::Switch,
     wire::{Wire, WireError, WireSettingsError},
