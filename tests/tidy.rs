@@ -97,6 +97,34 @@ fn the_wall_has_no_door() {
     }
 }
 
+/// What crosses beyond the fixed list is decided where the user's spec is read, and messages leave from one place.
+#[test]
+fn disclosure_and_sending_have_one_place_each() {
+    let places = [
+        ("Disclosure::of_spec(", "crates/spec/src/lower/table.rs"),
+        ("serde_json::to_vec(message)", "crates/worker/src/control/wire.rs"),
+        (".client.post(", "crates/worker/src/control/wire.rs"),
+    ];
+    for (call, place) in places {
+        let mut found = Vec::new();
+        for (path, text) in rust_files() {
+            let engine = path.starts_with("crates") && !path.starts_with("crates/control-plane");
+            let code = text.split("#[cfg(test)]").next().unwrap();
+            if engine && !path.components().any(|part| part.as_os_str() == "tests") && code.contains(call) {
+                found.push(path.display().to_string());
+            }
+        }
+        assert_eq!(found, [place], "{call}");
+    }
+    // Who makes statistics of files: they take a disclosure, and none makes one.
+    for (path, text) in rust_files() {
+        let code = text.split("#[cfg(test)]").next().unwrap();
+        if !path.starts_with("crates/protocol") && !path.starts_with("tests") {
+            assert!(!code.contains("FileStatistics {"), "{} makes statistics by hand", path.display());
+        }
+    }
+}
+
 #[test]
 fn the_map_names_every_crate_and_invariant() {
     let map = fs::read_to_string(root().join("crates/README.md")).unwrap();

@@ -4,9 +4,13 @@ import json
 import secrets
 
 import orders
+import pytest
 import readers
+from plane import Plane
 from produce import AvroWriter, Registry, Sent, create_topic, framed, send
-from siltstone import json_table, table, wait
+from proxies import Faults, S3Proxy
+from siltstone import cluster, json_table, table, wait
+from stores import Bucket
 
 TRACE = {"RUST_LOG": "trace"}
 
@@ -59,7 +63,43 @@ def everything_told(run, worker=None) -> list[tuple[str, str]]:
     return told
 
 
-def test_json_records(engine, name):
+@pytest.fixture
+def plane():
+    """A control plane that keeps every byte."""
+    one = Plane()
+    yield one
+    one.close()
+
+
+RECORD = ("--record", "sent.txt")
+PLANE_KEY = f"tkn-key-{secrets.token_hex(8)}"
+
+
+def report_to(run, plane: Plane) -> None:
+    run.environment["PLANE_KEY"] = PLANE_KEY
+    run.spec.write_text(run.spec.read_text() + f"control_plane: {json.dumps(plane.spec)}\n")
+
+
+def told_to_the_control_plane(run, plane: Plane) -> list[tuple[str, str]]:
+    """Waits until the ledgers are reported."""
+    for spec in run.tables:
+        for place in (run.table(spec["name"]), run.table(spec["name"]).dead_letters):
+            if place.exists():
+                entries = len(place.ledger())
+                wait(
+                    lambda name=place.name, entries=entries: len(plane.entries.get(name, [])) >= entries,
+                    60,
+                    "the reports",
+                )
+    wait(lambda: {"/worker/v1/health", "/worker/v1/events"} <= plane.paths(), 60, "health and events")
+    record = run.folder / "sent.txt"
+    told = [("the bytes to the control plane", plane.bytes()), ("the recording", record.read_text())]
+    told += [("what can cross", run.command("disclosures", *more).said) for more in ([], ["--json"])]
+    assert PLANE_KEY not in record.read_text()
+    return told
+
+
+def test_json_records(engine, name, plane):
     tokens = Tokens()
     topic = create_topic(partitions=2)
     columns = [
@@ -116,7 +156,8 @@ def test_json_records(engine, name):
         ],
         env=TRACE,
     )
-    worker = run.worker()
+    report_to(run, plane)
+    worker = run.worker(arguments=RECORD)
     wait(lambda: run.table().exists() and readers.count(run.table()) == 40, 60, "the rows")
     wait(
         lambda: run.table().dead_letters.exists() and readers.count(run.table().dead_letters) == 40,
@@ -125,9 +166,10 @@ def test_json_records(engine, name):
     )
     send(topic, [good(n) for n in range(10)])
     wait(lambda: readers.count(run.table()) == 50, 30, "more rows")
-    told = everything_told(run, worker)
+    told = everything_told(run, worker) + told_to_the_control_plane(run, plane)
     assert worker.stop() == 0
     told.append(("the worker's log", worker.said()))
+    assert PLANE_KEY not in worker.said()
     assert "TRACE" in worker.said(), "the log is not at trace"
     for what, text in told:
         tokens.check(what, text)
@@ -150,7 +192,7 @@ def test_extra_members_that_are_rejected(engine, name):
         tokens.check(f"the output with dlq_mode {mode}", ended.said)
 
 
-def test_avro_schemas_and_records(engine, name):
+def test_avro_schemas_and_records(engine, name, plane):
     """Docs, defaults, symbols and aliases of schemas are not metadata of ours; nor is what a refused schema says."""
     tokens = Tokens()
     registry = Registry()
@@ -212,14 +254,15 @@ def test_avro_schemas_and_records(engine, name):
     ]
     send(topic, records)
     run = engine([table(name, topic, dlq_mode="dead_letter")], env=TRACE)
-    worker = run.worker()
+    report_to(run, plane)
+    worker = run.worker(arguments=RECORD)
     wait(lambda: run.table().exists() and readers.count(run.table()) == 2, 60, "the rows")
     wait(
         lambda: run.table().dead_letters.exists() and readers.count(run.table().dead_letters) == 4,
         30,
         "the dead letters",
     )
-    told = everything_told(run, worker)
+    told = everything_told(run, worker) + told_to_the_control_plane(run, plane)
     assert worker.stop() == 0
     told.append(("the worker's log", worker.said()))
     for what, text in told:
@@ -229,13 +272,78 @@ def test_avro_schemas_and_records(engine, name):
     tokens.check("the output of a stopped run", stopping.once(code=1).said)
 
 
+def test_faults_on_every_path(engine, name, plane, registry_proxy):
+    """The registry is down and hangs, the store refuses and loses, schemas change, rows are rejected: no error of all
+    that says a token."""
+    tokens = Tokens()
+    registry = Registry()
+    topic = create_topic(partitions=2)
+
+    def writer(*more: dict) -> AvroWriter:
+        fields = [{"name": "id", "type": "long", "doc": tokens()}, {"name": "note", "type": "string"}, *more]
+        schema = {"type": "record", "name": "Row", "namespace": "e2e", "doc": tokens(), "fields": fields}
+        return AvroWriter(schema, registry.register(f"{topic}-value", schema))
+
+    def some(one: AvroWriter, count: int) -> list[Sent]:
+        rows = []
+        for n in range(count):
+            row = {"id": tokens.number(), "note": tokens(), "more": tokens()}
+            headers = ((tokens(), tokens().encode()),)
+            rows.append(Sent(one(row), tokens().encode(), headers, partition=n % 2))
+            poison = framed(one.schema_id, b"\x02\x7f" + tokens().encode())
+            rows.append(Sent(poison, tokens().encode(), headers, partition=n % 2))
+        return rows
+
+    def both_are(rows: int) -> bool:
+        return (
+            run.table().exists()
+            and run.table().dead_letters.exists()
+            and readers.count(run.table()) == rows
+            and readers.count(run.table().dead_letters) == rows
+        )
+
+    proxy = S3Proxy(3, Faults(reset=0.05, slow_down=0.15, lost=0.05))
+    try:
+        registry_proxy.mode = "fail"
+        send(topic, some(writer(), 20))
+        run = engine(
+            [table(name, topic, kafka_metadata=True, partition_by=["truncate(30, note)"], sort_by=["note"])],
+            [cluster(registry=registry_proxy.url)],
+            store=Bucket(f"wall-{secrets.token_hex(5)}"),
+            env={**TRACE, **proxy.env},
+        )
+        report_to(run, plane)
+        worker = run.worker(arguments=RECORD)
+        wait(lambda: "/schemas/ids" in " ".join(registry_proxy.requests) or registry_proxy.requests, 60, "a try")
+        registry_proxy.mode = "forward"
+        wait(lambda: both_are(20), 120, "the rows")
+        # The schema grows while the registry hangs.
+        registry_proxy.mode = "hang"
+        send(topic, some(writer({"name": "more", "type": ["null", "string"], "default": None}), 20))
+        wait(lambda: worker.metric("siltstone_retries_total") > 0, 60, "a retry")
+        registry_proxy.mode = "forward"
+        wait(lambda: both_are(40), 120, "the rows of the schema that grew")
+        proxy.faults.slow_down = proxy.faults.reset = proxy.faults.lost = 0.0
+        told = told_to_the_control_plane(run, plane)
+        told += [("/metrics", worker.metrics()), ("/readyz", worker.get("/readyz").text)]
+        assert worker.stop(60) == 0
+        assert proxy.made["slow_down"] > 0
+        told.append(("the worker's log", worker.said()))
+        assert "TRACE" in worker.said() and "WARN" in worker.said()
+        for what, text in told:
+            tokens.check(what, text)
+        held = repr(readers.ICEBERG["PyIceberg"](run.table()).to_pylist())
+        assert sum(token in held for token in tokens.made) > 80
+    finally:
+        registry_proxy.mode = "forward"
+        proxy.close()
+
+
 def test_secrets_of_the_spec(engine, name):
     """Passwords are references; neither faults of the spec nor logs show what they stand for."""
     tokens = Tokens()
     password = tokens()
     topic = orders.topic_of(1)
-    from siltstone import cluster
-
     registry = {"url": "http://127.0.0.1:9", "username": "${E2E_USER}", "password": "${E2E_PASSWORD}"}
     run = engine(
         [orders.orders_table(name, topic)],

@@ -17,9 +17,10 @@ use super::{
 };
 use crate::runtime::{Shared, TableRuntime};
 
-const PRESENCE_EVERY: Duration = Duration::from_secs(15);
-/// Health and events, every second beat.
-const HEALTH_BEATS: u64 = 2;
+const BEAT: Duration = Duration::from_secs(5);
+/// Presence every 15 seconds, health and events every 30, beginning with the second beat, when tables have started.
+const PRESENCE_BEATS: u64 = 3;
+const HEALTH_BEATS: u64 = 6;
 const PROFILE_EVERY: Duration = Duration::from_secs(600);
 const PROFILE_FIRST: Duration = Duration::from_secs(60);
 
@@ -59,14 +60,16 @@ impl Beat {
     /// Until it is dropped.
     pub(super) async fn run(mut self) {
         self.shared.metrics.events.add(EventCode::WorkerStarted, None, None, 1);
-        let mut ticks = tokio::time::interval(PRESENCE_EVERY);
+        let mut ticks = tokio::time::interval(BEAT);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut profile_at = Instant::now() + PROFILE_FIRST;
         for beat in 0_u64.. {
             ticks.tick().await;
-            let presence = self.observer.look(&self.wire).await;
-            self.tell(&presence).await;
-            if beat.is_multiple_of(HEALTH_BEATS) {
+            if beat.is_multiple_of(PRESENCE_BEATS) {
+                let presence = self.observer.look(&self.wire).await;
+                self.tell(&presence).await;
+            }
+            if beat % HEALTH_BEATS == 1 {
                 self.health().await;
                 self.sample_events().await;
             }

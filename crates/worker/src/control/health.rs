@@ -30,7 +30,9 @@ pub(super) fn of(runtime: &TableRuntime) -> Vec<TableHealth> {
         state,
         error: error.filter(|_| matches!(state, WorkState::Retrying | WorkState::Stopped)),
         partitions: u32::try_from(owned.len()).unwrap_or(u32::MAX),
-        lag_records: lags.map(|lags| lags.iter().map(|lag| u64::try_from(*lag).unwrap_or(0)).sum()),
+        lag_records: lags
+            .filter(|lags| !lags.is_empty())
+            .map(|lags| lags.iter().map(|lag| u64::try_from(*lag).unwrap_or(0)).sum()),
         freshness_ms: freshness.map(|seconds| (seconds.max(0.0) * 1000.0) as u64),
         backlog_files: None,
         backlog_bytes: None,

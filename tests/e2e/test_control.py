@@ -1,0 +1,207 @@
+"""Reporting to a control plane: what arrives, that it never holds ingestion up, and what commands do."""
+
+import json
+import time
+
+import pytest
+import readers
+from plane import Plane
+from produce import Sent, create_topic, send
+from siltstone import json_table, wait
+
+KEY = {"PLANE_KEY": "key-of-the-test"}
+COLUMNS = [
+    {"name": "id", "type": "long"},
+    {"name": "region", "type": "string"},
+    {"name": "note", "type": "string"},
+]
+
+
+@pytest.fixture
+def plane():
+    made = []
+
+    def make(*arguments, **more):
+        made.append(Plane(*arguments, **more))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+def row(n: int) -> Sent:
+    value = {"id": n, "region": f"r{n % 3}", "note": f"note {n}"}
+    return Sent(json.dumps(value).encode(), partition=n % 2)
+
+
+def reporting(engine, name, topic, one, **changes):
+    run = engine([json_table(name, topic, COLUMNS, **changes)], env=KEY)
+    text = run.spec.read_text()
+    run.spec.write_text(text + f"control_plane: {json.dumps(one.spec)}\n")
+    return run
+
+
+def ledger(run, name=None):
+    table = run.table(name)
+    return [entry for _, entry in sorted((entry["version"], entry) for entry in table.ledger())]
+
+
+def test_what_is_reported_is_the_ledger(engine, name, plane):
+    topic = create_topic(partitions=2)
+    send(topic, [row(n) for n in range(100)] + [Sent(b"{")])
+    one = plane()
+    opted = {"bounds": ["id", "note"], "partition_values": True}
+    run = reporting(engine, name, topic, one, partition_by=["region"], disclose=opted)
+    record = run.folder / "sent.txt"
+    worker = run.worker(arguments=["--record", str(record)])
+    wait(lambda: run.table().exists() and readers.count(run.table()) == 100, 60, "the rows")
+    send(topic, [row(n) for n in range(100, 110)])
+    wait(lambda: readers.count(run.table()) == 110, 30, "more rows")
+    dead = f"{name}__dead_letters"
+    wait(lambda: len(one.entries.get(name, [])) == len(ledger(run)), 30, "the reports")
+    wait(lambda: len(one.entries.get(dead, [])) == len(ledger(run, dead)), 30, "the reports of dead letters")
+    wait(lambda: one.health, 30, "the health")
+    assert worker.stop() == 0
+    assert one.entries[name] == ledger(run)
+    assert one.entries[dead] == ledger(run, dead)
+    assert all(headers["authorization"] == "Bearer key-of-the-test" for _, headers, _ in one.sent)
+    location = next(json.loads(body)["table"]["location"] for path, _, body in one.sent if "report" in path)
+    assert location == f"file://{run.store.path}/{name.replace('.', '/')}"
+    # What is opted in, of the files of the table and not of its dead letters.
+    bounds = [bound for file in one.statistics[name] for bound in file["bounds"]]
+    assert {bound["column"] for bound in bounds} == {"id", "note"}
+    ids = [bound for bound in bounds if bound["column"] == "id"]
+    assert min(bound["least"]["long"] for bound in ids) == 0
+    assert max(bound["greatest"]["long"] for bound in ids) == 109
+    regions = {value["value"]["string"] for file in one.statistics[name] for value in file["partition"]}
+    assert regions == {"r0", "r1", "r2"}
+    assert not one.statistics.get(dead)
+    # The recording is what was sent, without the key.
+    text = record.read_text()
+    assert "key-of-the-test" not in text + worker.said()
+    assert text.count("POST /worker/v1/report") == sum("report" in path for path, _, _ in one.sent)
+    decoder, recorded = json.JSONDecoder(), []
+    for part in text.split("\n# "):
+        start = part.index("\n\n") + 2
+        recorded.append(decoder.raw_decode(part[start:])[0])
+    sent = [json.loads(body) for _, _, body in one.sent]
+    def texts(messages):
+        return sorted(json.dumps(message, sort_keys=True) for message in messages)
+
+    assert texts(recorded) == texts(sent)
+    assert record.stat().st_mode & 0o777 == 0o600
+    assert {"/worker/v1/presence", "/worker/v1/health", "/worker/v1/commands/poll"} <= one.paths()
+    health = {table["table"]: table for table in one.health[-1]["tables"]}
+    assert (health[name]["state"], health[name]["partitions"]) == ("running", 2)
+
+
+def test_a_bounded_run_reports_before_it_ends(engine, name, plane):
+    topic = create_topic()
+    send(topic, [Sent(row(n).value) for n in range(10)])
+    one = plane()
+    run = reporting(engine, name, topic, one)
+    run.once()
+    assert one.entries[name] == ledger(run)
+    assert "/worker/v1/commands/poll" not in one.paths()
+    # What was missed in an outage is made up for by whoever comes next.
+    port = one.port
+    one.close()
+    send(topic, [Sent(row(n).value) for n in range(10)])
+    run.once()
+    again = plane(port=port)
+    again.entries = one.entries
+    run.once()
+    assert again.entries[name] == ledger(run)
+
+
+def test_without_a_control_plane_nothing_is_sent(engine, name, plane):
+    topic = create_topic()
+    send(topic, [Sent(row(n).value) for n in range(10)])
+    one = plane()
+    run = engine([json_table(name, topic, COLUMNS)], env=KEY)
+    run.once()
+    assert readers.count(run.table()) == 10 and not one.sent
+
+
+@pytest.mark.parametrize(
+    "manner", ["down", "hang", "garbage", "wrong", "future", "redirect", "huge", 401, 500]
+)
+def test_ingestion_goes_on_whatever_the_control_plane_does(engine, name, plane, manner):
+    topic = create_topic(partitions=2)
+    one = plane("truthful" if manner == "down" else manner)
+    if manner == "down":
+        one.close()
+    run = reporting(engine, name, topic, one)
+    worker = run.worker()
+    for part in range(4):
+        send(topic, [row(n) for n in range(part * 50, part * 50 + 50)])
+        wait(lambda: run.table().exists() and readers.count(run.table()) == part * 50 + 50, 60, "the rows")
+    assert worker.get("/readyz").status_code == 200
+    assert worker.stop() == 0
+    assert sorted(readers.ICEBERG["PyIceberg"](run.table())["id"].to_pylist()) == list(range(200))
+    if manner != "down":
+        assert one.sent and not any("elsewhere" in path for path in one.paths())
+    assert len(one.sent) < 400
+
+
+def test_commands(engine, name, plane):
+    topic = create_topic(partitions=2)
+    send(topic, [row(n) for n in range(10)])
+    one = plane()
+    run = reporting(engine, name, topic, one, freshness={"max_age": "60s"})
+    worker = run.worker()
+    wait(lambda: one.polls > 0, 60, "a poll")
+    wait(lambda: worker.metric("siltstone_records_consumed_total") == 10, 60, "the records")
+
+    def done(number, action, table=None):
+        command = one.order(number, action, table)
+        wait(lambda: command in one.outcomes, 60, action)
+        return one.outcomes[command]["result"]
+
+    # What is read is committed first, long before its time; then nothing is read.
+    assert done(1, "pause", name) == "done"
+    wait(lambda: run.table().exists() and readers.count(run.table()) == 10, 30, "the rows before the pause")
+    wait(lambda: worker.metric("siltstone_table_paused") == 1, 30, "the pause")
+    send(topic, [row(n) for n in range(10, 20)])
+    # Long enough for many polls.
+    time.sleep(1)
+    assert worker.metric("siltstone_records_consumed_total") == 10
+    assert done(2, "compact", name) == "done"
+    assert done(3, "expire", name) == "done"
+    assert done(4, "rotate") == "done"
+    assert done(5, "pause", "no.such") == "unknown_table"
+    assert worker.metric("siltstone_records_consumed_total") == 10
+    assert done(6, "resume", name) == "done"
+    wait(lambda: worker.metric("siltstone_records_consumed_total") == 20, 60, "the records after")
+    assert worker.stop() == 0
+    assert readers.count(run.table()) == 20
+
+
+def test_commands_that_the_spec_forbids(engine, name, plane):
+    topic = create_topic()
+    one = plane()
+    run = reporting(engine, name, topic, one)
+    run.spec.write_text(run.spec.read_text().replace('"api_key"', '"commands": false, "api_key"'))
+    worker = run.worker()
+    command = one.order(1, "pause", name)
+    wait(lambda: command in one.outcomes, 60, "the refusal")
+    assert one.outcomes[command] == {"result": "not_allowed"}
+    assert worker.metric("siltstone_table_paused") == 0
+    assert worker.stop() == 0
+
+
+def test_disclosures(engine, name, plane):
+    one = plane()
+    run = reporting(engine, name, "some-topic", one, disclose={"bounds": ["id"]}, partition_by=["region"])
+    told = run.command("disclosures").out
+    assert one.url in told and "some-topic" in told and f"{name}: least and greatest value" in told
+    assert "partition_token" in told and "partition[]" not in told
+    listed = run.json("disclosures")
+    assert listed["opted_in"] == [{"table": name, "bounds": ["id"], "partition_values": False}]
+    fields = {(field["message"], field["path"]): field for field in listed["fields"]}
+    assert fields["report", "table.name"]["example"] == name
+    assert fields["presence", "zone"]["kept"] == "memory"
+    crossing = {path for (_, path), field in fields.items() if field["can_cross"]}
+    assert any("bounds" in path for path in crossing) and not any(".partition[]" in path for path in crossing)
+    assert not one.sent
