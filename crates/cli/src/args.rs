@@ -51,6 +51,10 @@ pub enum Command {
     Compact(CompactArgs),
     /// Version, rows, files, positions, lag and freshness of each table.
     Status(StatusArgs),
+    /// Keep the URL of a control plane and the API key to it, for `tables` and `status --remote`.
+    Login(LoginArgs),
+    /// The tables that a control plane knows (after `login`).
+    Tables(RemoteArgs),
     /// The live data files of a table.
     Files(TableArgs),
     /// The Iceberg snapshots of a table.
@@ -95,6 +99,32 @@ pub struct SpecArgs {
     /// The spec file.
     #[arg(long, short = 'f', value_name = "SPEC")]
     pub file: PathBuf,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct LoginArgs {
+    /// Base URL of the control plane: https, or http to this machine itself.
+    #[arg(long)]
+    pub url: String,
+    /// File with the API key. Default: SILTSTONE_CONTROL_PLANE_KEY, else the standard input.
+    #[arg(long, value_name = "FILE")]
+    pub key_file: Option<PathBuf>,
+    /// PEM file of trusted authorities, instead of the usual ones.
+    #[arg(long, value_name = "FILE")]
+    pub ca_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Default, Args)]
+pub struct RemoteArgs {
+    /// Only this environment, by name or id.
+    #[arg(long)]
+    pub environment: Option<String>,
+    /// Only this cluster, by name or id.
+    #[arg(long)]
+    pub cluster: Option<String>,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
@@ -177,8 +207,15 @@ pub struct CompactArgs {
 
 #[derive(Debug, Args)]
 pub struct StatusArgs {
-    #[command(flatten)]
-    pub spec: SpecArgs,
+    /// The spec file.
+    #[arg(long, short = 'f', value_name = "SPEC", required_unless_present = "remote")]
+    pub file: Option<PathBuf>,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+    /// As the control plane has it (after `login`), of all tables that the key may read.
+    #[arg(long, conflicts_with_all = ["file", "no_lag"])]
+    pub remote: bool,
     /// Only this table.
     pub table: Option<String>,
     /// Do not ask the brokers for end offsets.

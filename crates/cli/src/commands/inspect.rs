@@ -13,7 +13,8 @@ use crate::{
 };
 
 pub async fn status(args: StatusArgs) -> anyhow::Result<u8> {
-    let spec = load(&args.spec.file)?;
+    let file = args.file.as_ref().ok_or_else(|| Invalid("name a spec with -f".to_owned()))?;
+    let spec = load(file)?;
     let tables: Vec<_> = spec
         .tables
         .iter()
@@ -23,7 +24,7 @@ pub async fn status(args: StatusArgs) -> anyhow::Result<u8> {
         return Err(Invalid("the spec has no such table".to_owned()).into());
     }
     let all = inspect::status(&spec, &tables, !args.no_lag).await?;
-    if args.spec.json {
+    if args.json {
         output::print_json(&all)?;
         return Ok(output::DONE);
     }

@@ -7,6 +7,7 @@ mod inspect;
 mod maintain;
 mod query;
 mod quickstart;
+mod remote;
 mod run;
 mod spec;
 
@@ -29,6 +30,9 @@ pub async fn execute(cli: Cli) -> anyhow::Result<u8> {
         Command::Apply(args) => apply::apply(args).await,
         Command::Run(args) => run::run(args, quiet).await,
         Command::Compact(args) => compact::compact(args, quiet).await,
+        Command::Login(args) => remote::login(args).await,
+        Command::Tables(args) => remote::tables(args).await,
+        Command::Status(args) if args.remote => remote::status(args).await,
         Command::Status(args) => inspect::status(args).await,
         Command::Files(args) => inspect::files(args).await,
         Command::Snapshots(args) => inspect::snapshots(args).await,

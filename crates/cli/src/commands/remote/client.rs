@@ -1,0 +1,177 @@
+//! Requests to the control plane's API, and where the credential for them is kept.
+
+use std::{
+    io::Write as _,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use reqwest::{StatusCode, header};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use url::Url;
+
+use crate::output::Invalid;
+
+const TIMEOUT: Duration = Duration::from_secs(20);
+/// One answer.
+const ANSWER_BYTES_MAX: usize = 16 << 20;
+/// Parts of one list.
+const PARTS_MAX: usize = 10_000;
+const CURSOR_CHARS_MAX: usize = 512;
+
+/// Where the control plane is, and the key to it. Has no `Debug`.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Account {
+    pub url: String,
+    pub api_key: String,
+    /// PEM file of trusted authorities, instead of the usual ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
+}
+
+impl Account {
+    /// What `login` kept.
+    pub fn load() -> anyhow::Result<Self> {
+        let path = path()?;
+        let text = match std::fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Err(Invalid("not logged in: run siltstone login --url URL first".to_owned()).into());
+            }
+            Err(error) => anyhow::bail!("{} cannot be read: {}", path.display(), error.kind()),
+        };
+        // The reader's own message may quote the key.
+        let broken = |_| Invalid(format!("{} is broken: run siltstone login again", path.display()));
+        Ok(serde_json::from_slice(&text).map_err(broken)?)
+    }
+
+    /// Keeps it in a file that only its owner may read. Returns the path.
+    pub fn save(&self) -> anyhow::Result<PathBuf> {
+        let path = path()?;
+        let folder = path.parent().unwrap_or(Path::new("."));
+        std::fs::create_dir_all(folder)?;
+        let fresh = folder.join(format!(".control-plane.{}.json", std::process::id()));
+        let mut options = std::fs::OpenOptions::new();
+        options.create_new(true).write(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let mut file = options.open(&fresh)?;
+        file.write_all(&serde_json::to_vec_pretty(self)?)?;
+        file.sync_all()?;
+        std::fs::rename(&fresh, &path)?;
+        Ok(path)
+    }
+}
+
+/// `control-plane.json` in the user's folder of settings.
+fn path() -> anyhow::Result<PathBuf> {
+    let set = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let folder = set("XDG_CONFIG_HOME").or_else(|| Some(set("HOME")?.join(".config")));
+    let folder =
+        folder.ok_or_else(|| Invalid("set HOME or XDG_CONFIG_HOME to an absolute path".to_owned()))?;
+    Ok(folder.join("siltstone").join("control-plane.json"))
+}
+
+/// Reads from the API.
+pub struct Client {
+    client: reqwest::Client,
+    base: Url,
+}
+
+#[derive(Deserialize)]
+struct Part<T> {
+    items: Vec<T>,
+    #[serde(default)]
+    next_cursor: Option<String>,
+}
+
+impl Client {
+    pub fn new(account: &Account) -> anyhow::Result<Self> {
+        let wrong = || Invalid("the URL must be https, or http to this machine itself".to_owned());
+        let mut base = Url::parse(&account.url).map_err(|_| wrong())?;
+        let loopback = match base.host() {
+            Some(url::Host::Domain(name)) => name == "localhost",
+            Some(url::Host::Ipv4(address)) => address.is_loopback(),
+            Some(url::Host::Ipv6(address)) => address.is_loopback(),
+            None => return Err(wrong().into()),
+        };
+        if base.scheme() != "https" && !(base.scheme() == "http" && loopback) {
+            return Err(wrong().into());
+        }
+        base.set_path(&format!("{}/api/v1/", base.path().trim_end_matches('/')));
+        let key = header::HeaderValue::from_str(&format!("Bearer {}", account.api_key));
+        let mut key =
+            key.map_err(|_| Invalid("the key holds characters that HTTP does not allow".to_owned()))?;
+        key.set_sensitive(true);
+        let headers = header::HeaderMap::from_iter([(header::AUTHORIZATION, key)]);
+        let mut builder = reqwest::Client::builder()
+            .default_headers(headers)
+            .timeout(TIMEOUT)
+            .redirect(reqwest::redirect::Policy::none())
+            .min_tls_version(reqwest::tls::Version::TLS_1_2)
+            .user_agent(concat!("siltstone/", env!("CARGO_PKG_VERSION")));
+        if base.scheme() == "http" {
+            builder = builder.no_proxy();
+        }
+        if let Some(path) = &account.ca_file {
+            let refused = |_| Invalid(format!("{} holds no certificate in PEM", path.display()));
+            builder = builder.tls_built_in_root_certs(false);
+            for authority in reqwest::Certificate::from_pem_bundle(&std::fs::read(path)?).map_err(refused)? {
+                builder = builder.add_root_certificate(authority);
+            }
+        }
+        let client = builder.build().map_err(|_| Invalid("the TLS settings are refused".to_owned()))?;
+        Ok(Self { client, base })
+    }
+
+    /// One answer. `path` is of segments, or one path.
+    pub async fn get<T: DeserializeOwned>(&self, path: &str, query: &[(&str, &str)]) -> anyhow::Result<T> {
+        let url = self.base.join(path)?;
+        let at = url.path().to_owned();
+        // No text of the transport's errors, which name the URL with its query.
+        let failed = |error: reqwest::Error| match () {
+            () if error.is_timeout() => anyhow::anyhow!("the control plane did not answer in time ({at})"),
+            () if error.is_connect() => {
+                anyhow::anyhow!("the control plane cannot be reached (address or TLS)")
+            }
+            () => anyhow::anyhow!("the control plane's answer broke off ({at})"),
+        };
+        let mut answer = self.client.get(url).query(query).send().await.map_err(failed)?;
+        match answer.status() {
+            status if status.is_success() => {}
+            status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
+                let code = status.as_u16();
+                return Err(
+                    Invalid(format!("the control plane refuses the key at {at} (status {code})")).into()
+                );
+            }
+            status => anyhow::bail!("the control plane answered {at} with status {}", status.as_u16()),
+        }
+        let mut body = Vec::new();
+        while let Some(chunk) = answer.chunk().await.map_err(failed)? {
+            if body.len() + chunk.len() > ANSWER_BYTES_MAX {
+                anyhow::bail!("the control plane's answer to {at} is larger than {ANSWER_BYTES_MAX} bytes");
+            }
+            body.extend_from_slice(&chunk);
+        }
+        let broken = |_| anyhow::anyhow!("the control plane's answer to {at} is not what it should be");
+        serde_json::from_slice(&body).map_err(broken)
+    }
+
+    /// A whole list, part by part.
+    pub async fn list<T: DeserializeOwned>(&self, path: &[&str]) -> anyhow::Result<Vec<T>> {
+        let (path, mut all, mut cursor) = (path.join("/"), Vec::new(), None::<String>);
+        for _ in 0..PARTS_MAX {
+            let query: Vec<_> = cursor.iter().map(|cursor| ("cursor", cursor.as_str())).collect();
+            let part: Part<T> = self.get(&path, &query).await?;
+            all.extend(part.items);
+            match part.next_cursor {
+                Some(next) if next.len() <= CURSOR_CHARS_MAX => cursor = Some(next),
+                Some(_) => anyhow::bail!("the control plane's answer to {path} is not what it should be"),
+                None => return Ok(all),
+            }
+        }
+        anyhow::bail!("the list {path} does not end");
+    }
+}
