@@ -90,6 +90,9 @@ fn the_wall_has_no_door() {
         // `disclosure` reads the schemas of messages and makes none.
         if path.starts_with("crates/protocol/src") && !path.ends_with("disclosure.rs") {
             let code = text.split("#[cfg(test)]").next().unwrap();
+            // Examples of what does not compile stand in comments.
+            let is_code = |line: &&str| !line.trim_start().starts_with("//");
+            let code = code.lines().filter(is_code).collect::<Vec<_>>().join("\n");
             for door in ["serde_json::Value", "Vec<u8>", "&[u8]", "bytes::"] {
                 assert!(!code.contains(door), "{}: {door} can carry anything", path.display());
             }

@@ -22,6 +22,9 @@ class Plane:
         self.commands: list[dict] = []
         self.outcomes: dict[str, dict] = {}
         self.polls = 0
+        # Answers to reads, by path and query; and what was read with which credential.
+        self.lists: dict[str, dict] = {}
+        self.read: list[tuple[str, str | None]] = []
         self.closing = threading.Event()
         plane = self
 
@@ -34,6 +37,16 @@ class Plane:
                     headers = {name.lower(): value for name, value in self.headers.items()}
                     plane.sent.append((self.path, headers, body))
                 plane.answer(self, json.loads(body))
+
+            def do_GET(self):  # noqa: N802
+                headers = {name.lower(): value for name, value in self.headers.items()}
+                plane.read.append((self.path, headers.get("authorization")))
+                answer = plane.lists.get(self.path)
+                body = json.dumps(answer or {"title": "no"}).encode()
+                self.send_response(200 if answer else 404)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
 
             def log_message(self, *_):
                 pass

@@ -1,6 +1,7 @@
 """Reporting to a control plane: what arrives, that it never holds ingestion up, and what commands do."""
 
 import json
+import pathlib
 import time
 
 import pytest
@@ -9,6 +10,7 @@ from plane import Plane
 from produce import Sent, create_topic, send
 from siltstone import json_table, wait
 
+LOGIN = {"SILTSTONE_CONTROL_PLANE_KEY": "the-key-of-a-reader"}
 KEY = {"PLANE_KEY": "key-of-the-test"}
 COLUMNS = [
     {"name": "id", "type": "long"},
@@ -205,3 +207,37 @@ def test_disclosures(engine, name, plane):
     crossing = {path for (_, path), field in fields.items() if field["can_cross"]}
     assert any("bounds" in path for path in crossing) and not any(".partition[]" in path for path in crossing)
     assert not one.sent
+
+
+def test_the_command_line_reads_what_the_control_plane_knows(engine, name, plane, tmp_path):
+    one = plane()
+    run = engine([json_table(name, "t", COLUMNS)], env={"XDG_CONFIG_HOME": str(tmp_path / "settings")})
+    state = {"name": name, "version": 7, "rows": 1000, "files": 3, "bytes": 4096, "state": "paused", "new": {"x": 1}}
+    clusters = "/api/v1/environments/01E/clusters"
+    one.lists = {
+        "/api/v1/session": {"principal": "someone"},
+        "/api/v1/environments": {"items": [{"id": "01E", "name": "prod", "region": "eu"}], "next_cursor": None},
+        clusters: {"items": [{"id": "01C", "name": "blue"}]},
+        f"{clusters}/01C/tables": {"items": [state], "next_cursor": "a b/&"},
+        f"{clusters}/01C/tables?cursor=a+b%2F%26": {"items": [{"name": "other.t"}], "next_cursor": None},
+    }
+    assert "not logged in" in run.run("tables", code=2).err
+    assert "https" in run.run("login", "--url", "http://control.internal", env=LOGIN, code=2).err
+    told = run.run("login", "--url", one.url, env=LOGIN).said
+    kept = pathlib.Path(run.environment["XDG_CONFIG_HOME"]) / "siltstone" / "control-plane.json"
+    assert kept.stat().st_mode & 0o777 == 0o600
+    assert json.loads(kept.read_text()) == {"url": one.url, "api_key": "the-key-of-a-reader"}
+    listed = run.run("tables", "--json").json()
+    assert [(table["name"], table["cluster"], table["rows"]) for table in listed] == [
+        (name, "blue", 1000),
+        ("other.t", "blue", None),
+    ]
+    told += run.run("tables", "--environment", "prod").said
+    assert run.run("tables", "--environment", "dev", "--json").json() == []
+    shown = run.run("status", "--remote", name).out
+    assert "paused" in shown and "other.t" not in shown
+    assert "no table of this name" in run.run("status", "--remote", "nobody", code=2).err
+    one.lists.clear()
+    assert "404" in run.run("tables", code=1).err
+    assert "the-key-of-a-reader" not in told + shown
+    assert {key for _, key in one.read} == {"Bearer the-key-of-a-reader"} and not one.sent

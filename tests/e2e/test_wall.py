@@ -327,7 +327,7 @@ def test_faults_on_every_path(engine, name, plane, registry_proxy):
         told = told_to_the_control_plane(run, plane)
         told += [("/metrics", worker.metrics()), ("/readyz", worker.get("/readyz").text)]
         assert worker.stop(60) == 0
-        assert proxy.made["slow_down"] > 0
+        assert any(fault.startswith("slow_down") for fault in proxy.made)
         told.append(("the worker's log", worker.said()))
         assert "TRACE" in worker.said() and "WARN" in worker.said()
         for what, text in told:

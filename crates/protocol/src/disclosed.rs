@@ -1,7 +1,8 @@
 //! Values that cross only because the user's spec names them: bounds of columns, and partition values.
 //!
 //! A [`FileStatistics`] has private fields, and its only maker is a [`Disclosure`], which is made from the `disclose`
-//! list of a spec that lies with the user. The default discloses nothing, and no message of the control plane makes one.
+//! list of a spec that lies with the user. The default discloses nothing, and no message of the control plane makes
+//! one.
 //!
 //! ```compile_fail
 //! use siltstone_protocol::disclosed::{FileStatistics, Value};
@@ -104,7 +105,8 @@ pub struct Bounds {
     column: String,
     /// No value of the column in the file is less. Texts and bytes are cut to 16 characters or bytes.
     least: Value,
-    /// No value of the column in the file is greater. Texts and bytes are cut to 16 characters or bytes, and rounded up.
+    /// No value of the column in the file is greater. Texts and bytes are cut to 16 characters or bytes, and rounded
+    /// up.
     greatest: Value,
 }
 

@@ -62,10 +62,10 @@ pub fn document() -> String {
     let never: String = NEVER.iter().map(|line| format!("- {line}\n")).collect();
     format!(
         "# What can leave the user's network\n\n\
-         Written from the message types of `siltstone-protocol`; do not edit by hand. A worker sends these messages to the \
-         control plane that its spec names, and nothing else to anybody; without `control_plane` in the spec it sends nothing. \
-         `siltstone disclosures -f SPEC` prints the list for a spec, with examples; `siltstone run --record FILE` keeps a copy of \
-         all that was sent.\n\n\
+         Written from the message types of `siltstone-protocol`; do not edit by hand. A worker sends these messages \
+         to the control plane that its spec names, and nothing else to anybody; without `control_plane` in the spec \
+         it sends nothing. `siltstone disclosures -f SPEC` prints the list for a spec, with examples; \
+         `siltstone run --record FILE` keeps a copy of all that was sent.\n\n\
          ## Never\n\n{never}\n## Messages\n\n{}",
         markdown()
     )
