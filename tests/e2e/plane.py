@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import json
+import ssl
 import threading
 import time
 
@@ -11,7 +12,9 @@ import time
 class Plane:
     """`manner`: truthful, hang, garbage, wrong, future, redirect, huge, refuse; or the status of every answer."""
 
-    def __init__(self, manner: str | int = "truthful", port: int = 0):
+    def __init__(
+        self, manner: str | int = "truthful", port: int = 0, tls: ssl.SSLContext | None = None
+    ):
         self.manner = manner
         self.lock = threading.Lock()
         self.sent: list[tuple[str, dict, bytes]] = []
@@ -21,6 +24,8 @@ class Plane:
         self.health: list[dict] = []
         self.commands: list[dict] = []
         self.outcomes: dict[str, dict] = {}
+        # (worker, command) of what was told.
+        self.told: set[tuple[str, str]] = set()
         self.polls = 0
         # Answers to reads, by path and query; and what was read with which credential.
         self.lists: dict[str, dict] = {}
@@ -60,7 +65,11 @@ class Plane:
 
         self.server = Server(("127.0.0.1", port), Handler)
         self.port = self.server.server_address[1]
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
+        if tls:
+            self.server.socket = tls.wrap_socket(
+                self.server.socket, server_side=True, do_handshake_on_connect=False
+            )
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
     def close(self) -> None:
@@ -110,17 +119,23 @@ class Plane:
                 self.health.append(message)
             if path == "/worker/v1/commands/outcome":
                 self.outcomes[message["command_id"]] = message["outcome"]
+                self.told.add((message["worker_id"], message["command_id"]))
             if path != "/worker/v1/commands/poll":
                 return {}
             self.polls += 1
         end = time.monotonic() + message["wait_seconds"]
         while time.monotonic() < end and not self.closing.is_set():
             with self.lock:
-                waiting = [one for one in self.commands if one["id"] not in self.outcomes]
+                waiting = [one for one in self.commands if self.waits(one, message["worker_id"])]
                 if waiting:
                     return {"commands": waiting}
             time.sleep(0.05)
         return {"commands": []}
+
+    def waits(self, command: dict, worker: str) -> bool:
+        for_all = command["action"] in ("pause", "resume", "rotate")
+        told = (worker, command["id"]) in self.told if for_all else command["id"] in self.outcomes
+        return not told
 
     def report(self, message: dict) -> dict:
         name = message["table"]["name"]

@@ -2,6 +2,8 @@
 
 import json
 import pathlib
+import ssl
+import subprocess
 import time
 
 import pytest
@@ -180,6 +182,28 @@ def test_commands(engine, name, plane):
     assert readers.count(run.table()) == 20
 
 
+def test_a_pause_outlives_partitions_that_move(engine, name, plane):
+    topic = create_topic(partitions=2)
+    one = plane()
+    run = reporting(engine, name, topic, one)
+    workers = [run.worker(), run.worker()]
+    owned = "siltstone_lag_records"
+    wait(lambda: all(owned in worker.ready().metrics() for worker in workers), 60, "a partition for each")
+    command = one.order(1, "pause", name)
+    wait(lambda: sum(told == command for _, told in one.told) == 2, 60, "both to be told")
+    wait(lambda: all(worker.metric("siltstone_table_paused") == 1 for worker in workers), 30, "the pause")
+    send(topic, [row(n) for n in range(20)])
+    workers.pop().kill()
+    left = workers.pop()
+    wait(lambda: left.metrics().count("\nsiltstone_lag_records{") == 2, 60, "both partitions")
+    wait(lambda: left.metric("siltstone_lag_records") == 20, 60, "the lag")
+    assert left.metric("siltstone_records_consumed_total") == 0
+    wait(lambda: one.health[-1]["tables"][0]["state"] == "paused", 60, "the health")
+    one.order(2, "resume", name)
+    wait(lambda: readers.count(run.table()) == 20, 60, "the rows")
+    assert left.stop() == 0
+
+
 def test_commands_that_the_spec_forbids(engine, name, plane):
     topic = create_topic()
     one = plane()
@@ -191,6 +215,38 @@ def test_commands_that_the_spec_forbids(engine, name, plane):
     assert one.outcomes[command] == {"result": "not_allowed"}
     assert worker.metric("siltstone_table_paused") == 0
     assert worker.stop() == 0
+
+
+def test_tls(engine, name, plane, tmp_path):
+    """Only to who has the authority's certificate, and not by versions of TLS that are broken."""
+    paths = {what: str(tmp_path / f"{what}.pem") for what in ("ca", "key")}
+    subject = ["-subj", "/CN=control", "-addext", "subjectAltName=IP:127.0.0.1"]
+    subject += ["-addext", "basicConstraints=critical,CA:FALSE"]
+    made = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
+    subprocess.run(
+        [*made, "-keyout", paths["key"], "-out", paths["ca"], *subject], check=True, capture_output=True
+    )
+
+    def server(**limits):
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(paths["ca"], paths["key"])
+        for limit, value in limits.items():
+            setattr(context, limit, value)
+        return plane(tls=context)
+
+    old = {"minimum_version": ssl.TLSVersion.TLSv1, "maximum_version": ssl.TLSVersion.TLSv1_1}
+    two = {"maximum_version": ssl.TLSVersion.TLSv1_2}
+    for number, (one, authority, arrives) in enumerate(
+        [(server(), True, True), (server(**two), True, True), (server(), False, False), (server(**old), True, False)]
+    ):
+        topic = create_topic()
+        send(topic, [Sent(row(n).value) for n in range(5)])
+        run = engine([json_table(f"{name}_{number}", topic, COLUMNS)], env=KEY)
+        spec = {**one.spec, **({"ca_file": paths["ca"]} if authority else {})}
+        run.spec.write_text(run.spec.read_text() + f"control_plane: {json.dumps(spec)}\n")
+        run.once()
+        assert readers.count(run.table()) == 5
+        assert bool(one.entries) is arrives and bool(one.sent) is arrives, number
 
 
 def test_disclosures(engine, name, plane):
