@@ -12,7 +12,7 @@
 
 use std::{
     collections::HashMap,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
@@ -54,6 +54,9 @@ pub(super) enum ReportError {
     Nonsense,
 }
 
+/// After a fault: not before this time, and how long that was.
+type Rest = Option<(Instant, Duration)>;
+
 /// Where the control plane stands with one table.
 #[derive(Debug, Default)]
 pub(super) struct Cursor {
@@ -61,8 +64,7 @@ pub(super) struct Cursor {
     next: Option<u64>,
     /// The control plane took something that joins on to `next`.
     joined: bool,
-    /// Not before this time, after a fault, and the next rest.
-    rest: Option<(Instant, Duration)>,
+    rest: Rest,
     probed: Option<Instant>,
 }
 
@@ -75,6 +77,8 @@ pub(super) struct Reporter {
     /// A bounded run reports all of its tables.
     all: bool,
     cursors: HashMap<String, Cursor>,
+    /// Of all tables, while the control plane is out.
+    rest: Rest,
 }
 
 impl Reporter {
@@ -84,7 +88,7 @@ impl Reporter {
         tables: Arc<Vec<TableRuntime>>,
         all: bool,
     ) -> Self {
-        Self { wire, identity, tables, all, cursors: HashMap::new() }
+        Self { wire, identity, tables, all, cursors: HashMap::new(), rest: None }
     }
 
     /// Reports until `finish` turns true, and once more then. Cancel-safe: what was not acknowledged is sent again.
@@ -102,35 +106,58 @@ impl Reporter {
     }
 
     /// One look at every table. `last`: nothing rests.
-    async fn round(&mut self, last: bool) {
+    pub(super) async fn round(&mut self, last: bool) {
+        if !last && self.rest.is_some_and(|(until, _)| Instant::now() < until) {
+            return;
+        }
         let due: Vec<(Arc<Table>, About, Cursor)> =
             self.tables.iter().flat_map(|runtime| due(runtime, self.all, last, &mut self.cursors)).collect();
+        let down = OnceLock::new();
         let reported = due.into_iter().map(|(table, about, mut cursor)| {
-            let (wire, identity) = (&self.wire, &self.identity);
+            let (wire, identity, down) = (&self.wire, &self.identity, &down);
             async move {
+                // What one table met, the others would meet, each after its time.
+                if down.get().is_some() {
+                    return (table.name.clone(), cursor);
+                }
                 let reporting = Reporting { wire, identity, table: &table, about: &about };
-                if let Err(error) = reporting.catch_up(&mut cursor).await {
-                    let rest = cursor.rest.map_or(REST_MIN, |(_, rest)| (rest * 2).min(REST_MAX));
-                    let (name, rest_seconds) = (&table.name, rest.as_secs());
-                    tracing::warn!(table = %name, %error, rest_seconds, "not reported, trying again later");
-                    let until = Instant::now() + identity.jitter(rest);
-                    cursor = Cursor { rest: Some((until, rest)), probed: cursor.probed, ..Cursor::default() };
-                } else {
-                    cursor.rest = None;
+                match reporting.catch_up(&mut cursor).await {
+                    Ok(()) => cursor.rest = None,
+                    Err(error) => {
+                        let rest = next_rest(cursor.rest, identity);
+                        match error {
+                            ReportError::Wire(error) if error.is_outage() => {
+                                // One of them is enough to tell.
+                                let _ = down.set(error);
+                            }
+                            error => {
+                                let seconds = rest.1.as_secs();
+                                tracing::warn!(table = %table.name, %error, seconds, "not reported, trying again");
+                            }
+                        }
+                        cursor =
+                            Cursor { rest: Some(rest), probed: cursor.probed, ..Cursor::default() };
+                    }
                 }
                 (table.name.clone(), cursor)
             }
         });
         // Collected first: the futures borrow nothing that changes.
         let reported: Vec<_> = reported.collect();
-        let mut reported = stream::iter(reported).buffer_unordered(TABLES_AT_ONCE);
-        let mut cursors = Vec::new();
-        while let Some(ended) = reported.next().await {
-            cursors.push(ended);
-        }
-        drop(reported);
+        let cursors: Vec<_> = stream::iter(reported).buffer_unordered(TABLES_AT_ONCE).collect().await;
         self.cursors.extend(cursors);
+        self.rest = down.into_inner().map(|error| {
+            let rest = next_rest(self.rest, &self.identity);
+            tracing::warn!(%error, seconds = rest.1.as_secs(), "reports wait, and are made up for later");
+            rest
+        });
     }
+}
+
+/// Twice as long as the last one, from now on.
+fn next_rest(last: Rest, identity: &Identity) -> (Instant, Duration) {
+    let rest = last.map_or(REST_MIN, |(_, rest)| (rest * 2).min(REST_MAX));
+    (Instant::now() + identity.jitter(rest), rest)
 }
 
 /// The tables of a runtime that are this worker's to report and have something to report, with their cursors taken.

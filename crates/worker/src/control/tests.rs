@@ -13,7 +13,7 @@ use object_store::{ObjectStoreExt, memory::InMemory, path::Path};
 use siltstone_datafile::MemoryBudget;
 use siltstone_lakehouse::TableStore;
 use siltstone_protocol::{
-    Ack, Change, Entry, ErrorKind, OffsetRange, Report,
+    Ack, Change, Entry, ErrorKind, FileEntry, OffsetRange, Report,
     command::{Action, Command, CommandOutcome, CommandPoll, Outcome},
     image::Image,
 };
@@ -23,7 +23,7 @@ use tokio::{runtime::Handle, sync::watch};
 use super::{
     About, KeySource, Wire, WireError,
     commands::Commander,
-    reporter::{Cursor, Reporting},
+    reporter::{Cursor, Reporter, Reporting},
 };
 use crate::{
     identity::Identity,
@@ -157,7 +157,10 @@ async fn serve(manner: Manner) -> (Shelf, String) {
     let shelf = Arc::new(Mutex::new(stub));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let app = Router::new().fallback(answer).with_state(shelf.clone());
+    let app = Router::new()
+        .fallback(answer)
+        .layer(axum::extract::DefaultBodyLimit::max(8 << 20))
+        .with_state(shelf.clone());
     tokio::spawn(async move { axum::serve(listener, app).await });
     (shelf, url)
 }
@@ -193,12 +196,16 @@ impl Lake {
     }
 }
 
+fn range(start: i64, end: i64) -> OffsetRange {
+    let (cluster, topic) = ("lab".to_owned(), "t".to_owned());
+    OffsetRange { cluster, topic, partition: 0, start, end, lost: false }
+}
+
 /// Commits an entry that only moves a position.
 async fn commit(table: &Table) -> u64 {
     let mut state = table.state.lock().await;
-    let (cluster, topic) = ("lab".to_owned(), "t".to_owned());
     let start = i64::try_from(state.version).unwrap();
-    let range = OffsetRange { cluster, topic, partition: 0, start, end: start + 1, lost: false };
+    let range = range(start, start + 1);
     let change = Change::Append { files: Vec::new(), ranges: vec![range], rejected: Vec::new() };
     let id = format!("commit-{start}");
     table.ledger.commit(&mut state, change, &id, 2).await.unwrap();
@@ -306,6 +313,55 @@ async fn what_is_gone_from_the_ledger_becomes_an_image() {
     lock(&shelf).image = Some((1000, "another".to_owned()));
     catch_up(&lake, &table, &wire, &mut Cursor::default()).await.unwrap();
     assert_eq!(lock(&shelf).image, Some((21, uuid)));
+}
+
+#[tokio::test]
+async fn an_entry_that_is_larger_than_a_report_becomes_an_image_in_parts() {
+    let (lake, (shelf, url)) = (Lake::new(), serve(Manner::Truthful).await);
+    let (table, wire) = (lake.table().await, wire(&url));
+    let file = |n: usize| FileEntry {
+        path: format!("data/{n:026}.parquet"),
+        bytes: 1,
+        rows: 1,
+        schema_id: 0,
+        spec_id: 0,
+        sort_order_id: 0,
+        partition_token: Some("ab".repeat(32)),
+    };
+    let files: Vec<_> = (0..30_000).map(file).collect();
+    let mut state = table.state.lock().await.clone();
+    let change = Change::Append { files: files.clone(), ranges: vec![range(0, 1)], rejected: Vec::new() };
+    table.ledger.commit(&mut state, change, "large", 2).await.unwrap();
+    table.announce(state.version);
+    catch_up(&lake, &table, &wire, &mut Cursor::default()).await.unwrap();
+    let images = std::mem::take(&mut lock(&shelf).images);
+    assert!(images.len() > 3 && images.iter().all(|image| image.parts as usize == images.len()));
+    assert!(
+        (0..).zip(&images).all(|(part, image)| image.part == part && image.image_id == images[0].image_id)
+    );
+    let told: Vec<_> = images.into_iter().flat_map(|image| image.files).collect();
+    assert_eq!(told, files);
+}
+
+/// One table after the other, with what is left to the others while the control plane is out.
+#[tokio::test]
+async fn an_outage_is_met_once_and_made_up_for() {
+    let (lake, (shelf, url)) = (Lake::new(), serve(Manner::Status(500)).await);
+    let table = lake.table().await;
+    commit(&table).await;
+    let shared = shared(&lake).await;
+    let runtime = TableRuntime::new(shared.clone(), lake.spec.tables[0].clone(), Handle::current());
+    runtime.find().await.unwrap();
+    let many = Arc::new(vec![runtime; 100]);
+    let mut reporter = Reporter::new(wire(&url), Arc::default(), many, true);
+    reporter.round(false).await;
+    // Four at once, three tries each.
+    assert!(lock(&shelf).requests <= 12, "{}", lock(&shelf).requests);
+    lock(&shelf).manner = Manner::Truthful;
+    reporter.round(false).await;
+    assert!(entries(&shelf).is_empty(), "it rests");
+    reporter.round(true).await;
+    assert_eq!(entries(&shelf), ledger(&table).await);
 }
 
 #[tokio::test]

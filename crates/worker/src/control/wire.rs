@@ -98,6 +98,13 @@ impl WireError {
     }
 }
 
+impl WireError {
+    /// True when no other message would fare better now.
+    pub(super) fn is_outage(self) -> bool {
+        self.kind() == ErrorKind::Unavailable || matches!(self, Self::NotAuthorised(401))
+    }
+}
+
 /// The settings of the spec are refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("control_plane: {0}")]
