@@ -105,7 +105,13 @@ impl Commander {
                     pause = PAUSE_MIN;
                     for command in commands.commands.into_iter().take(COMMANDS_MAX) {
                         let commander = self.clone();
-                        tasks.spawn(async move { commander.answer(command).await });
+                        if command.action.is_for_all() {
+                            // In the order in which they were given: a pause and the resume after it.
+                            let outcome = self.once(&command).await;
+                            tasks.spawn(async move { commander.tell(&command, outcome).await });
+                        } else {
+                            tasks.spawn(async move { commander.answer(command).await });
+                        }
                     }
                 }
                 Err(error) => {
@@ -123,31 +129,34 @@ impl Commander {
 
     /// Carries one command out, unless that was done before, and says how it ended.
     pub(super) async fn answer(&self, command: Command) {
+        let outcome = self.once(&command).await;
+        self.tell(&command, outcome).await;
+    }
+
+    /// How a command ended, now or when it was done before. `None`: it is being carried out, and its end will be
+    /// told; or it is none.
+    async fn once(&self, command: &Command) -> Option<Outcome> {
         if command.id.is_empty() || command.id.len() > ID_CHARS_MAX {
-            return;
+            return None;
         }
-        let before = {
+        {
             let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-            let before = known.outcomes.get(&command.id).copied();
-            if before.is_none() {
-                known.begin(&command.id);
+            if let Some(before) = known.outcomes.get(&command.id) {
+                return *before;
             }
-            before
-        };
-        let outcome = match before {
-            // It is being carried out, and its end will be told.
-            Some(None) => return,
-            Some(Some(outcome)) => outcome,
-            None => {
-                let outcome = self.carry_out(&command).await;
-                let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-                if let Some(known) = known.outcomes.get_mut(&command.id) {
-                    *known = Some(outcome);
-                }
-                outcome
-            }
-        };
-        let (worker_id, command_id) = (self.worker_id.clone(), command.id);
+            known.begin(&command.id);
+        }
+        let outcome = self.carry_out(command).await;
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = known.outcomes.get_mut(&command.id) {
+            *known = Some(outcome);
+        }
+        Some(outcome)
+    }
+
+    async fn tell(&self, command: &Command, outcome: Option<Outcome>) {
+        let Some(outcome) = outcome else { return };
+        let (worker_id, command_id) = (self.worker_id.clone(), command.id.clone());
         if let Err(error) = self.wire.send(&CommandOutcome { worker_id, command_id, outcome }).await {
             tracing::warn!(%error, action = command.action.as_str(), "the end of a command was not told");
         }
