@@ -182,6 +182,30 @@ def test_commands(engine, name, plane):
     assert readers.count(run.table()) == 20
 
 
+def test_the_key_is_rotated_where_it_lies(engine, name, plane):
+    topic = create_topic()
+    one = plane()
+    run = reporting(engine, name, topic, one)
+    key = run.folder / "key.txt"
+    key.write_text("the-first-key\n")
+    run.spec.write_text(run.spec.read_text().replace("${PLANE_KEY}", "${file:key.txt}"))
+    worker = run.worker()
+    wait(lambda: one.polls > 0, 60, "a poll")
+    key.write_text("the-second-key\n")
+    command = one.order(1, "rotate")
+    wait(lambda: command in one.outcomes, 60, "the rotation")
+    assert one.outcomes[command] == {"result": "done"}
+    keys = [headers["authorization"] for path, headers, _ in one.sent]
+    assert keys[0] == "Bearer the-first-key" and keys[-1] == "Bearer the-second-key"
+    key.unlink()
+    command = one.order(2, "rotate")
+    wait(lambda: command in one.outcomes, 60, "the refusal")
+    assert one.outcomes[command] == {"result": "failed", "error": "invalid"}
+    assert worker.stop() == 0
+    assert "the-first-key" not in worker.said() and "the-second-key" not in worker.said()
+    assert one.sent[-1][1]["authorization"] == "Bearer the-second-key"
+
+
 def test_a_pause_outlives_partitions_that_move(engine, name, plane):
     topic = create_topic(partitions=2)
     one = plane()

@@ -14,7 +14,9 @@ fn env(name: &str) -> Option<String> {
     match name {
         "PWD" => Some("/work".to_owned()),
         "KAFKA_USER" | "SR_USER" | "FLEET_KEY" => Some("svc".to_owned()),
-        "KAFKA_PASSWORD" | "SR_PASSWORD" | "EU_REGISTRY_TOKEN" => Some(SECRET.to_owned()),
+        "KAFKA_PASSWORD" | "SR_PASSWORD" | "EU_REGISTRY_TOKEN" | "SILTSTONE_CONTROL_PLANE_KEY" => {
+            Some(SECRET.to_owned())
+        }
         "EMPTY" => Some(String::new()),
         _ => None,
     }
