@@ -339,6 +339,24 @@ def test_faults_on_every_path(engine, name, plane, registry_proxy):
         proxy.close()
 
 
+@pytest.mark.parametrize("place", ["flush.begin", "flush.files_written", "flush.committed"])
+def test_panics(engine, name, plane, place):
+    """A panic in the midst of a flush, with rows in its hands."""
+    tokens = Tokens()
+    topic = create_topic()
+    rows = [{"id": tokens.number(), "note": tokens()} for _ in range(10)]
+    send(topic, [Sent(json.dumps(row).encode(), tokens().encode()) for row in rows] + [Sent(tokens().encode())])
+    columns = [{"name": "id", "type": "long"}, {"name": "note", "type": "string"}]
+    spec = json_table(name, topic, columns, sort_by=["note"], partition_by=["truncate(30, note)"])
+    run = engine([spec], env={**TRACE, "FAILPOINTS": f"{place}=1*panic", "RUST_BACKTRACE": "full"})
+    report_to(run, plane)
+    ended = run.once(*RECORD, code=None)
+    assert "panicked" in ended.err
+    tokens.check("the output", ended.said)
+    tokens.check("the bytes to the control plane", plane.bytes())
+    tokens.check("the recording", (run.folder / "sent.txt").read_text())
+
+
 def test_secrets_of_the_spec(engine, name):
     """Passwords are references; neither faults of the spec nor logs show what they stand for."""
     tokens = Tokens()
