@@ -179,11 +179,17 @@ impl<'a> Walk<'a> {
             message: self.name.to_owned(),
             path: at.path.clone(),
             kind,
-            description: at.description.split_whitespace().collect::<Vec<_>>().join(" "),
+            description: plain(&at.description),
             kept: self.kept,
             opt_in: at.opt_in.clone(),
         });
     }
+}
+
+/// A comment on one line, without the links of Rust's documentation.
+fn plain(comment: &str) -> String {
+    let line = comment.split_whitespace().collect::<Vec<_>>().join(" ");
+    line.replace("[`", "`").replace("`]", "`")
 }
 
 /// The words of a closed list, when the schema is one.

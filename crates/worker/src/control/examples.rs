@@ -2,8 +2,8 @@
 
 use serde_json::Value as Json;
 use siltstone_protocol::{
-    Change, Effort, Entry, ErrorKind, FileEntry, Message, OffsetRange, PartitionSpec, RejectReason,
-    RejectedCount, Report, Schema,
+    Change, Effort, Entry, ErrorKind, Field, FileEntry, Message, OffsetRange, PartitionSpec, PrimitiveType,
+    RejectReason, RejectedCount, Report, Schema, Transform,
     command::{CommandOutcome, CommandPoll, Outcome},
     disclosed::Value,
     health::{HealthReport, TableHealth, WorkState},
@@ -101,12 +101,28 @@ fn range(table: &TableSpec) -> OffsetRange {
     OffsetRange { cluster, topic, partition: 0, start: 480_000, end: 720_000, lost: false }
 }
 
-/// Columns of the spec, or none when records bring theirs.
+/// Columns of the spec. When records bring theirs: those that partition or sort the table, of invented types.
 fn schema(table: &TableSpec) -> Schema {
-    match &table.schema_mode {
-        SchemaMode::Inline(InputSchema::Fields(schema)) => schema.clone(),
-        _ => Schema::new(0, Vec::new()),
+    if let SchemaMode::Inline(InputSchema::Fields(schema)) = &table.schema_mode {
+        return schema.clone();
     }
+    let by = table.partition_by.iter().map(|by| (by.column.as_str(), by.transform));
+    let sorted = table.sort_by.iter().map(|by| (by.column.as_str(), Transform::Identity));
+    let mut schema = Schema::new(0, Vec::new());
+    for (column, transform) in by.chain(sorted).filter(|(column, _)| !column.contains('.')) {
+        if schema.column(column).is_some() {
+            continue;
+        }
+        let primitive = match transform {
+            Transform::Year | Transform::Month | Transform::Day | Transform::Hour => {
+                PrimitiveType::Timestamptz
+            }
+            _ => PrimitiveType::Long,
+        };
+        let id = schema.last_field_id() + 1;
+        schema.fields.push(Field::optional(id, column, primitive.into()));
+    }
+    schema
 }
 
 /// One entry of each kind.
