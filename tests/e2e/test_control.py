@@ -70,8 +70,11 @@ def test_what_is_reported_is_the_ledger(engine, name, plane):
     assert one.entries[name] == ledger(run)
     assert one.entries[dead] == ledger(run, dead)
     assert all(headers["authorization"] == "Bearer key-of-the-test" for _, headers, _ in one.sent)
-    location = next(json.loads(body)["table"]["location"] for path, _, body in one.sent if "report" in path)
-    assert location == f"file://{run.store.path}/{name.replace('.', '/')}"
+    reported = [json.loads(body)["table"] for path, _, body in one.sent if "report" in path]
+    lake = f"file://{run.store.path}"
+    assert {table["name"]: table["location"] for table in reported} == {
+        each: f"{lake}/{each.replace('.', '/')}" for each in (name, dead)
+    }
     # What is opted in, of the files of the table and not of its dead letters.
     bounds = [bound for file in one.statistics[name] for bound in file["bounds"]]
     assert {bound["column"] for bound in bounds} == {"id", "note"}
