@@ -121,8 +121,9 @@ impl Janitor {
 fn files_of(entry: &Entry) -> impl Iterator<Item = &str> {
     let (added, removed): (&[FileEntry], &[String]) = match &entry.change {
         Change::Append { files, .. } => (files, &[]),
-        Change::Replace { removed, added, .. } | Change::Absorb { removed, added, .. } => (added, removed),
-        Change::Delete { removed } => (&[], removed),
+        Change::Replace { removed, added, .. }
+        | Change::Delete { removed, added }
+        | Change::Absorb { removed, added, .. } => (added, removed),
         _ => (&[], &[]),
     };
     added.iter().map(|file| file.path.as_str()).chain(removed.iter().map(String::as_str))
