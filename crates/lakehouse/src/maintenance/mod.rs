@@ -80,6 +80,8 @@ pub struct Janitor {
     policy: Policy,
     /// Of what time the rows of live files are. Data files never change.
     times: HashMap<String, Times>,
+    /// Entries read for the files that left.
+    entries_back_max: u64,
 }
 
 impl Janitor {
@@ -90,7 +92,8 @@ impl Janitor {
         // Projections of its own: what they say is what the store says, not what a worker remembers.
         let iceberg = IcebergTable::new(Arc::clone(&store), location.clone(), table_url.to_owned(), options);
         let delta = DeltaTable::new(Arc::clone(&store), location.clone(), table_url.to_owned(), options);
-        Self { store, location, ledger, iceberg, delta, policy, times: HashMap::new() }
+        let entries_back_max = live::ENTRIES_BACK_MAX;
+        Self { store, location, ledger, iceberg, delta, policy, times: HashMap::new(), entries_back_max }
     }
 
     /// With names and waits from this host.
