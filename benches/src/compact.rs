@@ -155,7 +155,7 @@ impl Bench<'_> {
             ..RewriteOptions::default()
         };
         let inputs = inputs.iter().cloned().map(RewriteInput::new).collect();
-        let job = RewriteJob { inputs, layout: layout.clone(), cluster };
+        let job = RewriteJob { inputs, layout: layout.clone(), cluster, old: None };
         let (wall, cpu) = (Instant::now(), cpu_seconds());
         let (files, stats) = rewrite(job, &self.store, &Path::from("t"), &options).await?;
         let (wall, cpu) = (wall.elapsed().as_secs_f64(), cpu_seconds() - cpu);

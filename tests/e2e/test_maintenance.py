@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 import signal
 import time
@@ -101,8 +102,13 @@ def ledger_rows(table: Table, batches: dict[int, list[dict]]) -> dict[int, list[
         change = entry["change"]
         for file in change.get("files", []):
             live[file["path"]] = batches[change["ranges"][0]["start"]]
-        for path in change.get("removed", []):
-            del live[path]
+        gone = [row for path in change.get("removed", []) for row in live.pop(path)]
+        if change["kind"] == "delete" and change.get("added"):
+            # Files that held old rows beside others, cut by one entry.
+            year_ago = dt.datetime.now(dt.UTC) - dt.timedelta(days=365)
+            first, *others = (file["path"] for file in change["added"])
+            live[first] = [row for row in gone if row["ordered_at"] >= year_ago]
+            live |= {path: [] for path in others}
         history[entry["version"]] = [row for rows in live.values() for row in rows]
     return history
 
@@ -175,6 +181,62 @@ def test_expire_and_vacuum_by_hand(engine, name):
     assert "row" in run.command("expire", "--dry-run").out
 
 
+def mixed_orders(first: int, old_days: int) -> tuple[list[Sent], list[dict], list[dict]]:
+    """Twenty orders of one flush, every second one old, and the rows: all of them, and the young ones."""
+    now_ms = int(time.time() * 1000)
+    old, old_rows = aged_orders(first, 20, now_ms - old_days * DAY_MS)
+    young, young_rows = aged_orders(first, 20, now_ms)
+    sent = [old[n] if n % 2 else young[n] for n in range(20)]
+    rows = [old_rows[n] if n % 2 else young_rows[n] for n in range(20)]
+    return sent, rows, rows[::2]
+
+
+def test_files_that_hold_old_rows_beside_others_are_rewritten_if_asked(engine, name):
+    topic = create_topic()
+    retention = {"rows": "365d", "rows_by": "ordered_at", "orphans": "1h"}
+    spec = {"sort_by": ["customer_id", "id"]}
+    run = engine([orders.orders_table(name, topic, retention=retention, **spec)])
+    table = run.table()
+    batches, left = {}, []
+    for first, old_days in ((0, 500), (20, 366), (40, 0)):
+        sent, batches[first], young = mixed_orders(first, old_days)
+        left += batches[first] if old_days < 400 else young
+        send(topic, sent)
+        run.once()
+    # Whole files only: nothing leaves.
+    report = run.json("expire")[0]["rows"]
+    assert (report["files"], report["cut"]) == (0, None), report
+    readers.check(table, [row for rows in batches.values() for row in rows])
+    run.write([orders.orders_table(name, topic, retention={**retention, "rows_rewrite": True}, **spec)])
+    before = names(table)
+    dry = run.json("expire", "--dry-run")[0]["rows"]
+    assert (dry["cut"]["files"], dry["cut"]["rows"], dry["cut"]["left_files"]) == (1, 10, 0), dry
+    assert names(table) == before
+    # The oldest row of the second file is old for a day: it stays until an eighth of the year is over.
+    cut = run.json("expire")[0]["rows"]["cut"]
+    assert (cut["files"], cut["rows"], cut["left_files"]) == (1, 10, 0) and 0 < cut["output_bytes"] < cut["bytes"], cut
+    readers.check(table, left)
+    files.check_same_files(table)
+    files.check_layout(table)
+    change = table.ledger()[-1]["change"]
+    assert (change["kind"], len(change["removed"]), [file["rows"] for file in change["added"]]) == ("delete", 1, [10])
+    snapshot = table.metadata()["snapshots"][-1]["summary"]
+    assert (snapshot["operation"], snapshot["deleted-records"], snapshot["added-records"]) == ("overwrite", "20", "10")
+    last = next(entry for entry in readers.delta_table(table).history() if "siltstone" in entry)
+    assert last["operation"] == "DELETE", last
+    assert run.json("expire")[0]["rows"]["cut"]["files"] == 0, "once is enough"
+    totals = run.json("status", "--no-lag", name)[0]["compaction"]["totals"]
+    assert (totals["deleted_files"], totals["deleted_rows"], totals["cut_files"]) == (0, 10, 1), totals
+    history = ledger_rows(table, batches)
+    check_snapshots(table, history)
+    check_delta_versions(table, history)
+    more, rows = aged_orders(100, 20, int(time.time() * 1000))
+    send(topic, more)
+    run.once()
+    readers.check(table, left + rows)
+    assert "files cut" in run.command("expire", "--dry-run").out
+
+
 def test_snapshots_of_a_quiet_table_expire_by_age(engine, name):
     topic = create_topic()
     run = engine([orders.orders_table(name, topic, retention={"snapshots": "1m", "snapshots_min": 2})])
@@ -199,8 +261,15 @@ def test_abort_at_every_step(engine, name, point):
     rows_stay = point == "maintenance.before_expiry"
     retention = {"snapshots_max": 2, "orphans": "1h"}
     retention |= {} if rows_stay else {"rows": "365d", "rows_by": "ordered_at"}
+    cuts = "cut" in point
+    retention |= {"rows_rewrite": True} if cuts else {}
     run = engine([orders.orders_table(name, topic)])
     batches = five_rounds(run, topic)
+    stay = []
+    if cuts:
+        sent, batches[100], stay = mixed_orders(100, 500)
+        send(topic, sent)
+        run.once()
     table = run.table()
     # Logs to clean up: checkpoints, and all of it old.
     readers.delta_table(table).create_checkpoint()
@@ -217,12 +286,12 @@ def test_abort_at_every_step(engine, name, point):
     assert any(code in (-signal.SIGABRT, 128 + signal.SIGABRT) for code in codes), (point, codes)
     run.command("expire")
     run.command("vacuum")
-    left = [row for first, rows in batches.items() if rows_stay or first >= 40 for row in rows]
+    left = [row for first, rows in batches.items() if rows_stay or 100 > first >= 40 for row in rows] + stay
     readers.check(table, left)
     files.check_same_files(table)
     assert f"data/{ULID}.parquet" not in names(table)
     check_snapshots(table, ledger_rows(table, batches))
-    more, rows = aged_orders(100, 20, int(time.time() * 1000))
+    more, rows = aged_orders(200, 20, int(time.time() * 1000))
     send(topic, more)
     run.once()
     readers.check(table, left + rows)

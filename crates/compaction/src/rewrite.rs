@@ -59,7 +59,7 @@ pub fn job(
         host: Default::default(),
     };
     let inputs = plan.inputs.iter().cloned().map(RewriteInput::new).collect();
-    Some(RewriteJob { inputs, layout, cluster: policy.cluster })
+    Some(RewriteJob { inputs, layout, cluster: policy.cluster, old: None })
 }
 
 /// Merges the inputs of a job into new, durable files with the same rows.

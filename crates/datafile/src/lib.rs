@@ -50,7 +50,9 @@ pub use host::{Host, Machine};
 pub use layout::{Layout, WrittenFile};
 pub use partition::iceberg_type;
 pub use read::{BatchStream, read_batches};
-pub use rewrite::{DeletedRows, RewriteInput, RewriteJob, RewriteOptions, RewriteStats, rewrite};
+pub use rewrite::{
+    DeletedRows, OldRows, RewriteInput, RewriteJob, RewriteOptions, RewriteStats, count_old, rewrite,
+};
 pub use sort_key::KeyRange;
 pub use transform::{result_type, transform};
 pub use write::write_sorted;

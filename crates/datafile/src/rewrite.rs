@@ -8,7 +8,8 @@
 //! 4. The runs are merged window by window (`merge`): what is below the least key that is still unread is
 //!    sorted as a flush is, gathered column by column and encoded as a flush is.
 //! 5. A row group whose keys no other run reaches into is copied as it is (`splice`).
-//! 6. Rows and an order-independent checksum of all columns are taken from what was read and from what was
+//! 6. Old rows are left out when the job says so, batch by batch, as they are read (`old`).
+//! 7. Rows and an order-independent checksum of all columns are taken from what was read and from what was
 //!    handed to the encoder; when they differ, the rewrite fails (I-1).
 //!
 //! Columns are matched by field id, so inputs of older schemas become the present one.
@@ -21,13 +22,14 @@ mod curve;
 mod keys;
 mod memory;
 mod merge;
+mod old;
 mod output;
 mod run;
 mod source;
 mod spill;
 mod window;
 
-use std::{cell::RefCell, path::PathBuf, rc::Rc, sync::Arc};
+use std::{path::PathBuf, rc::Rc, sync::Arc};
 
 use arrow::datatypes::SchemaRef;
 use object_store::{ObjectStore, path::Path};
@@ -41,6 +43,7 @@ use self::{
     keys::{KeyColumn, Keys},
     memory::Shares,
     merge::{Emit, Merge},
+    old::Intake,
     output::Output,
     run::{FileRun, Run},
     source::Input,
@@ -56,6 +59,8 @@ use crate::{
     upload::{Part, encode_and_upload},
 };
 
+pub use old::{OldRows, count_old};
+
 /// What is to be rewritten, and as what.
 #[derive(Debug, Clone)]
 pub struct RewriteJob {
@@ -64,6 +69,8 @@ pub struct RewriteJob {
     /// What the new files are: `partition_spec` is that of the inputs.
     pub layout: Layout,
     pub cluster: Clustering,
+    /// Rows to leave out.
+    pub old: Option<OldRows>,
 }
 
 /// A file to rewrite, and which of its rows are no longer.
@@ -146,6 +153,8 @@ pub struct RewriteStats {
     pub rows: u64,
     /// Rows left out because they were deleted.
     pub deleted_rows: u64,
+    /// Rows left out because they were old.
+    pub old_rows: u64,
     /// Rows that were decoded and encoded again.
     pub merged_rows: u64,
     pub spliced_rows: u64,
@@ -165,14 +174,14 @@ pub async fn rewrite(
     table_location: &Path,
     options: &RewriteOptions,
 ) -> Result<(Vec<WrittenFile>, RewriteStats)> {
-    let RewriteJob { inputs, mut layout, cluster } = job;
+    let RewriteJob { inputs, mut layout, cluster, old } = job;
     let shares = Shares::of(options.memory_bytes, &layout, inputs.len());
     layout.files.row_group_bytes = layout.files.row_group_bytes.min(shares.row_group_bytes);
     let inputs = source::open(inputs, store, table_location, shares.whole_bytes, shares.block_bytes).await?;
     let (location, options, host) = (table_location.clone(), options.clone(), layout.host.clone());
     encode_and_upload(&host, store, move |parts| {
         Rewrite { layout: &layout, location: &location, options: &options, shares, parts }
-            .run(inputs, cluster)
+            .run(inputs, cluster, old)
     })
     .await
 }
@@ -196,7 +205,12 @@ struct Rewrite<'a> {
 }
 
 impl Rewrite<'_> {
-    fn run(&self, inputs: Vec<Input>, cluster: Clustering) -> Result<(Vec<WrittenFile>, RewriteStats)> {
+    fn run(
+        &self,
+        inputs: Vec<Input>,
+        cluster: Clustering,
+        old: Option<OldRows>,
+    ) -> Result<(Vec<WrittenFile>, RewriteStats)> {
         let mut stats = RewriteStats { inputs: inputs.len(), ..RewriteStats::default() };
         stats.input_bytes = inputs.iter().map(|input| input.input.entry.bytes).sum();
         let deleted = |input: &Input| input.input.deleted.as_ref().map_or(0, |deleted| deleted.rows());
@@ -205,13 +219,13 @@ impl Rewrite<'_> {
         let rows = all.saturating_sub(stats.deleted_rows);
         let values = self.one_partition(&inputs)?;
         let schema = arrow_schema(&self.layout.schema)?;
-        let read = Rc::new(RefCell::new(Checksum::default()));
+        let intake = Rc::new(Intake::new(&self.layout.schema, old)?);
         let columns = KeyColumn::of(&self.layout.schema, &self.layout.sort_order)?;
         let order_id = self.layout.sort_order.order_id;
         let in_order = |input: &Input| columns.is_empty() || input.input.entry.sort_order_id == order_id;
         let sorted: Vec<bool> = inputs.iter().map(in_order).collect();
         let keys = Keys::Order(columns);
-        let open = |input| FileRun::new(input, SchemaRef::clone(&schema), &keys, Rc::clone(&read));
+        let open = |input| FileRun::new(input, SchemaRef::clone(&schema), &keys, Rc::clone(&intake));
         let files = inputs.into_iter().map(open).collect::<Result<Vec<_>>>()?;
         let (keys, sorted, sort_order_id) = match (cluster, keys) {
             (Clustering::ZOrder | Clustering::Hilbert, Keys::Order(columns)) if !columns.is_empty() => {
@@ -227,7 +241,9 @@ impl Rewrite<'_> {
         Merge::new(runs, &keys, self.shares.limits()).run(&mut output)?;
         (stats.spliced_rows, stats.spliced_bytes) = (output.spliced_rows, output.spliced_bytes);
         let written = output.written;
-        same_rows(*read.borrow(), written, stats.spliced_rows, rows)?;
+        stats.old_rows = intake.left_out();
+        let rows = rows.saturating_sub(stats.old_rows);
+        same_rows(intake.read(), written, stats.spliced_rows, rows)?;
         let files = output.finish()?;
         stats.merged_rows = written.rows;
         stats.rows = files.iter().map(|file| file.entry.rows).sum();

@@ -109,7 +109,7 @@ async fn peak(files: i64, rows_of_file: i64, cluster: Clustering) -> (usize, Rew
         inputs.extend(written.into_iter().map(|file| file.entry));
     }
     let inputs = inputs.into_iter().map(RewriteInput::new).collect();
-    let job = RewriteJob { inputs, layout, cluster };
+    let job = RewriteJob { inputs, layout, cluster, old: None };
     let options = RewriteOptions {
         memory_bytes: BUDGET as u64,
         spill_dir: directory.path().to_path_buf(),

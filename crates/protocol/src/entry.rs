@@ -71,10 +71,14 @@ pub enum Change {
         #[serde(default, skip_serializing_if = "Effort::is_none")]
         effort: Effort,
     },
-    /// Rows leave by retention: whole files only.
+    /// Rows leave by retention. With no `added`: whole files. Otherwise `added` holds the rows of the removed files
+    /// that stay, and at least one row leaves. Valid only while every removed file is live.
     Delete {
         /// Paths of the files that leave, below the table's location.
         removed: Vec<String>,
+        /// Files with the rows that stay of files that were rewritten.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        added: Vec<FileEntry>,
     },
     /// What another program did to the table in one format, taken into the ledger. Valid only while every
     /// removed file is live, and only if the format showed the last absorb of its own when it was looked at.

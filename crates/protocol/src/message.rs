@@ -3,7 +3,7 @@
 //! A client that takes `impl Message` can send nothing else, because no other crate can make a type a message:
 //!
 //! ```compile_fail
-//! struct Anything(Vec<u8>);
+//! struct Anything(String);
 //! impl siltstone_protocol::message::Message for Anything {
 //!     const NAME: &'static str = "anything";
 //!     const PATH: &'static str = "/worker/v1/anything";

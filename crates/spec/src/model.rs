@@ -293,6 +293,8 @@ pub struct Retention {
     pub rows: Option<Duration>,
     /// Column that tells a row's age, dotted inside structs. Present when `rows` is.
     pub rows_by: Option<String>,
+    /// Files that hold old rows beside others are rewritten without them.
+    pub rows_rewrite: bool,
     pub snapshots: Duration,
     /// Snapshots in the metadata are at most this many, whatever their age.
     pub snapshots_max: u32,

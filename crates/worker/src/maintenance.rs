@@ -3,18 +3,21 @@
 //! A round over a table:
 //! 1. Say in the bucket that one begins ([`Janitor::begin`]); on a schedule, leave it when another worker began
 //!    one lately. Nothing is exclusive: two rounds at once do no harm.
-//! 2. Row TTL: files of old rows leave by a ledger entry, which the projections show.
+//! 2. Row TTL: files of old rows leave by a ledger entry, which the projections show. With `rows_rewrite`, files
+//!    that hold old rows beside others are rewritten without them (`cut`).
 //! 3. Snapshots, Delta log and ledger entries expire.
 //! 4. Vacuum: files that nothing names are deleted.
 //!
 //! Ages are counted from the earlier of two clocks, this machine's and the store's, so that a clock that is ahead
 //! makes nothing old. A step that fails ends the round; the next round does what is left, and comes sooner.
 
+mod cut;
 mod metrics;
 
 use std::{sync::Arc, time::Duration};
 
 use serde::Serialize;
+use siltstone_datafile::MemoryBudget;
 use siltstone_lakehouse::{
     TableStore,
     maintenance::{ExpireReport, Janitor, Policy, RowsOptions, RowsReport, TimeColumn, VacuumReport},
@@ -25,8 +28,10 @@ use tokio::sync::watch;
 
 pub use siltstone_lakehouse::maintenance::{AGE_MIN, Sweep, VacuumOptions};
 
+use self::cut::Cutter;
 pub use self::metrics::MaintenanceMetrics;
 use crate::{
+    compactor::Pace,
     error::{ForTable, WorkerError},
     identity::Identity,
     metrics::Metrics,
@@ -38,6 +43,8 @@ use crate::{
 const FIRST_MAX: Duration = Duration::from_secs(60);
 /// After a round that failed the next one comes so soon, after another one twice as late, up to the schedule.
 const AGAIN_FIRST: Duration = Duration::from_secs(60);
+/// Memory of a rewrite by hand.
+const MEMORY_BYTES: u64 = 512 << 20;
 /// The column by which dead letters grow old.
 const REJECTED_AT: &str = "rejected_at";
 
@@ -66,20 +73,30 @@ pub struct Keeper {
     janitor: Janitor,
     /// Age, and the column that tells it.
     rows: Option<(Duration, String)>,
+    /// `None`: files that hold old rows beside others stay as they are.
+    cutter: Option<Cutter>,
     every: Option<Duration>,
     identity: Arc<Identity>,
 }
 
 impl Keeper {
-    /// For the table of this spec, or its dead-letter table.
-    pub fn new(table: Arc<Table>, spec: &TableSpec, identity: Arc<Identity>) -> Self {
+    /// For the table of this spec, or its dead-letter table. Rewrites reserve their memory from the budget, at the
+    /// pace of compaction.
+    pub fn new(table: Arc<Table>, spec: &TableSpec, identity: Arc<Identity>, budget: MemoryBudget) -> Self {
         let policy = Policy { projection: table.projection, orphans: spec.retention.orphans };
         let janitor = Janitor::new(table.store.clone(), &table.url, table.ledger.clone(), policy);
         let janitor = janitor.with_host(table.host.clone());
         let own = || spec.retention.rows_by.clone();
         let dead_letters = || (table.name == spec.dead_letter_name()).then(|| REJECTED_AT.to_owned());
         let rows = spec.retention.rows.and_then(|age| Some((age, dead_letters().or_else(own)?)));
-        Self { janitor, rows, every: spec.maintenance_every, identity, table }
+        let cutter = spec.retention.rows_rewrite.then(|| Cutter::new(spec, identity.clone(), budget));
+        Self { janitor, rows, cutter, every: spec.maintenance_every, identity, table }
+    }
+
+    /// As fast as it goes.
+    fn unbounded(mut self) -> Self {
+        self.cutter = self.cutter.map(|cutter| cutter.at(Pace::UNBOUNDED));
+        self
     }
 
     /// Rounds on a schedule until `finish` turns true.
@@ -138,7 +155,7 @@ impl Keeper {
         let deleted = vacuumed.deleted_all();
         tracing::info!(
             table = name,
-            rows = expired.rows.map_or(0, |rows| rows.rows),
+            rows = expired.rows.map_or(0, |rows| rows.rows_in_all()),
             snapshots = expired.history.snapshots.expired,
             files = deleted.files,
             bytes = deleted.bytes,
@@ -168,10 +185,13 @@ impl Keeper {
             known: &self.table.details,
         };
         let identity = self.identity.clone();
-        let report =
+        let mut report =
             self.janitor.expire_rows(&options, &mut || identity.commit_id()).await.for_table(name)?;
         if let Some(version) = report.version {
             self.table.announce(version);
+        }
+        if let Some(cutter) = &mut self.cutter {
+            report.cut = Some(cutter.round(&self.table, &mut self.janitor, &options, age_ms).await?);
         }
         Ok(Some(report))
     }
@@ -268,7 +288,9 @@ async fn keepers(lake: &TableStore, tables: &[&TableSpec]) -> Result<Vec<Keeper>
     for spec in tables {
         for dead_letters in [false, true] {
             if let Some(table) = crate::inspect::open_table(lake, spec, dead_letters).await? {
-                keepers.push(Keeper::new(Arc::new(table), spec, identity.clone()));
+                let budget = MemoryBudget::new(MEMORY_BYTES);
+                let keeper = Keeper::new(Arc::new(table), spec, identity.clone(), budget);
+                keepers.push(keeper.unbounded());
             }
         }
     }

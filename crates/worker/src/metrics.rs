@@ -21,6 +21,7 @@
 //! | `siltstone_absorbed_files_total`, `siltstone_absorbed_rows_total` | table, format | their files that were laid down anew, and rows of those |
 //! | `siltstone_maintenance_deleted_files_total`, `siltstone_maintenance_deleted_bytes_total` | table, kind | files deleted by maintenance: `data`, `manifest`, `manifest_list`, `table_metadata`, `delta_log`, `ledger` |
 //! | `siltstone_maintenance_expired_snapshots_total`, `siltstone_maintenance_expired_rows_total` | table | what left by retention |
+//! | `siltstone_maintenance_cut_files_total`, `siltstone_maintenance_cut_bytes_total`, `siltstone_maintenance_cut_output_bytes_total` | table | files rewritten without their old rows, their bytes, and bytes of what took their place |
 //! | `siltstone_maintenance_failures_total` | table, kind | rounds that ended with an error, by its kind |
 //! | `siltstone_maintenance_last_success_timestamp_seconds` | table | end of this worker's last whole round, seconds since 1970 UTC |
 //! | `siltstone_memory_bytes`, `siltstone_memory_limit_bytes` | | the buffers' share of the budget |

@@ -211,7 +211,7 @@ impl TableRuntime {
         // A bounded run ends when it is done with its records.
         if !self.shared.once {
             let (metrics, identity) = (self.shared.metrics.clone(), self.shared.identity.clone());
-            let keeper = Keeper::new(table.clone(), &self.spec, identity);
+            let keeper = Keeper::new(table.clone(), &self.spec, identity, self.shared.budget.clone());
             self.handle.spawn(keeper.keep(metrics, self.shared.finish.clone()));
         }
     }

@@ -25,6 +25,8 @@ pub async fn expire(args: ExpireArgs) -> anyhow::Result<u8> {
         "rows",
         "row files",
         "row bytes",
+        "files cut",
+        "rows cut",
         "snapshots",
         "snapshots left",
         "delta log",
@@ -38,12 +40,15 @@ pub async fn expire(args: ExpireArgs) -> anyhow::Result<u8> {
 fn expired_row(expired: &TableExpired) -> Vec<String> {
     let dash = || "-".to_owned();
     let rows = expired.rows.as_ref();
+    let cut = rows.and_then(|rows| rows.cut.as_ref());
     let history = &expired.history;
     vec![
         expired.table.clone(),
         rows.map_or_else(dash, |rows| rows.rows.to_string()),
         rows.map_or_else(dash, |rows| rows.files.to_string()),
         rows.map_or_else(dash, |rows| output::bytes(rows.bytes)),
+        cut.map_or_else(dash, |cut| cut.files.to_string()),
+        cut.map_or_else(dash, |cut| cut.rows.to_string()),
         history.snapshots.expired.to_string(),
         history.snapshots.left.to_string(),
         format!("{} ({})", history.delta_log.files, output::bytes(history.delta_log.bytes)),

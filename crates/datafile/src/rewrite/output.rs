@@ -146,6 +146,7 @@ impl Emit for Output<'_> {
             self.layout.files.bloom_filters.iter().any(|column| crate::encode::column_path(column) == *path)
         };
         let fits = input.deleted.is_none()
+            && run.are_old(group) == Some(false)
             && input.entry.sort_order_id == self.sort_order_id
             && u64::try_from(row_group.compressed_size()).unwrap_or(0)
                 >= self.layout.files.row_group_bytes / SPLICE_SHARE

@@ -1,6 +1,6 @@
 //! Runs: rows in key order, batch by batch. A run is an input file or a spilled one.
 
-use std::{cell::RefCell, rc::Rc};
+use std::rc::Rc;
 
 use arrow::{
     array::{Array, ArrayRef, RecordBatch},
@@ -18,9 +18,9 @@ use parquet::{
 };
 
 use super::{
-    checksum::{Checksum, add_column},
     keys::{Between, KeyColumn, KeyStats, Keys, bounds},
     memory::{SPILL_RUN_BYTES, held_by},
+    old::{Intake, are_old},
     source::Input,
     spill::SpillRun,
 };
@@ -92,16 +92,11 @@ pub(super) struct FileRun {
     rows_left: u64,
     /// Least and greatest key of each row group, when its statistics tell.
     bounds: Vec<Between>,
-    read: Rc<RefCell<Checksum>>,
+    intake: Rc<Intake>,
 }
 
 impl FileRun {
-    pub(super) fn new(
-        input: Input,
-        target: SchemaRef,
-        keys: &Keys,
-        read: Rc<RefCell<Checksum>>,
-    ) -> Result<Self> {
+    pub(super) fn new(input: Input, target: SchemaRef, keys: &Keys, intake: Rc<Intake>) -> Result<Self> {
         let roots = wanted_roots(input.metadata.schema().fields(), &target, Known::ById);
         let mask = ProjectionMask::roots(input.metadata.parquet_schema(), roots);
         let deleted = input.input.deleted.as_ref().map_or(0, |deleted| deleted.rows());
@@ -115,7 +110,7 @@ impl FileRun {
             reader: None,
             group_rows_left: 0,
             bounds: Vec::new(),
-            read,
+            intake,
         };
         if let Keys::Order(columns) = keys {
             run.bounds = run.group_bounds(columns)?;
@@ -140,6 +135,11 @@ impl FileRun {
         loop {
             if self.reader.is_none() {
                 let Some(group) = self.group_ahead() else { return Ok(None) };
+                if self.input.input.deleted.is_none() && self.are_old(group) == Some(true) {
+                    let rows = self.skip_group();
+                    self.intake.leave_out(rows);
+                    continue;
+                }
                 self.open(group, self.mask.clone(), self.selection(group))?;
             }
             let next = self.reader.as_mut().and_then(Iterator::next);
@@ -158,8 +158,10 @@ impl FileRun {
                 let fault = "its columns cannot be read as the table's schema";
                 DataFileError::corrupt(&self.input.input.entry.path, fault)
             })?;
-            self.check_in(&batch)?;
-            return Ok(Some(batch));
+            let batch = self.intake.take(batch)?;
+            if batch.num_rows() > 0 {
+                return Ok(Some(batch));
+            }
         }
     }
 
@@ -169,7 +171,15 @@ impl FileRun {
         self.group += 1;
     }
 
-    /// Passes over the row group ahead, which was copied.
+    /// Whether all rows of a row group are old, or none of them, by its statistics; `None`: that cannot be told.
+    pub(super) fn are_old(&self, group: usize) -> Option<bool> {
+        match self.intake.old() {
+            Some((column, before)) => are_old(&self.key_stats(column, group), before),
+            None => Some(false),
+        }
+    }
+
+    /// Passes over the row group ahead, which was copied or is old.
     pub(super) fn skip_group(&mut self) -> u64 {
         let rows = self.group_rows(self.group);
         self.rows_left = self.rows_left.saturating_sub(rows);
@@ -179,15 +189,6 @@ impl FileRun {
 
     fn group_rows(&self, group: usize) -> u64 {
         u64::try_from(self.metadata().row_group(group).num_rows()).unwrap_or(0)
-    }
-
-    fn check_in(&self, batch: &RecordBatch) -> Result<()> {
-        let mut rows = vec![0; batch.num_rows()];
-        for (number, column) in (0..).zip(batch.columns()) {
-            add_column(&mut rows, number, column.as_ref())?;
-        }
-        self.read.borrow_mut().add(&rows);
-        Ok(())
     }
 
     fn open(&mut self, group: usize, mask: ProjectionMask, selection: Option<RowSelection>) -> Result<()> {

@@ -85,7 +85,7 @@ impl World {
         options: &RewriteOptions,
     ) -> Result<(Vec<WrittenFile>, RewriteStats)> {
         let inputs = inputs.iter().cloned().map(RewriteInput::new).collect();
-        let job = RewriteJob { inputs, layout: layout.clone(), cluster };
+        let job = RewriteJob { inputs, layout: layout.clone(), cluster, old: None };
         rewrite(job, &self.store, &self.at, options).await
     }
 
@@ -389,7 +389,7 @@ async fn deleted_rows_are_left_out_and_nothing_else() {
     let deleted: Vec<u64> = (0..30_000).filter(|row| row % 5 == 0 || (9000..19_000).contains(row)).collect();
     let mut given: Vec<RewriteInput> = inputs.iter().cloned().map(RewriteInput::new).collect();
     given[0].deleted = Some(Arc::new(DeletedRows::new(deleted.clone())));
-    let job = RewriteJob { inputs: given, layout: layout.clone(), cluster: Clustering::Sort };
+    let job = RewriteJob { inputs: given, layout: layout.clone(), cluster: Clustering::Sort, old: None };
     let (files, stats) = rewrite(job, &world.store, &world.at, &options()).await.unwrap();
     assert_eq!(stats.deleted_rows, deleted.len() as u64);
     let found = world.rows(&[files[0].entry.clone()], &layout.schema).await;

@@ -113,7 +113,7 @@ impl Context<'_> {
         };
         match &first.change {
             Change::Replace { removed, added, .. } => self.replace(first, removed, added, gone).await,
-            Change::Delete { removed } => self.delete(first, removed, gone).await,
+            Change::Delete { removed, added } => self.delete(first, removed, added, gone).await,
             Change::Absorb { removed, added, same_rows, .. } => {
                 let new = !same_rows || removed.iter().any(|path| gone.contains(path));
                 let removed = self.removes(removed, first.committed_ms, new, gone).await?;
@@ -193,15 +193,18 @@ impl Context<'_> {
         self.draft(entry, operation, &[], actions)
     }
 
-    /// Removals of a delete, of those of its files that are there.
+    /// Removals of a delete, of those of its files that are there, and the rows of them that stay.
     pub(super) async fn delete(
         &self,
         entry: &Entry,
         removed: &[String],
-        gone: &HashSet<String>,
+        added: &[FileEntry],
+        gone: &mut HashSet<String>,
     ) -> Result<Draft, LakeError> {
-        let removes = self.removes(removed, entry.committed_ms, true, gone).await?;
-        self.draft(entry, "DELETE", &[], removes)
+        let mut actions = self.removes(removed, entry.committed_ms, true, gone).await?;
+        let added: Vec<&FileEntry> = added.iter().collect();
+        actions.extend(self.adds(&added, entry.committed_ms, true, gone).await?);
+        self.draft(entry, "DELETE", &[], actions)
     }
 
     fn set_schema(&self, entry: &Entry, schema: &Schema) -> Result<Draft, LakeError> {

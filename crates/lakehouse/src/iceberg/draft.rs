@@ -117,7 +117,7 @@ impl Draft {
                 let leaving = Leaving::of(bucket, removed);
                 self.snapshot(&making, manifests, bucket, leaving, added, offsets).await?;
             }
-            Work::Resync { removed, .. } => {
+            Work::Resync { removed, .. } | Work::Cut { removed, .. } => {
                 let making = making("overwrite", self);
                 let leaving = Leaving::of(bucket, removed);
                 self.snapshot(&making, manifests, bucket, leaving, added, offsets).await?;

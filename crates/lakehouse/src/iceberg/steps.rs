@@ -23,6 +23,11 @@ pub(crate) enum Work {
         added: Vec<FileEntry>,
     },
     Delete(Vec<String>),
+    /// Files leave, and those of their rows that stay come in others.
+    Cut {
+        removed: Vec<String>,
+        added: Vec<FileEntry>,
+    },
     /// The difference to the ledger's state, because the entries or files between are gone.
     Resync {
         removed: Vec<String>,
@@ -95,7 +100,10 @@ fn step(entry: &Entry) -> Step {
         Change::Replace { removed, added, .. } => {
             (Work::Replace { removed: removed.clone(), added: added.clone() }, Vec::new())
         }
-        Change::Delete { removed } => (Work::Delete(removed.clone()), Vec::new()),
+        Change::Delete { removed, added } if added.is_empty() => (Work::Delete(removed.clone()), Vec::new()),
+        Change::Delete { removed, added } => {
+            (Work::Cut { removed: removed.clone(), added: added.clone() }, Vec::new())
+        }
         Change::Absorb { format, base, seen, removed, added, absorbed, same_rows } => {
             let absorb = Absorb {
                 format: *format,

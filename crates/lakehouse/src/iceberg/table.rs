@@ -433,7 +433,10 @@ impl IcebergTable {
 
 fn added_files(step: &Step) -> &[FileEntry] {
     match &step.work {
-        Work::Append(files) | Work::Replace { added: files, .. } | Work::Resync { added: files, .. } => files,
+        Work::Append(files)
+        | Work::Replace { added: files, .. }
+        | Work::Cut { added: files, .. }
+        | Work::Resync { added: files, .. } => files,
         Work::Absorb(absorb) => &absorb.added,
         Work::Swap(swap) => &swap.added,
         _ => &[],

@@ -7,7 +7,8 @@
 //! | append, lost range | it starts at the position, which moves and leaves a hole |
 //! | append, empty range | it is the position, or the first one |
 //! | append, all ranges covered | it is already so: its files are orphans |
-//! | replace, delete | every removed file is live; a replace keeps the number of rows (I-1) |
+//! | replace | every removed file is live; the number of rows stays (I-1) |
+//! | delete | every removed file is live; what is added in their place has fewer rows |
 //! | absorb | every removed file is live; the format showed its last absorb when it was looked at |
 //! | set schema, spec, order | its id is new, or it is known and the same |
 //! | reset positions | each range starts at the present position; it ends at the new one |
@@ -41,10 +42,7 @@ pub(super) fn admit(state: &LedgerState, change: &Change) -> Result<Admission, L
             append(state, files, ranges, files.is_empty() && rejected.is_empty())
         }
         Change::Replace { removed, added, .. } => replace(state, removed, added),
-        Change::Delete { removed } => {
-            all_live(state, removed)?;
-            Ok(Admission::Admitted)
-        }
+        Change::Delete { removed, added } => delete(state, removed, added),
         Change::Absorb { format, base, removed, added, absorbed, same_rows, .. } => {
             not_before_the_last(state, *format, *base)?;
             absorb(state, removed, added, absorbed.len(), *same_rows)
@@ -142,6 +140,18 @@ fn replace(state: &LedgerState, removed: &[String], added: &[FileEntry]) -> Resu
                 "a replace keeps every row (I-1), but {rows_removed} rows leave and {rows_added} come"
             ),
         ));
+    }
+    Ok(Admission::Admitted)
+}
+
+fn delete(state: &LedgerState, removed: &[String], added: &[FileEntry]) -> Result<Admission, LakeError> {
+    let rows_removed = all_live(state, removed)?;
+    all_new(state, added)?;
+    let rows_added: u64 = added.iter().map(|file| file.rows).sum();
+    if !added.is_empty() && rows_added >= rows_removed {
+        let problem =
+            format_args!("a delete takes rows away, but {rows_removed} rows leave and {rows_added} come");
+        return Err(invalid(state, problem));
     }
     Ok(Admission::Admitted)
 }

@@ -106,6 +106,7 @@ impl Ledger {
     ) -> Result<(), LakeError> {
         let (Change::Append { files, .. }
         | Change::Replace { added: files, .. }
+        | Change::Delete { added: files, .. }
         | Change::Absorb { added: files, .. }) = change
         else {
             return Ok(());

@@ -7,12 +7,13 @@ use std::{
     collections::BTreeMap,
     fmt,
     sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
+    time::Duration,
 };
 
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::{ObjectStore, ObjectStoreExt, path::Path};
-use siltstone_protocol::{Entry, entry::ENTRY_FORMAT};
-use tokio::sync::OnceCell;
+use siltstone_protocol::{Entry, ErrorKind, entry::ENTRY_FORMAT};
+use tokio::{sync::OnceCell, time::Instant};
 
 use super::{checkpoint, state::LedgerState};
 use crate::error::LakeError;
@@ -23,6 +24,10 @@ const FETCH_WINDOW_MAX: u64 = 32;
 const ENTRY_BYTES_MAX: u64 = 256 << 20;
 /// Entries kept in memory, for projections that follow right behind.
 const ENTRIES_HELD_MAX: usize = 512;
+/// Pauses before reads are tried again.
+const READ_AGAIN_AFTER: [Duration; 2] = [Duration::from_millis(50), Duration::from_millis(500)];
+/// A read that failed after this long is not tried again.
+const READ_LONG: Duration = Duration::from_secs(5);
 /// A checkpoint is written every so many versions.
 const CHECKPOINT_EVERY: u64 = 100;
 
@@ -200,7 +205,29 @@ impl fmt::Debug for Ledger {
 }
 
 /// A small object's bytes; `None` when it is not there.
+///
+/// An answer that breaks off is asked for again, a few times: the store's client tries statuses again, but not bodies,
+/// and not even the body of a 404. A failure that took long was tried again by the client, and is told at once.
 pub(crate) async fn read(
+    store: &Arc<dyn ObjectStore>,
+    path: &Path,
+    bytes_max: u64,
+) -> Result<Option<bytes::Bytes>, LakeError> {
+    let mut pauses = READ_AGAIN_AFTER.iter();
+    loop {
+        let began = Instant::now();
+        let error = match read_once(store, path, bytes_max).await {
+            Err(error) if error.kind() == ErrorKind::Unavailable => error,
+            answer => return answer,
+        };
+        match pauses.next() {
+            Some(pause) if began.elapsed() < READ_LONG => tokio::time::sleep(*pause).await,
+            _ => return Err(error),
+        }
+    }
+}
+
+async fn read_once(
     store: &Arc<dyn ObjectStore>,
     path: &Path,
     bytes_max: u64,

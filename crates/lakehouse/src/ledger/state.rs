@@ -165,11 +165,12 @@ impl LedgerState {
                     admit::cover(coverage, range);
                 }
             }
-            Change::Replace { removed, added, .. } | Change::Absorb { removed, added, .. } => {
+            Change::Replace { removed, added, .. }
+            | Change::Delete { removed, added }
+            | Change::Absorb { removed, added, .. } => {
                 self.remove(removed);
                 self.add(added);
             }
-            Change::Delete { removed } => self.remove(removed),
             Change::SetSchema { schema } => {
                 self.schemas.insert(schema.schema_id, schema.clone());
                 self.schema = schema.clone();

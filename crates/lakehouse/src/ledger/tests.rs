@@ -195,6 +195,24 @@ async fn schemas_are_taken_once() {
     assert_eq!(ledger.commit(&mut other, set(twice), "4", 2).await.unwrap_err().kind(), ErrorKind::Invalid);
 }
 
+/// An answer that breaks off is asked for again, a bounded number of times.
+#[tokio::test(start_paused = true)]
+async fn a_read_that_broke_off_is_tried_again() {
+    let (ledger, _) = table().await;
+    let faulty = Arc::new(FaultStore::new(Arc::clone(&ledger.inner.store)));
+    let path = ledger.entry_path(0);
+    let store: Arc<dyn ObjectStore> = faulty.clone();
+    faulty.after(0, Fault::Refuse, Scope::Everything);
+    assert!(super::log::read(&store, &path, 1 << 20).await.unwrap().is_some());
+    assert_eq!(faulty.seen(), 2);
+    let asked = faulty.operations();
+    faulty.always(Fault::Refuse);
+    let error = super::log::read(&store, &path, 1 << 20).await.unwrap_err();
+    assert_eq!((error.kind(), faulty.operations() - asked), (ErrorKind::Unavailable, 3));
+    faulty.heal();
+    assert!(super::log::read(&store, &ledger.entry_path(9), 1 << 20).await.unwrap().is_none());
+}
+
 #[tokio::test]
 async fn a_checkpoint_is_the_state() {
     let (ledger, mut state) = table().await;

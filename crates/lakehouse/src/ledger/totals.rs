@@ -26,16 +26,20 @@ pub struct Totals {
     pub absorbed_files: u64,
     pub absorbed_rows: u64,
     pub absorbed_bytes: u64,
-    /// What left by retention.
+    /// What left by retention: whole files, rows in all, and the bytes that the table has become smaller by.
     pub deleted_files: u64,
     pub deleted_rows: u64,
     pub deleted_bytes: u64,
+    /// Files that were rewritten without their old rows, and bytes of what took their place.
+    pub cut_files: u64,
+    pub cut_output_bytes: u64,
 }
 
 impl Totals {
-    /// Bytes written for each byte that was ingested, compaction included; `None` before there is any.
+    /// Bytes written for each byte that was ingested, compaction and retention included; `None` before there is any.
     pub fn write_amplification(&self) -> Option<f64> {
-        let written = self.appended_bytes.saturating_add(self.rewrite_output_bytes);
+        let rewritten = self.rewrite_output_bytes.saturating_add(self.cut_output_bytes);
+        let written = self.appended_bytes.saturating_add(rewritten);
         (self.appended_bytes > 0).then(|| written as f64 / self.appended_bytes as f64)
     }
 
@@ -63,11 +67,14 @@ impl Totals {
                 self.effort.spliced_bytes += effort.spliced_bytes;
                 self.effort.dropped_plans += effort.dropped_plans;
             }
-            Change::Delete { removed } => {
+            Change::Delete { removed, added } => {
                 let (count, rows, bytes) = sums(removed.iter().filter_map(|path| live.get(path)));
-                self.deleted_files += count;
-                self.deleted_rows += rows;
-                self.deleted_bytes += bytes;
+                let (_, stayed_rows, stayed_bytes) = sums(added.iter());
+                let files = if added.is_empty() { &mut self.deleted_files } else { &mut self.cut_files };
+                *files += count;
+                self.deleted_rows += rows.saturating_sub(stayed_rows);
+                self.deleted_bytes += bytes.saturating_sub(stayed_bytes);
+                self.cut_output_bytes += stayed_bytes;
             }
             Change::Absorb { added, .. } => {
                 let (count, rows, bytes) = sums(added.iter());
@@ -119,7 +126,12 @@ mod tests {
         assert_eq!((totals.write_amplification(), totals.splice_share()), (Some(1.5), Some(0.25)));
         assert_eq!((totals.rewritten_files, totals.rewritten_rows, totals.rewritten_bytes), (2, 30, 4000));
         let live: LiveFiles = [file("c", 30, 2000)].into_iter().collect();
-        totals.add(&Change::Delete { removed: vec!["data/c.parquet".to_owned()] }, &live);
+        let removed = vec!["data/c.parquet".to_owned()];
+        let mut cut = totals;
+        cut.add(&Change::Delete { removed: removed.clone(), added: vec![file("d", 12, 800)] }, &live);
+        assert_eq!((cut.deleted_files, cut.deleted_rows, cut.deleted_bytes), (0, 18, 1200));
+        assert_eq!((cut.cut_files, cut.cut_output_bytes, cut.write_amplification()), (1, 800, Some(1.7)));
+        totals.add(&Change::Delete { removed, added: Vec::new() }, &live);
         assert_eq!((totals.deleted_files, totals.deleted_rows, totals.deleted_bytes), (1, 30, 2000));
         assert_eq!(totals.effort.dropped_plans, 2);
     }

@@ -16,8 +16,9 @@ use crate::{delta::Named, error::LakeError, ledger::LedgerState};
 
 /// Entries read at once, going back from the newest.
 const ENTRIES_AT_ONCE: u64 = 256;
-/// Files that left are known from this many of the newest entries at most.
-const ENTRIES_BACK_MAX: u64 = 100_000;
+/// Files that left are known from this many of the newest entries at most. When there are more within the age asked
+/// for, no data file is deleted: any of them may have left by an entry that was not read.
+pub(super) const ENTRIES_BACK_MAX: u64 = 1_000_000;
 /// Committers' clocks may differ by this much.
 const CLOCKS_DIFFER: Duration = Duration::from_secs(3600);
 
@@ -27,6 +28,8 @@ pub(super) struct Live {
     pub(super) names: Names,
     /// The newest version of Iceberg's metadata.
     pub(super) metadata_newest: Option<u64>,
+    /// Every data file that left lately is among the names.
+    pub(super) knows_left: bool,
 }
 
 impl Janitor {
@@ -44,9 +47,12 @@ impl Janitor {
         // Again: what a projection shows from now on is in this state, or in an entry after `shown`.
         self.ledger.refresh(&mut state).await?;
         let own = state.live_files.keys().try_for_each(|path| names.insert(path));
-        if own.is_err() || self.recent(&state, shown, left_since_ms, &mut names).await? == Err(Full) {
+        if own.is_err() {
             return Ok(None);
         }
+        let Ok(knows_left) = self.recent(&state, shown, left_since_ms, &mut names).await? else {
+            return Ok(None);
+        };
         let mut each = |path: &str| names.insert(path).is_ok();
         let (metadata_newest, whole) = self.iceberg.named(&mut each).await?;
         if !whole {
@@ -66,19 +72,20 @@ impl Janitor {
         if !whole || names.merge(delta).is_err() {
             return Ok(None);
         }
-        Ok(Some(Live { names, metadata_newest }))
+        Ok(Some(Live { names, metadata_newest, knows_left }))
     }
 
-    /// Files of entries that a projection has yet to show, and of entries since `left_since_ms`.
+    /// Files of entries that a projection has yet to show, and of entries since `left_since_ms`. False: there are
+    /// more entries than are read.
     async fn recent(
         &self,
         state: &LedgerState,
         shown: u64,
         left_since_ms: i64,
         names: &mut Names,
-    ) -> Result<Result<(), Full>, LakeError> {
+    ) -> Result<Result<bool, Full>, LakeError> {
         let since_ms = before(left_since_ms, CLOCKS_DIFFER);
-        let floor = state.version.saturating_sub(ENTRIES_BACK_MAX).min(shown);
+        let floor = state.version.saturating_sub(self.entries_back_max).min(shown);
         let mut last = state.version;
         while last > floor {
             let first = (last + 1).saturating_sub(ENTRIES_AT_ONCE).max(floor + 1);
@@ -97,11 +104,11 @@ impl Janitor {
             let whole = entries.len() as u64 == last + 1 - first;
             let old = entries.first().is_some_and(|entry| entry.committed_ms < since_ms);
             if !whole || (old && first <= shown + 1) {
-                break;
+                return Ok(Ok(true));
             }
             last = first - 1;
         }
-        Ok(Ok(()))
+        Ok(Ok(floor == 0))
     }
 
     /// Those of these entries that are kept: the newest ones.
@@ -121,8 +128,9 @@ impl Janitor {
 fn files_of(entry: &Entry) -> impl Iterator<Item = &str> {
     let (added, removed): (&[FileEntry], &[String]) = match &entry.change {
         Change::Append { files, .. } => (files, &[]),
-        Change::Replace { removed, added, .. } | Change::Absorb { removed, added, .. } => (added, removed),
-        Change::Delete { removed } => (&[], removed),
+        Change::Replace { removed, added, .. }
+        | Change::Delete { removed, added }
+        | Change::Absorb { removed, added, .. } => (added, removed),
         _ => (&[], &[]),
     };
     added.iter().map(|file| file.path.as_str()).chain(removed.iter().map(String::as_str))

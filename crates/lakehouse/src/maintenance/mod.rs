@@ -19,6 +19,7 @@
 //! `metadata/` and `_siltstone/` of the one table. Objects whose names are not of our making are counted and
 //! left: another program owns them. Time is passed in.
 
+mod cut;
 mod expire;
 mod live;
 mod names;
@@ -43,7 +44,9 @@ use crate::{
     ledger::{Ledger, LedgerState},
 };
 
+pub use cut::{Cut, CutReport};
 pub use expire::{ExpireReport, SnapshotsExpired};
+use rows::Times;
 pub use rows::{RowsOptions, RowsReport, TimeColumn};
 pub use tally::Tally;
 pub use vacuum::{Count, Sweep, VacuumOptions, VacuumReport};
@@ -75,8 +78,10 @@ pub struct Janitor {
     iceberg: IcebergTable,
     delta: DeltaTable,
     policy: Policy,
-    /// End of the newest row's time by live file, microseconds; `None`: cannot be told. Data files never change.
-    ends_us: HashMap<String, Option<i64>>,
+    /// Of what time the rows of live files are. Data files never change.
+    times: HashMap<String, Times>,
+    /// Entries read for the files that left.
+    entries_back_max: u64,
 }
 
 impl Janitor {
@@ -87,7 +92,8 @@ impl Janitor {
         // Projections of its own: what they say is what the store says, not what a worker remembers.
         let iceberg = IcebergTable::new(Arc::clone(&store), location.clone(), table_url.to_owned(), options);
         let delta = DeltaTable::new(Arc::clone(&store), location.clone(), table_url.to_owned(), options);
-        Self { store, location, ledger, iceberg, delta, policy, ends_us: HashMap::new() }
+        let entries_back_max = live::ENTRIES_BACK_MAX;
+        Self { store, location, ledger, iceberg, delta, policy, times: HashMap::new(), entries_back_max }
     }
 
     /// With names and waits from this host.

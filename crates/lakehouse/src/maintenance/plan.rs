@@ -2,7 +2,7 @@
 //!
 //! | name below the table | what it is | deleted when |
 //! | --- | --- | --- |
-//! | `data/<ulid>.parquet` | data file | old, and not named |
+//! | `data/<ulid>.parquet` | data file | old, and not named; never, when not all that left are known |
 //! | `metadata/<ulid>-m<n>.avro` | manifest | old, and not named |
 //! | `metadata/snap-<id>-<ulid>.avro` | manifest list | old, and not named |
 //! | `metadata/v<n>.metadata.json` | table metadata | old, not named, and not among the newest |
@@ -33,6 +33,8 @@ pub struct Horizon {
     pub before_ms: i64,
     /// The newest version of the table's Iceberg metadata.
     pub metadata_newest: Option<u64>,
+    /// Every data file that left lately is named. False: no data file goes.
+    pub knows_left: bool,
 }
 
 /// What an object is, by its name.
@@ -93,7 +95,8 @@ pub fn verdict(listed: &Listed, named: &Names, horizon: Horizon) -> Verdict {
     // Without metadata that could be read, none is old.
     let newest = horizon.metadata_newest.unwrap_or(0);
     let among_newest = version.is_some_and(|version| version.saturating_add(METADATA_KEPT) > newest);
-    if ours && old && !among_newest && !named.contains(&listed.path) {
+    let may_have_left = kind == Kind::Data && !horizon.knows_left;
+    if ours && old && !among_newest && !may_have_left && !named.contains(&listed.path) {
         Verdict::Delete(kind)
     } else {
         Verdict::Keep(kind)

@@ -4,20 +4,22 @@
 //! partition. A row without a time is never old, and neither is a file whose bounds say nothing. So rows leave
 //! late, never early: with their file, when its last row is old.
 //!
+//! Files that hold old rows beside others stay, unless they are to be rewritten without them (`cut`).
+//!
 //! The files leave by a ledger entry ([`Change::Delete`]), which both formats show as a delete. When others moved
 //! the table first (a compaction took one of the files), all is planned anew.
 
 use std::collections::HashMap;
 
 use futures::{StreamExt, stream};
-use iceberg::spec::{Literal, PrimitiveLiteral};
+use iceberg::spec::{Datum, Literal, PrimitiveLiteral};
 use serde::Serialize;
-use siltstone_datafile::FileDetails;
+use siltstone_datafile::{FileDetails, OldRows};
 use siltstone_protocol::{
     Change, ErrorKind, FileEntry, PartitionSpec, PrimitiveType, Schema, Transform, Type,
 };
 
-use super::Janitor;
+use super::{Janitor, cut::CutReport};
 use crate::{
     crash_point,
     details::DetailsCache,
@@ -29,7 +31,7 @@ use crate::{
 const FILES_MAX: usize = 50_000;
 const FOOTERS_AT_ONCE: usize = 16;
 /// Rounds lost against others.
-const CONFLICTS_MAX: u32 = 5;
+pub(super) const CONFLICTS_MAX: u32 = 5;
 const HOUR_US: i64 = 3_600_000_000;
 const DAY_US: i64 = 24 * HOUR_US;
 
@@ -60,6 +62,20 @@ impl TimeColumn {
         };
         Ok(Self { field_id: field.id, is_date })
     }
+
+    /// The rows that are from before a time.
+    pub fn old(&self, before_ms: i64) -> OldRows {
+        OldRows { field_id: self.field_id, before_us: before_ms.saturating_mul(1_000) }
+    }
+}
+
+/// Of what time the rows of a file are, microseconds since 1970 UTC; `None`: cannot be told.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Times {
+    /// When its oldest row is old: the first time that is after that row's.
+    pub(super) oldest: Option<i64>,
+    /// No row is from this time or later, and none is without a time.
+    pub(super) end: Option<i64>,
 }
 
 /// What row TTL did, or would do.
@@ -73,6 +89,15 @@ pub struct RowsReport {
     pub files_of_unknown_age: u64,
     /// The ledger version that took them away.
     pub version: Option<u64>,
+    /// Files that held old rows beside others; `None`: such files stay as they are.
+    pub cut: Option<CutReport>,
+}
+
+impl RowsReport {
+    /// Rows that left with their file, and without it.
+    pub fn rows_in_all(&self) -> u64 {
+        self.rows + self.cut.map_or(0, |cut| cut.rows)
+    }
 }
 
 /// How row TTL is applied.
@@ -87,6 +112,20 @@ pub struct RowsOptions<'a> {
     pub known: &'a DetailsCache,
 }
 
+/// The first time that is after the one in a bound, microseconds since 1970 UTC.
+fn after(bound: &Datum, column: &TimeColumn) -> Option<i64> {
+    match bound.literal() {
+        PrimitiveLiteral::Int(day) if column.is_date => i64::from(*day).checked_add(1)?.checked_mul(DAY_US),
+        PrimitiveLiteral::Long(us) if !column.is_date => us.checked_add(1),
+        _ => None,
+    }
+}
+
+/// The first time that is after the oldest row's. `None`: there is no row with a time, or it cannot be told.
+fn oldest_us(details: &FileDetails, column: &TimeColumn) -> Option<i64> {
+    after(details.columns.get(&column.field_id)?.lower.as_ref()?, column)
+}
+
 /// When the newest row of a file is from, microseconds since 1970 UTC: no row is from this time or later.
 /// `None`: cannot be told.
 pub(super) fn end_us(details: &FileDetails, spec: &PartitionSpec, column: &TimeColumn) -> Option<i64> {
@@ -94,13 +133,7 @@ pub(super) fn end_us(details: &FileDetails, spec: &PartitionSpec, column: &TimeC
         && stats.nulls == Some(0)
         && let Some(upper) = &stats.upper
     {
-        return match upper.literal() {
-            PrimitiveLiteral::Int(day) if column.is_date => {
-                i64::from(*day).checked_add(1)?.checked_mul(DAY_US)
-            }
-            PrimitiveLiteral::Long(us) if !column.is_date => us.checked_add(1),
-            _ => None,
-        };
+        return after(upper, column);
     }
     let of_column =
         spec.fields.iter().zip(&details.partition).filter(|(field, _)| field.source_id == column.field_id);
@@ -155,11 +188,13 @@ impl Janitor {
                 bytes: sum(|file| file.bytes),
                 files_of_unknown_age: unknown,
                 version: None,
+                cut: None,
             };
             if old.is_empty() || options.dry_run {
                 return Ok(report);
             }
-            let change = Change::Delete { removed: old.into_iter().map(|file| file.path).collect() };
+            let removed = old.into_iter().map(|file| file.path).collect();
+            let change = Change::Delete { removed, added: Vec::new() };
             crash_point!("maintenance.before_rows");
             match self.ledger.commit(&mut state, change, &commit_id(), options.now_ms).await {
                 Ok(Committed::At(version)) => {
@@ -183,14 +218,23 @@ impl Janitor {
         options: &RowsOptions<'_>,
     ) -> Result<(Vec<FileEntry>, u64), LakeError> {
         let before_us = options.before_ms.saturating_mul(1_000);
-        self.ends_us.retain(|path, _| state.live_files.contains_key(path));
-        let unread: Vec<FileEntry> = state
-            .live_files
-            .values()
-            .filter(|file| !self.ends_us.contains_key(&file.path))
-            .cloned()
-            .collect();
-        // Nothing is kept of what is read here but one number a file.
+        self.learn_times(state, options).await?;
+        let end_of = |file: &FileEntry| self.times.get(&file.path).and_then(|times| times.end);
+        let unknown = state.live_files.values().filter(|file| end_of(file).is_none()).count() as u64;
+        let old = state.live_files.values().filter(|file| end_of(file).is_some_and(|end| end <= before_us));
+        Ok((old.take(FILES_MAX).cloned().collect(), unknown))
+    }
+
+    /// Learns of what time the rows of all live files are.
+    pub(super) async fn learn_times(
+        &mut self,
+        state: &LedgerState,
+        options: &RowsOptions<'_>,
+    ) -> Result<(), LakeError> {
+        self.times.retain(|path, _| state.live_files.contains_key(path));
+        let unread: Vec<FileEntry> =
+            state.live_files.values().filter(|file| !self.times.contains_key(&file.path)).cloned().collect();
+        // Nothing is kept of what is read here but two numbers a file.
         let passing = DetailsCache::new(FOOTERS_AT_ONCE);
         let mut reads = stream::iter(unread.into_iter().map(|file| {
             let known = options.known.get(&file.path);
@@ -204,26 +248,26 @@ impl Janitor {
             }
         }))
         .buffered(FOOTERS_AT_ONCE);
-        let mut ends: HashMap<String, Option<i64>> = HashMap::new();
+        let mut learnt: HashMap<String, Times> = HashMap::new();
         while let Some((file, details)) = reads.next().await {
-            let end = match details {
-                Ok(details) => state
-                    .partition_specs
-                    .get(&file.spec_id)
-                    .and_then(|spec| end_us(&details, spec, options.column)),
+            let times = match details {
+                Ok(details) => {
+                    let spec = state.partition_specs.get(&file.spec_id);
+                    Times {
+                        oldest: oldest_us(&details, options.column),
+                        end: spec.and_then(|spec| end_us(&details, spec, options.column)),
+                    }
+                }
                 Err(error) if error.kind() == ErrorKind::Data => {
                     tracing::warn!(table = state.name, file = file.path, %error, "age of a file cannot be told");
                     continue;
                 }
                 Err(error) => return Err(error),
             };
-            ends.insert(file.path, end);
+            learnt.insert(file.path, times);
         }
         drop(reads);
-        self.ends_us.extend(ends);
-        let end_of = |file: &FileEntry| self.ends_us.get(&file.path).copied().flatten();
-        let unknown = state.live_files.values().filter(|file| end_of(file).is_none()).count() as u64;
-        let old = state.live_files.values().filter(|file| end_of(file).is_some_and(|end| end <= before_us));
-        Ok((old.take(FILES_MAX).cloned().collect(), unknown))
+        self.times.extend(learnt);
+        Ok(())
     }
 }

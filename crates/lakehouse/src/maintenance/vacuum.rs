@@ -139,7 +139,14 @@ impl Janitor {
         report: &mut VacuumReport,
         progress: &Sweep,
     ) -> Result<(), LakeError> {
-        let horizon = Horizon { before_ms, metadata_newest: live.metadata_newest };
+        let horizon =
+            Horizon { before_ms, metadata_newest: live.metadata_newest, knows_left: live.knows_left };
+        if !live.knows_left {
+            tracing::warn!(
+                table = %self.location,
+                "more ledger entries than can be looked through are within the age at which files go: data files stay"
+            );
+        }
         let (mut batch, mut failed) = (Batch::default(), None);
         for folder in ["data", "metadata"] {
             let prefix = self.location.clone().join(folder);

@@ -35,9 +35,13 @@ impl Lower<'_> {
         if raw.rows.is_none() && raw.rows_by.is_some() {
             self.fault(&place.key("rows_by"), "is for rows, which is absent: rows stay for ever");
         }
+        if raw.rows.is_none() && raw.rows_rewrite {
+            self.fault(&place.key("rows_rewrite"), "is for rows, which is absent: rows stay for ever");
+        }
         Retention {
             rows: raw.rows.map(|age| Duration::from_millis(age.0)),
             rows_by: rows_by.filter(|_| raw.rows.is_some()),
+            rows_rewrite: raw.rows_rewrite && raw.rows.is_some(),
             snapshots: Duration::from_millis(raw.snapshots.0),
             snapshots_max: raw.snapshots_max,
             snapshots_min: raw.snapshots_min,

@@ -80,6 +80,7 @@ fn the_orders_spec_is_read_as_written() {
     assert_eq!(table.files.row_group_bytes, 8 << 20);
     assert_eq!(table.retention.rows, Some(Duration::from_secs(365 * 86_400)));
     assert_eq!(table.retention.rows_by.as_deref(), Some("ordered_at"), "by the day that partitions it");
+    assert!(!table.retention.rows_rewrite);
     assert_eq!(
         (table.retention.snapshots_min, table.maintenance_every),
         (1, Some(Duration::from_secs(6 * 3600)))
@@ -308,6 +309,7 @@ const FIELDS: &[&str] = &[
     "retention: {orphans: 1m}",
     "retention: {rows: 1d, snapshots_min: 9, snapshots_max: 3}",
     "retention: {rows_by: a}",
+    "retention: {rows_rewrite: true}",
     "maintenance: {every: 1s}",
     "compaction: {min_inputs: 9, max_inputs: 8, cluster: hilbert}",
     "kafka_metadata: yes",

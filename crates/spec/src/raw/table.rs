@@ -381,8 +381,8 @@ pub(crate) struct RawCompressionParts {
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "Retention")]
 pub(crate) struct RawRetention {
-    /// Age at which rows leave, whole files at a time. Absent: never. Dead letters leave at the same age,
-    /// counted from their rejection.
+    /// Age at which rows leave, whole files at a time unless `rows_rewrite` is true. Absent: never. Dead letters
+    /// leave at the same age, counted from their rejection.
     #[schemars(example = "365d")]
     pub(crate) rows: Option<Age<{ limits::RETENTION_ROWS_MIN }, { limits::RETENTION_ROWS_MAX }>>,
     /// Column by which `rows` tells a row's age: a date or a timestamp. Default: the column of the first year,
@@ -390,6 +390,10 @@ pub(crate) struct RawRetention {
     /// file leaves when all of its rows are old; rows without a value stay.
     #[schemars(example = &"ordered_at")]
     pub(crate) rows_by: Option<Column>,
+    /// True: a file whose oldest row stayed an eighth longer than `rows` is rewritten without its old rows, so that
+    /// they do not wait for the others. A row is rewritten for this about eight times at most.
+    #[schemars(extend("default" = false))]
+    pub(crate) rows_rewrite: bool,
     /// Age at which snapshots expire.
     #[schemars(extend("default" = limits::SNAPSHOTS_DEFAULT))]
     pub(crate) snapshots: Age<{ limits::SNAPSHOTS_MIN }, { limits::SNAPSHOTS_MAX }>,

@@ -253,6 +253,6 @@ impl Commander {
 
 async fn expire(runtime: &TableRuntime, table: Arc<Table>) -> Result<(), WorkerError> {
     let shared = &runtime.shared;
-    let mut keeper = Keeper::new(table, &runtime.spec, shared.identity.clone());
+    let mut keeper = Keeper::new(table, &runtime.spec, shared.identity.clone(), shared.budget.clone());
     keeper.round(Duration::ZERO, &shared.metrics.maintenance).await.map(drop)
 }

@@ -146,7 +146,7 @@ fn entries(table: &TableSpec) -> Vec<Entry> {
             added: vec![file(1)],
             effort: Effort { spliced_bytes: 9_437_184, dropped_plans: 1 },
         },
-        Change::Delete { removed: vec![file(1).path] },
+        Change::Delete { removed: vec![file(1).path], added: vec![file(2)] },
         Change::SetSchema { schema },
         Change::SetPartitionSpec { partition_spec },
         Change::SetSortOrder { sort_order },

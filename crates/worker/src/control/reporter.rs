@@ -336,7 +336,8 @@ fn added(entry: &Entry) -> &[FileEntry] {
     match &entry.change {
         Change::Append { files: added, .. }
         | Change::Replace { added, .. }
-        | Change::Absorb { added, .. } => added,
+        | Change::Absorb { added, .. }
+        | Change::Delete { added, .. } => added,
         _ => &[],
     }
 }

@@ -17,6 +17,9 @@ pub struct MaintenanceMetrics {
     deleted_bytes: Family<KindLabel, Counter>,
     expired_snapshots: Family<TableLabel, Counter>,
     expired_rows: Family<TableLabel, Counter>,
+    cut_files: Family<TableLabel, Counter>,
+    cut_bytes: Family<TableLabel, Counter>,
+    cut_output_bytes: Family<TableLabel, Counter>,
     failures: Family<KindLabel, Counter>,
     last_success: Family<TableLabel, Gauge>,
 }
@@ -30,6 +33,12 @@ impl MaintenanceMetrics {
         let snapshots = self.expired_snapshots.clone();
         all.register("maintenance_expired_snapshots", "Iceberg snapshots expired", snapshots);
         all.register("maintenance_expired_rows", "Rows that left by retention", self.expired_rows.clone());
+        let cut_files = self.cut_files.clone();
+        all.register("maintenance_cut_files", "Files rewritten without their old rows", cut_files);
+        let cut_bytes = self.cut_bytes.clone();
+        all.register("maintenance_cut_bytes", "Bytes of files rewritten without their old rows", cut_bytes);
+        let output = self.cut_output_bytes.clone();
+        all.register("maintenance_cut_output_bytes", "Bytes of the files that took their place", output);
         let failures = self.failures.clone();
         all.register("maintenance_failures", "Rounds that ended with an error", failures);
         all.register_with_unit(
@@ -43,7 +52,12 @@ impl MaintenanceMetrics {
     pub(crate) fn expired(&self, table: &str, expired: &TableExpired) {
         let label = TableLabel { table: table.to_owned() };
         self.expired_snapshots.get_or_create(&label).inc_by(expired.history.snapshots.expired);
-        self.expired_rows.get_or_create(&label).inc_by(expired.rows.map_or(0, |rows| rows.rows));
+        let rows = expired.rows.unwrap_or_default();
+        let cut = rows.cut.unwrap_or_default();
+        self.expired_rows.get_or_create(&label).inc_by(rows.rows_in_all());
+        self.cut_files.get_or_create(&label).inc_by(cut.files);
+        self.cut_bytes.get_or_create(&label).inc_by(cut.bytes);
+        self.cut_output_bytes.get_or_create(&label).inc_by(cut.output_bytes);
         self.deleted(table, "delta_log", expired.history.delta_log);
         self.deleted(table, "ledger", expired.history.ledger_entries);
     }

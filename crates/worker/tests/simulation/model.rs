@@ -229,9 +229,10 @@ impl TableModel {
                     return Err(violation("I-1", format_args!("{before:?} were rewritten as {after:?}")));
                 }
             }
-            Change::Delete { removed } => {
-                let rows = self.removed(objects, &mut live, removed, now_ms)?;
-                self.expired(scenario, removed, &rows, now_ms)?;
+            Change::Delete { removed, added } => {
+                let before = self.removed(objects, &mut live, removed, now_ms)?;
+                let stay = self.added(objects, &mut live, added)?;
+                self.expired(scenario, removed, &before, &stay, now_ms)?;
             }
             other => return Err(violation("I-3", format_args!("nobody asked for {}", other.kind()))),
         }
@@ -317,22 +318,28 @@ impl TableModel {
         ranges.iter().flat_map(of).collect()
     }
 
-    /// Rows leave only when they are old.
+    /// Rows leave only when they are old, and those that stay are all the others.
     fn expired(
         &mut self,
         scenario: &Scenario,
         removed: &[String],
-        rows: &[Place],
+        before: &[Place],
+        stay: &[Place],
         now_ms: i64,
     ) -> Result<(), Violation> {
         let before_us = (now_ms - ROWS_MS + CLOCKS_MS) * 1_000;
+        let mut left: BTreeSet<Place> = before.iter().copied().collect();
+        if let Some(place) = stay.iter().find(|place| !left.remove(place)) {
+            return Err(violation("I-1", format_args!("{place:?} is twice in what stays, or was not there")));
+        }
         for path in removed {
-            let times = self.rows.get(path).map(|rows| rows.times_us.clone()).unwrap_or_default();
-            if !scenario.rows_leave || times.iter().any(|at| at.is_none_or(|at| at > before_us)) {
-                return Err(violation("I-9", format_args!("{path} left with rows that are not old")));
+            let Some(rows) = self.rows.get(path) else { continue };
+            let times = rows.places.iter().zip(&rows.times_us).filter(|(place, _)| left.contains(place));
+            if !scenario.rows_leave || times.into_iter().any(|(_, at)| at.is_none_or(|at| at > before_us)) {
+                return Err(violation("I-9", format_args!("rows of {path} left that are not old")));
             }
         }
-        self.left_rows.extend(rows.iter().copied());
+        self.left_rows.extend(left);
         Ok(())
     }
 

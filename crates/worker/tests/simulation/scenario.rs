@@ -130,8 +130,9 @@ fn table(rng: &mut StdRng, rows_leave: bool) -> (TableSpec, Schema) {
     let partition = ["", "", "partition_by: [region]", "partition_by: [month(at)]"];
     let partition = partition.choose(rng).unwrap_or(&"");
     let sort = ["", "sort_by: [at]", "sort_by: [region, o]"].choose(rng).unwrap_or(&"");
-    let rows = if rows_leave { "rows: 30d, rows_by: at, " } else { "" };
     let inputs = rng.random_range(2..=5);
+    let rows = format!("rows: 30d, rows_by: at, rows_rewrite: {}, ", inputs % 2 == 0);
+    let rows = if rows_leave { rows.as_str() } else { "" };
     let text = format!(
         "
 source_clusters: [{{name: {CLUSTER}, bootstrap_brokers: ['localhost:9092']}}]

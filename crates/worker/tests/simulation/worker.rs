@@ -160,7 +160,8 @@ impl Parts {
     }
 
     pub(crate) fn keeper(&self, table: &Arc<Table>) -> Keeper {
-        Keeper::new(Arc::clone(table), &self.world.scenario.spec, Arc::clone(&self.identity))
+        let identity = Arc::clone(&self.identity);
+        Keeper::new(Arc::clone(table), &self.world.scenario.spec, identity, self.budget.clone())
     }
 
     pub(crate) fn compactor(&self, table: &Arc<Table>) -> Compactor {

@@ -46,18 +46,18 @@ impl DeltaTable {
         }
         let state = context.state;
         match &first.change {
-            Change::Replace { removed, .. } => {
+            Change::Delete { removed, added } if added.is_empty() => {
+                let shown = self.shown_files(head, state).await?;
+                let there: Vec<String> =
+                    removed.iter().filter(|path| shown.contains(relative(path))).cloned().collect();
+                context.delete(first, &there, &[], gone).await
+            }
+            Change::Replace { removed, .. } | Change::Delete { removed, .. } => {
                 let shown = self.shown_files(head, state).await?;
                 if removed.iter().all(|path| gone.contains(path) || shown.contains(relative(path))) {
                     return context.next(entries, gone).await;
                 }
                 pass_over(context, first)
-            }
-            Change::Delete { removed } => {
-                let shown = self.shown_files(head, state).await?;
-                let there: Vec<String> =
-                    removed.iter().filter(|path| shown.contains(relative(path))).cloned().collect();
-                context.delete(first, &there, gone).await
             }
             Change::Absorb { format: Format::Delta, base, seen, removed, added, absorbed, .. } => {
                 let look = Marker { seen: *seen, skipped: *base };

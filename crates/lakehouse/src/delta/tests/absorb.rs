@@ -130,7 +130,7 @@ async fn what_is_changed_again_before_it_is_shown_is_taken_in_once_more() {
 async fn what_retention_deletes_may_be_gone_already() {
     let (mut world, mut table) = shown(3).await;
     commit(&world, "DELETE", true, &[&name(1)], &[]).await;
-    world.commit(Change::Delete { removed: vec![path(1), path(2)] }).await;
+    world.commit(Change::Delete { removed: vec![path(1), path(2)], added: Vec::new() }).await;
     world.show(&mut table).await;
     assert_eq!(files(&read(Arc::clone(&world.store)).await), BTreeSet::from([name(3)]));
     let apart = compare(&world, &mut table).await;

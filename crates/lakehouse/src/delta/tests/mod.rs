@@ -161,7 +161,7 @@ impl World {
         self.replace(&[1, 2]).await;
         self.commit(Change::SetSchema { schema: schema(1) }).await;
         self.append().await;
-        self.commit(Change::Delete { removed: vec![path(3)] }).await;
+        self.commit(Change::Delete { removed: vec![path(3)], added: Vec::new() }).await;
         self.append().await;
     }
 

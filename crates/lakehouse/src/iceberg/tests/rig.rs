@@ -202,7 +202,7 @@ impl Rig {
     }
 
     pub(super) async fn delete(&mut self, removed: Vec<String>) -> u64 {
-        self.commit(Change::Delete { removed }).await
+        self.commit(Change::Delete { removed, added: Vec::new() }).await
     }
 
     pub(super) async fn show(&self, table: &mut IcebergTable) -> u64 {

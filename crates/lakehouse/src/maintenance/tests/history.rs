@@ -68,6 +68,37 @@ async fn files_that_left_lately_stay_even_without_a_snapshot() {
     world.check().await;
 }
 
+/// What an entry that is not read took away is not known: then no data file goes.
+#[tokio::test(flavor = "multi_thread")]
+async fn data_files_stay_when_there_are_more_entries_than_are_read() {
+    let mut world = World::with(vec![siltstone_protocol::Format::Iceberg]).await;
+    world.policy.projection.snapshots_max = 1;
+    world.policy.projection.snapshots_age = Duration::from_secs(60);
+    world.append(3).await;
+    let orphan = world.write().await;
+    world.date();
+    world.pass(10 * DAY);
+    world.replace(3).await;
+    for _ in 0..4 {
+        world.append(1).await;
+    }
+    let mut iceberg = world.iceberg();
+    world.show(&mut iceberg).await;
+    world.pass(HOUR);
+    world.janitor().expire(world.now_ms, false).await.unwrap();
+    let vacuum = async |world: &World, entries_back_max| {
+        let mut janitor = world.janitor();
+        janitor.entries_back_max = entries_back_max;
+        let dry = VacuumOptions { dry_run: true, ..VacuumOptions::default() };
+        let report = janitor.vacuum(world.now_ms, dry, &Sweep::default()).await.unwrap();
+        report.deleted.get("data").map_or(0, |count| count.files)
+    };
+    assert_eq!(vacuum(&world, 4).await, 0, "the replace is not among the newest four");
+    assert_eq!(vacuum(&world, 100).await, 1, "{orphan}");
+    world.pass(4 * DAY);
+    assert_eq!(vacuum(&world, 4).await, 4, "the newest four are old themselves");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn delta_versions_hold_files_that_iceberg_let_go() {
     let mut world = World::new().await;

@@ -57,6 +57,7 @@ proptest! {
         named in prop::collection::btree_set(own(), 0..30),
         before_ms in 0..200_i64,
         newest in prop::option::of(0..40_u64),
+        knows_left: bool,
     ) {
         let listed = |(path, modified_ms): (&String, &i64)| {
             Listed { path: path.clone(), bytes: 1, modified_ms: *modified_ms }
@@ -65,19 +66,21 @@ proptest! {
         // However its path is spelt.
         let spelt: Vec<String> = named.iter().map(|path| format!("s3a://other/spelling/{path}")).collect();
         let names: Names = spelt.iter().map(String::as_str).collect();
-        let horizon = Horizon { before_ms, metadata_newest: newest };
+        let horizon = Horizon { before_ms, metadata_newest: newest, knows_left };
         let planned: BTreeSet<String> =
             plan(&listing, &names, horizon).map(|listed| listed.path.clone()).collect();
         for path in &planned {
             prop_assert!(owned.contains_key(path), "another program's {path}");
             prop_assert!(owned[path] < before_ms, "young {path}");
             prop_assert!(!named.contains(path), "named {path}");
+            prop_assert!(knows_left || !path.starts_with("data/"), "may have left: {path}");
         }
         for (path, modified_ms) in &owned {
             let version = path.strip_prefix("metadata/v").and_then(|v| v.strip_suffix(".metadata.json"));
             let kept = version.is_some_and(|v| {
                 v.parse::<u64>().unwrap() + METADATA_KEPT > newest.unwrap_or(0)
             });
+            let kept = kept || (!knows_left && path.starts_with("data/"));
             let leaves = *modified_ms < before_ms && !named.contains(path) && !kept;
             prop_assert_eq!(planned.contains(path), leaves, "{}", path);
         }
@@ -105,7 +108,7 @@ proptest! {
 
 #[test]
 fn kinds_are_told_by_name() {
-    let horizon = Horizon { before_ms: 10, metadata_newest: Some(50) };
+    let horizon = Horizon { before_ms: 10, metadata_newest: Some(50), knows_left: true };
     let names = Names::from_iter([]);
     let of = |path: &str| {
         let listed = Listed { path: path.to_owned(), bytes: 1, modified_ms: 1 };

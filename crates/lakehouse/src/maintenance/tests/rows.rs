@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 use iceberg::spec::{Datum, Literal};
 use proptest::prelude::*;
 use siltstone_datafile::{ColumnStats, FileDetails};
-use siltstone_protocol::{Change, PartitionField, PartitionSpec, PrimitiveType, Transform};
+use siltstone_protocol::{Change, FileEntry, PartitionField, PartitionSpec, PrimitiveType, Transform};
 
 use super::world::{DAY, HOUR, World, schema};
-use crate::maintenance::{RowsOptions, TimeColumn, rows::end_us};
+use crate::maintenance::{Cut, RowsOptions, TimeColumn, rows::end_us};
 
 const DAY_US: i64 = DAY * 1_000;
 
@@ -99,6 +99,80 @@ async fn a_file_that_a_compaction_took_first_is_planned_anew() {
     };
     let report = world.janitor().expire_rows(&options(&world, &column, 30 * DAY), &mut id).await.unwrap();
     assert_eq!((report.files, report.version), (0, None));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_are_due_when_their_oldest_row_is_late_and_cuts_show_in_both_formats() {
+    let mut world = World::new().await;
+    let now_us = world.now_ms * 1_000;
+    // All old; late by 5 days; late by 5 days with a null; late by 2 days; not late.
+    let whole = world.file(10, now_us - 40 * DAY_US, now_us - 31 * DAY_US, 0).await;
+    let late = world.file(10, now_us - 36 * DAY_US, now_us, 0).await;
+    let with_null = world.file(10, now_us - 35 * DAY_US, now_us - 31 * DAY_US, 1).await;
+    let hardly = world.file(10, now_us - 32 * DAY_US, now_us, 0).await;
+    let young = world.file(10, now_us - 29 * DAY_US, now_us, 0).await;
+    let all = vec![whole.clone(), late.clone(), with_null.clone(), hardly, young];
+    world.append_files(all).await;
+    world.show_both().await;
+    let column = at();
+    let mut janitor = world.janitor();
+    let due = janitor.files_to_cut(&options(&world, &column, 30 * DAY), 4 * DAY).await.unwrap();
+    assert_eq!(
+        due,
+        [late.clone(), with_null.clone()],
+        "the latest first; files that leave whole are not cut"
+    );
+    // The first is taken by a compaction meanwhile; of the second nothing but the null stays.
+    let compacted = world.file(10, now_us - 36 * DAY_US, now_us, 0).await;
+    let change = Change::Replace {
+        removed: vec![late.path.clone()],
+        added: vec![compacted],
+        effort: Default::default(),
+    };
+    world.commit(change).await;
+    let rest = world.file(1, 0, 0, 1).await;
+    let cut = |file: &FileEntry, added: &[&FileEntry]| Cut {
+        file: file.clone(),
+        added: added.iter().map(|file| (*file).clone()).collect(),
+    };
+    let orphan = world.file(5, now_us, now_us, 0).await;
+    let cuts = vec![cut(&late, &[&orphan]), cut(&with_null, &[&rest])];
+    let landed = janitor.commit_cuts(cuts.clone(), world.now_ms, &mut ids()).await.unwrap();
+    let (version, landed) = landed.unwrap();
+    assert_eq!((version, landed.len(), &landed[0].file.path), (3, 1, &with_null.path));
+    assert!(janitor.commit_cuts(cuts, world.now_ms, &mut ids()).await.unwrap().is_none(), "all are gone");
+    world.ledger.refresh(&mut world.state).await.unwrap();
+    let live = world.state.live_files.keys().cloned().collect();
+    world.live.insert(3, live);
+    assert!(world.state.live_files.contains_key(&rest.path) && world.state.live_files.len() == 5);
+    assert_eq!(world.state.total_rows, 41);
+    world.show_both().await;
+    world.check().await;
+    let (_, metadata) = world.metadata().await;
+    let summary = &metadata["snapshots"].as_array().unwrap().last().unwrap()["summary"];
+    assert_eq!((&summary["operation"], &summary["deleted-records"]), (&"overwrite".into(), &"10".into()));
+    assert_eq!(summary["added-records"], "1");
+    let log =
+        world.names().await.into_iter().filter(|name| name.starts_with("data/_delta_log/")).max().unwrap();
+    let path = object_store::path::Path::from(format!("{}/{log}", super::world::LOCATION));
+    let commit = object_store::ObjectStoreExt::get(&world.store, &path).await.unwrap().bytes().await.unwrap();
+    for (line, kind) in std::str::from_utf8(&commit).unwrap().lines().skip(2).zip(["remove", "add"]) {
+        let action: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert_eq!(action[kind]["dataChange"], true, "{line}");
+    }
+}
+
+#[tokio::test]
+async fn a_delete_that_takes_no_row_away_is_refused() {
+    let mut world = World::new().await;
+    let file = world.file(10, 0, 0, 0).await;
+    world.append_files(vec![file.clone()]).await;
+    for rows in [10, 11] {
+        let added = world.file(rows, 0, 0, 0).await;
+        let change = Change::Delete { removed: vec![file.path.clone()], added: vec![added] };
+        let refused = world.ledger.commit(&mut world.state, change, "c", world.now_ms).await;
+        assert!(refused.unwrap_err().to_string().contains("10 rows leave"), "{rows}");
+    }
 }
 
 #[test]

@@ -230,7 +230,7 @@ impl World {
     pub(super) async fn delete(&mut self, count: usize) {
         let removed: Vec<String> = self.state.live_files.keys().take(count).cloned().collect();
         if !removed.is_empty() {
-            self.commit(Change::Delete { removed }).await;
+            self.commit(Change::Delete { removed, added: Vec::new() }).await;
         }
     }
 
