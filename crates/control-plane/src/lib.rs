@@ -1,3 +1,24 @@
-//! The control plane's view of the tables: what workers reported, and nothing else.
+//! The control plane: what workers report of tables, kept and shown; and nothing else.
 //!
-//! Depends on `siltstone-protocol` alone: a value of a record has no type here that could hold it.
+//! Depends on `siltstone-protocol` alone: a value of a record has no type here that could hold it. `endpoints` is the
+//! one
+//! table of what can be asked and by whom; `inventory` applies reports; `store` is the database; `crypto` seals what is
+//! in it; `auth` and `audit` say and write down who did what; `presence` is held in memory only.
+
+pub mod api;
+pub mod app;
+pub mod audit;
+pub mod auth;
+pub mod clock;
+pub mod commands;
+pub mod config;
+pub mod console;
+pub mod crypto;
+pub mod endpoints;
+pub mod inventory;
+pub mod presence;
+pub mod problem;
+pub mod serve;
+pub mod setup;
+pub mod store;
+pub mod tenants;

@@ -1,0 +1,182 @@
+//! The organisation, its environments and their clusters.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use sqlx::Row;
+
+use super::name;
+use crate::{
+    auth::Resource,
+    endpoints::{Call, Page, Reply},
+    problem::Problem,
+    store::StoreError,
+};
+
+/// Environments of an organisation, and clusters of an environment, at most.
+const MAX: i64 = 1_000;
+
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Organisation {
+    pub id: String,
+    pub name: String,
+    /// The region that this control plane is pinned to.
+    pub region: Option<String>,
+    pub created_ms: i64,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Environment {
+    pub id: String,
+    pub name: String,
+    pub created_ms: i64,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Cluster {
+    pub id: String,
+    pub environment: String,
+    pub name: String,
+    pub created_ms: i64,
+}
+
+/// A name for something new.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewName {
+    #[schemars(length(min = 1, max = 100))]
+    pub name: String,
+}
+
+pub(crate) async fn organisation(call: Call) -> Result<Reply, Problem> {
+    let row = sqlx::query("SELECT id, name, created_ms FROM organisations WHERE id = $1")
+        .bind(call.organisation()?)
+        .fetch_one(call.app.store.pool())
+        .await;
+    let read = |row: sqlx::any::AnyRow| {
+        let region = call.app.config.region.clone();
+        let (id, name) = (row.try_get("id")?, row.try_get("name")?);
+        Ok::<_, sqlx::Error>(Organisation { id, name, region, created_ms: row.try_get("created_ms")? })
+    };
+    Reply::json(&row.and_then(read).map_err(StoreError::from)?)
+}
+
+pub(crate) async fn environments(call: Call) -> Result<Reply, Problem> {
+    let rows = sqlx::query(
+        "SELECT id, name, created_ms FROM environments WHERE organisation_id = $1 ORDER BY name LIMIT 1000",
+    )
+    .bind(call.organisation()?)
+    .fetch_all(call.app.store.pool())
+    .await
+    .map_err(StoreError::from)?;
+    let read = |row: &sqlx::any::AnyRow| {
+        let (id, name) = (row.try_get("id")?, row.try_get("name")?);
+        Ok::<_, sqlx::Error>(Environment { id, name, created_ms: row.try_get("created_ms")? })
+    };
+    let all = rows.iter().map(read).collect::<Result<Vec<_>, _>>().map_err(StoreError::from)?;
+    let shown =
+        all.into_iter().filter(|one| call.reaches(&Resource::Environment { environment: one.id.clone() }));
+    Reply::json(&Page { items: shown.collect::<Vec<_>>(), next_cursor: None })
+}
+
+pub(crate) async fn make_environment(call: Call) -> Result<Reply, Problem> {
+    let new: NewName = call.json()?;
+    let made = Environment {
+        id: call.app.fresh_id(),
+        name: name(&new.name)?.to_owned(),
+        created_ms: call.app.clock.now_ms(),
+    };
+    let organisation = call.organisation()?;
+    let mut tx = call.app.store.begin().await?;
+    let count = sqlx::query("SELECT COUNT(*) AS n FROM environments WHERE organisation_id = $1")
+        .bind(organisation)
+        .fetch_one(tx.connection())
+        .await
+        .and_then(|row| row.try_get::<i64, _>("n"))
+        .map_err(StoreError::from)?;
+    if count >= MAX {
+        return Err(Problem::invalid(format!(
+            "there are {MAX} environments, and there may be no more; delete one"
+        )));
+    }
+    sqlx::query("INSERT INTO environments (id, organisation_id, name, created_ms) VALUES ($1, $2, $3, $4)")
+        .bind(&made.id)
+        .bind(organisation)
+        .bind(&made.name)
+        .bind(made.created_ms)
+        .execute(tx.connection())
+        .await
+        .map_err(StoreError::from)?;
+    tx.commit().await?;
+    Reply::json(&made)
+}
+
+pub(crate) async fn delete_environment(call: Call) -> Result<Reply, Problem> {
+    delete(&call, "DELETE FROM environments WHERE id = $1", call.path("environment")).await
+}
+
+pub(crate) async fn clusters(call: Call) -> Result<Reply, Problem> {
+    let environment = call.path("environment");
+    let rows = sqlx::query(
+        "SELECT id, name, created_ms FROM clusters WHERE environment_id = $1 ORDER BY name LIMIT 1000",
+    )
+    .bind(environment)
+    .fetch_all(call.app.store.pool())
+    .await
+    .map_err(StoreError::from)?;
+    let read = |row: &sqlx::any::AnyRow| {
+        let (id, name, environment) = (row.try_get("id")?, row.try_get("name")?, environment.to_owned());
+        Ok::<_, sqlx::Error>(Cluster { id, environment, name, created_ms: row.try_get("created_ms")? })
+    };
+    let all = rows.iter().map(read).collect::<Result<Vec<_>, _>>().map_err(StoreError::from)?;
+    let shown = all.into_iter().filter(|one| {
+        call.reaches(&Resource::Cluster { environment: environment.to_owned(), cluster: one.id.clone() })
+    });
+    Reply::json(&Page { items: shown.collect::<Vec<_>>(), next_cursor: None })
+}
+
+pub(crate) async fn make_cluster(call: Call) -> Result<Reply, Problem> {
+    let new: NewName = call.json()?;
+    let made = Cluster {
+        id: call.app.fresh_id(),
+        environment: call.path("environment").to_owned(),
+        name: name(&new.name)?.to_owned(),
+        created_ms: call.app.clock.now_ms(),
+    };
+    let mut tx = call.app.store.begin().await?;
+    let count = sqlx::query("SELECT COUNT(*) AS n FROM clusters WHERE environment_id = $1")
+        .bind(&made.environment)
+        .fetch_one(tx.connection())
+        .await
+        .and_then(|row| row.try_get::<i64, _>("n"))
+        .map_err(StoreError::from)?;
+    if count >= MAX {
+        return Err(Problem::invalid(format!(
+            "there are {MAX} clusters, and there may be no more; delete one"
+        )));
+    }
+    sqlx::query(
+        "INSERT INTO clusters (id, organisation_id, environment_id, name, created_ms) VALUES ($1, $2, $3, $4, $5)",
+    )
+    .bind(&made.id)
+    .bind(call.organisation()?)
+    .bind(&made.environment)
+    .bind(&made.name)
+    .bind(made.created_ms)
+    .execute(tx.connection())
+    .await
+    .map_err(StoreError::from)?;
+    tx.commit().await?;
+    Reply::json(&made)
+}
+
+pub(crate) async fn delete_cluster(call: Call) -> Result<Reply, Problem> {
+    delete(&call, "DELETE FROM clusters WHERE id = $1", call.path("cluster")).await
+}
+
+/// What belongs to it goes with it.
+async fn delete(call: &Call, statement: &'static str, id: &str) -> Result<Reply, Problem> {
+    let mut tx = call.app.store.begin().await?;
+    sqlx::query(statement).bind(id).execute(tx.connection()).await.map_err(StoreError::from)?;
+    tx.commit().await?;
+    Ok(Reply::none())
+}

@@ -1,0 +1,98 @@
+//! Everything that a request can reach.
+
+use std::sync::Arc;
+
+use ulid::Ulid;
+
+use crate::{
+    audit::AuditLog,
+    auth::{Authenticator, rate::Buckets},
+    clock::Clock,
+    commands::CommandHub,
+    config::{Config, ConfigError},
+    crypto::{CryptoError, MasterKey, MasterKeys},
+    inventory::ReportWriter,
+    presence::Memory,
+    store::{Store, StoreError},
+    tenants::KeyRing,
+};
+
+/// The server's state.
+#[derive(Debug)]
+pub struct App {
+    pub config: Config,
+    pub store: Store,
+    pub clock: Clock,
+    pub keys: Arc<KeyRing>,
+    pub auth: Authenticator,
+    pub audit: AuditLog,
+    pub reports: ReportWriter,
+    pub memory: Memory,
+    pub commands: CommandHub,
+    pub rates: Buckets,
+}
+
+/// The server cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("master_key: {0}")]
+    Crypto(#[from] CryptoError),
+    #[error("listen on {address}: {source}")]
+    Listen { address: std::net::SocketAddr, source: std::io::Error },
+    #[error("tls: {what}")]
+    Tls { what: &'static str },
+}
+
+/// Opens the database with the keys of a config.
+///
+/// # Errors
+/// The config's, the database's.
+pub async fn open(config: &Config) -> Result<(Store, Arc<KeyRing>), StartError> {
+    let master = MasterKey::from_base64(&config.master_key.key.reveal()?)?;
+    let mut previous = Vec::new();
+    for reference in &config.master_key.previous {
+        previous.push(MasterKey::from_base64(&reference.reveal()?)?);
+    }
+    let store = Store::open(&config.database.url.reveal()?, config.database.connections).await?;
+    let keys = Arc::new(KeyRing::new(store.clone(), MasterKeys::new(master, previous)));
+    Ok((store, keys))
+}
+
+impl App {
+    /// Opens everything.
+    ///
+    /// # Errors
+    /// As [`open`].
+    pub async fn start(config: Config, clock: Clock) -> Result<Arc<Self>, StartError> {
+        let (store, keys) = open(&config).await?;
+        let (audit, _) = AuditLog::start(store.clone(), clock.clone());
+        let rate = f64::from(config.limits.requests_per_second.max(1));
+        Ok(Arc::new(Self {
+            auth: Authenticator::new(store.clone(), clock.clone(), config.limits.failures_per_minute),
+            reports: ReportWriter::start(&store, &keys, &clock),
+            commands: CommandHub::new(store.clone(), clock.clone()),
+            memory: Memory::default(),
+            rates: Buckets::new(rate, 2.0 * rate),
+            audit,
+            keys,
+            store,
+            clock,
+            config,
+        }))
+    }
+
+    /// A fresh identity.
+    pub fn fresh_id(&self) -> String {
+        fresh_id(&self.clock)
+    }
+}
+
+/// A fresh identity: ULID text.
+pub fn fresh_id(clock: &Clock) -> String {
+    let random = u128::from(rand::random::<u64>()) << 64 | u128::from(rand::random::<u64>());
+    Ulid::from_parts(u64::try_from(clock.now_ms()).unwrap_or(0), random).to_string()
+}

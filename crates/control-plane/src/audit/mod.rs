@@ -1,0 +1,10 @@
+//! The audit log: every authentication and authorisation decision, and every change.
+//!
+//! Append-only, one hash chain for each organisation (`chain`). Entries are written in groups by one task; a change is
+//! answered only after its entry is durable, a mere read does not wait. [`verify`] checks a whole chain.
+
+pub mod chain;
+mod log;
+
+pub use chain::{AuditEntry, ChainFault, Outcome};
+pub use log::{AuditLog, Event, Page, page, prune, verify};

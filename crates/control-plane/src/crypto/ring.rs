@@ -1,0 +1,233 @@
+//! The data keys of one organisation: seal, open, and digests for look-ups.
+
+use std::fmt;
+
+use aes_gcm::{
+    Aes256Gcm, KeyInit, Nonce,
+    aead::{Aead, Payload},
+};
+use hmac::{Hmac, Mac};
+use rand::RngCore;
+use sha2::Sha256;
+use ulid::Ulid;
+use zeroize::Zeroizing;
+
+use super::{
+    CryptoError,
+    master::{KEY_BYTES, MasterKeys, NONCE_BYTES},
+};
+
+const VERSION: u8 = 1;
+const ID_BYTES: usize = 16;
+/// Of a look-up digest: collisions are out of reach, and the index stays small.
+const DIGEST_BYTES: usize = 16;
+
+/// What a data key is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    Seal,
+    LookUp,
+}
+
+impl Purpose {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Seal => "seal",
+            Self::LookUp => "look_up",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Seal, Self::LookUp].into_iter().find(|purpose| purpose.as_str() == text)
+    }
+}
+
+/// A data key as it is stored.
+#[derive(Debug, Clone)]
+pub struct StoredKey {
+    /// ULID text; the youngest key of a purpose is the one in use.
+    pub id: String,
+    pub purpose: Purpose,
+    /// The master key that wrapped it.
+    pub master: String,
+    pub wrapped: Vec<u8>,
+}
+
+impl StoredKey {
+    /// A fresh data key, wrapped.
+    ///
+    /// # Errors
+    /// `Broken`: the cipher failed.
+    pub fn generate(masters: &MasterKeys, purpose: Purpose, now_ms: i64) -> Result<Self, CryptoError> {
+        let mut bytes = Zeroizing::new([0u8; KEY_BYTES]);
+        rand::rng().fill_bytes(bytes.as_mut());
+        let random = u128::from(rand::rng().next_u64()) << 64 | u128::from(rand::rng().next_u64());
+        let id = Ulid::from_parts(u64::try_from(now_ms).unwrap_or(0), random).to_string();
+        let wrapped = masters.wrap(&bytes, &id)?;
+        Ok(Self { id, purpose, master: masters.current().id().to_owned(), wrapped })
+    }
+
+    /// The same key under the master key in use. `None`: it is already.
+    ///
+    /// # Errors
+    /// As [`DataKeys::open`].
+    pub fn rewrapped(&self, masters: &MasterKeys) -> Result<Option<Self>, CryptoError> {
+        if self.master == masters.current().id() {
+            return Ok(None);
+        }
+        let bytes = masters.unwrap(&self.master, &self.wrapped, &self.id)?;
+        let wrapped = masters.wrap(&bytes, &self.id)?;
+        Ok(Some(Self { master: masters.current().id().to_owned(), wrapped, ..self.clone() }))
+    }
+}
+
+/// The opened data keys of one organisation.
+pub struct DataKeys {
+    /// Oldest first; the last one seals.
+    seals: Vec<(Ulid, Aes256Gcm)>,
+    look_up: Zeroizing<[u8; KEY_BYTES]>,
+}
+
+impl DataKeys {
+    /// Opens the stored keys of an organisation.
+    ///
+    /// # Errors
+    /// `UnknownMasterKey`; `Broken` also when a purpose has no key.
+    pub fn unlock(masters: &MasterKeys, stored: &[StoredKey]) -> Result<Self, CryptoError> {
+        let mut seals = Vec::new();
+        let mut look_up = None;
+        for key in stored {
+            let bytes = masters.unwrap(&key.master, &key.wrapped, &key.id)?;
+            match key.purpose {
+                Purpose::Seal => {
+                    let id = Ulid::from_string(&key.id).map_err(|_| CryptoError::Broken)?;
+                    seals.push((id, Aes256Gcm::new(bytes.as_ref().into())));
+                }
+                Purpose::LookUp => look_up = Some(bytes),
+            }
+        }
+        seals.sort_by_key(|(id, _)| *id);
+        match look_up {
+            Some(look_up) if !seals.is_empty() => Ok(Self { seals, look_up }),
+            _ => Err(CryptoError::Broken),
+        }
+    }
+
+    /// Seals a value for a place: `table.column`, and the row's key.
+    ///
+    /// # Errors
+    /// `Broken`: the cipher failed.
+    pub fn seal(&self, column: &str, row: &str, value: &[u8]) -> Result<Vec<u8>, CryptoError> {
+        let (id, cipher) = self.seals.last().ok_or(CryptoError::Broken)?;
+        let mut nonce = [0; NONCE_BYTES];
+        rand::rng().fill_bytes(&mut nonce);
+        let place = place(column, row);
+        let payload = Payload { msg: value, aad: &place };
+        let sealed = cipher.encrypt(Nonce::from_slice(&nonce), payload).map_err(|_| CryptoError::Broken)?;
+        let mut all = Vec::with_capacity(1 + ID_BYTES + NONCE_BYTES + sealed.len());
+        all.push(VERSION);
+        all.extend(id.to_bytes());
+        all.extend(nonce);
+        all.extend(sealed);
+        Ok(all)
+    }
+
+    /// Opens what was sealed for this place.
+    ///
+    /// # Errors
+    /// `Broken`: it was changed, or sealed for another place.
+    pub fn open(&self, column: &str, row: &str, sealed: &[u8]) -> Result<Vec<u8>, CryptoError> {
+        let rest = sealed.strip_prefix(&[VERSION]).ok_or(CryptoError::Broken)?;
+        let (id, rest) = rest.split_first_chunk::<ID_BYTES>().ok_or(CryptoError::Broken)?;
+        let (nonce, sealed) = rest.split_at_checked(NONCE_BYTES).ok_or(CryptoError::Broken)?;
+        let id = Ulid::from_bytes(*id);
+        let (_, cipher) = self.seals.iter().find(|(known, _)| *known == id).ok_or(CryptoError::Broken)?;
+        let place = place(column, row);
+        let payload = Payload { msg: sealed, aad: &place };
+        cipher.decrypt(Nonce::from_slice(nonce), payload).map_err(|_| CryptoError::Broken)
+    }
+
+    /// The digest by which a value is looked up.
+    pub fn digest(&self, column: &str, value: &str) -> Vec<u8> {
+        let Ok(mut mac) = <Hmac<Sha256> as Mac>::new_from_slice(self.look_up.as_ref()) else {
+            return Vec::new();
+        };
+        mac.update(&place(column, value));
+        let whole = mac.finalize().into_bytes();
+        whole.iter().take(DIGEST_BYTES).copied().collect()
+    }
+}
+
+impl fmt::Debug for DataKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DataKeys").field("seals", &self.seals.len()).finish_non_exhaustive()
+    }
+}
+
+fn place(column: &str, row: &str) -> Vec<u8> {
+    // The length keeps two places from having one form.
+    let mut place = Vec::with_capacity(8 + column.len() + row.len());
+    place.extend((column.len() as u64).to_be_bytes());
+    place.extend(column.as_bytes());
+    place.extend(row.as_bytes());
+    place
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::crypto::MasterKey;
+
+    fn master() -> MasterKey {
+        MasterKey::from_base64(&MasterKey::generate()).unwrap()
+    }
+
+    fn generated(masters: &MasterKeys, now_ms: i64) -> Vec<StoredKey> {
+        [Purpose::Seal, Purpose::LookUp]
+            .map(|purpose| StoredKey::generate(masters, purpose, now_ms).unwrap())
+            .to_vec()
+    }
+
+    #[test]
+    fn a_value_opens_in_its_place_alone() {
+        let masters = MasterKeys::new(master(), Vec::new());
+        let keys = DataKeys::unlock(&masters, &generated(&masters, 1)).unwrap();
+        let sealed = keys.seal("files.sealed", "row 1", b"data/a.parquet").unwrap();
+        assert!(!sealed.windows(4).any(|window| window == b"data"));
+        assert_eq!(keys.open("files.sealed", "row 1", &sealed).unwrap(), b"data/a.parquet");
+        assert_eq!(keys.open("files.sealed", "row 2", &sealed), Err(CryptoError::Broken));
+        assert_eq!(keys.open("tables.sealed", "row 1", &sealed), Err(CryptoError::Broken));
+        for index in 0..sealed.len() {
+            let mut changed = sealed.clone();
+            changed[index] ^= 1;
+            assert_eq!(keys.open("files.sealed", "row 1", &changed), Err(CryptoError::Broken), "{index}");
+        }
+    }
+
+    #[test]
+    fn keys_rotate_and_old_values_stay_readable() {
+        let (old, new) = (MasterKey::generate(), MasterKey::generate());
+        let key = |text: &str| MasterKey::from_base64(text).unwrap();
+        let masters = MasterKeys::new(key(&old), Vec::new());
+        let mut stored = generated(&masters, 1);
+        let before = DataKeys::unlock(&masters, &stored).unwrap();
+        let (sealed, digest) = (before.seal("c", "r", b"v").unwrap(), before.digest("c", "v"));
+
+        let masters = MasterKeys::new(key(&new), vec![key(&old)]);
+        stored.push(StoredKey::generate(&masters, Purpose::Seal, 2).unwrap());
+        let rewrapped: Vec<_> =
+            stored.iter().map(|key| key.rewrapped(&masters).unwrap().unwrap_or(key.clone())).collect();
+
+        // The old master key is not needed any more.
+        let masters = MasterKeys::new(key(&new), Vec::new());
+        let after = DataKeys::unlock(&masters, &rewrapped).unwrap();
+        assert_eq!(after.open("c", "r", &sealed).unwrap(), b"v");
+        assert_eq!(after.digest("c", "v"), digest);
+        let newer = after.seal("c", "r", b"v").unwrap();
+        assert_ne!(newer[1..17], sealed[1..17]);
+        assert_eq!(before.open("c", "r", &newer), Err(CryptoError::Broken));
+        let masters = MasterKeys::new(master(), Vec::new());
+        assert_eq!(DataKeys::unlock(&masters, &rewrapped).unwrap_err(), CryptoError::UnknownMasterKey);
+    }
+}

@@ -1,0 +1,178 @@
+//! The database: SQLite embedded, or Postgres, in one dialect of SQL.
+//!
+//! Statements keep to what both take: `$1` parameters, `BIGINT`, `TEXT`, bytes, `ON CONFLICT`, `RETURNING`. No column
+//! is
+//! nullable: what is absent is `''`, `0` or `-1`, as each column says. SQLite has one writer at a time, so writes queue
+//! for it here instead of failing there; a commit is durable when [`Tx::commit`] returns.
+
+mod migrations;
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use sqlx::{
+    Any, AnyPool, Executor, Transaction,
+    any::{AnyPoolOptions, install_default_drivers},
+    error::ErrorKind as SqlKind,
+};
+use tokio::sync::{Mutex, OwnedMutexGuard};
+
+/// Waiting for a connection, then the database counts as unavailable.
+const ACQUIRE_MAX: Duration = Duration::from_secs(5);
+
+/// What speaks the dialect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Engine {
+    Sqlite,
+    Postgres,
+}
+
+/// The database failed. Texts of the driver may quote what was stored, so they stay out.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    #[error("the database does not answer ({what})")]
+    Unavailable { what: &'static str },
+    #[error("a {what} of this name exists")]
+    Taken { what: &'static str },
+    #[error("the database holds something unexpected ({what})")]
+    Broken { what: &'static str },
+    #[error("the database cannot be brought to this version of the program: {what}")]
+    Migration { what: String },
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        match &error {
+            sqlx::Error::Database(fault) => match fault.kind() {
+                SqlKind::UniqueViolation => Self::Taken { what: "thing" },
+                SqlKind::ForeignKeyViolation => Self::Broken { what: "a reference" },
+                _ if is_syntax(fault.code().as_deref()) => Self::Broken { what: "a statement" },
+                _ => Self::Unavailable { what: "it refused a statement" },
+            },
+            sqlx::Error::RowNotFound => Self::Broken { what: "a row is missing" },
+            sqlx::Error::ColumnDecode { .. } | sqlx::Error::ColumnNotFound(_) | sqlx::Error::Decode(_) => {
+                Self::Broken { what: "a column" }
+            }
+            sqlx::Error::PoolTimedOut => Self::Unavailable { what: "all connections are busy" },
+            _ => Self::Unavailable { what: "the connection failed" },
+        }
+    }
+}
+
+/// Postgres's class of syntax errors, and SQLite's generic error.
+fn is_syntax(code: Option<&str>) -> bool {
+    code.is_some_and(|code| code == "1" || code.starts_with("42"))
+}
+
+/// Connections to the database.
+#[derive(Clone)]
+pub struct Store {
+    pool: AnyPool,
+    engine: Engine,
+    writer: Arc<Mutex<()>>,
+}
+
+impl Store {
+    /// Opens the database and brings it to this version of the program.
+    ///
+    /// # Errors
+    /// `Unavailable`; `Migration` when it was made by a newer program, or its history was changed.
+    pub async fn open(url: &str, connections: u32) -> Result<Self, StoreError> {
+        install_default_drivers();
+        let engine = match url.split(':').next() {
+            Some("sqlite") => Engine::Sqlite,
+            Some("postgres" | "postgresql") => Engine::Postgres,
+            _ => {
+                return Err(StoreError::Migration {
+                    what: "database.url is no sqlite:// or postgres:// URL".into(),
+                });
+            }
+        };
+        let separator = if url.contains('?') { '&' } else { '?' };
+        let url = match engine {
+            Engine::Sqlite if !url.contains("mode=") => format!("{url}{separator}mode=rwc"),
+            _ => url.to_owned(),
+        };
+        let pool = AnyPoolOptions::new()
+            .max_connections(connections.clamp(1, 64))
+            .acquire_timeout(ACQUIRE_MAX)
+            .after_connect(move |connection, _| {
+                Box::pin(async move {
+                    if engine == Engine::Sqlite {
+                        // `FULL`: what was acknowledged survives a power cut. `secure_delete`: what is deleted is gone.
+                        connection
+                            .execute(
+                                "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;
+                                 PRAGMA busy_timeout = 5000; PRAGMA secure_delete = ON; PRAGMA cache_size = -65536;",
+                            )
+                            .await?;
+                    }
+                    Ok(())
+                })
+            })
+            .connect(&url)
+            .await?;
+        let store = Self { pool, engine, writer: Arc::default() };
+        migrations::migrate(&store).await?;
+        Ok(store)
+    }
+
+    /// For reading.
+    pub fn pool(&self) -> &AnyPool {
+        &self.pool
+    }
+
+    pub fn engine(&self) -> Engine {
+        self.engine
+    }
+
+    /// A transaction for writing. Dropping it undoes what was done in it.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub async fn begin(&self) -> Result<Tx, StoreError> {
+        let turn = match self.engine {
+            Engine::Sqlite => Some(Arc::clone(&self.writer).lock_owned().await),
+            Engine::Postgres => None,
+        };
+        let inner = self.pool.begin().await?;
+        Ok(Tx { inner, _turn: turn })
+    }
+
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store").field("engine", &self.engine).finish_non_exhaustive()
+    }
+}
+
+/// A transaction.
+pub struct Tx {
+    inner: Transaction<'static, Any>,
+    /// Held until the transaction is over.
+    _turn: Option<OwnedMutexGuard<()>>,
+}
+
+impl Tx {
+    /// The connection on which statements run.
+    pub fn connection(&mut self) -> &mut sqlx::AnyConnection {
+        &mut self.inner
+    }
+
+    /// Makes it durable.
+    ///
+    /// # Errors
+    /// `Unavailable`: it is not known whether it is.
+    pub async fn commit(self) -> Result<(), StoreError> {
+        Ok(self.inner.commit().await?)
+    }
+}
+
+impl fmt::Debug for Tx {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Tx")
+    }
+}

@@ -1,0 +1,113 @@
+"""A worker and a control plane, both as their users run them: what is reported is there once, whatever dies meanwhile."""
+
+import json
+
+import control_plane
+import pytest
+import readers
+from control_plane import API, ControlPlane
+from produce import Sent, create_topic, send
+from siltstone import json_table, wait
+
+COLUMNS = [{"name": "id", "type": "long"}, {"name": "note", "type": "string"}]
+KEY = "CONTROL_PLANE_KEY"
+
+
+@pytest.fixture
+def plane(tmp_path):
+    one = ControlPlane(control_plane.build(), tmp_path)
+    one.start()
+    yield one
+    one.stop()
+
+
+class Cluster:
+    """An environment with one cluster, and the key of its workers."""
+
+    def __init__(self, plane: ControlPlane):
+        self.plane = plane
+        environment = plane.admin("POST", f"{API}/environments", {"name": "test"})["id"]
+        self.path = f"{API}/environments/{environment}/clusters"
+        cluster = plane.admin("POST", self.path, {"name": "main"})["id"]
+        self.path = f"{self.path}/{cluster}"
+        self.key = plane.key("workers", ("worker", f"environment/{environment}/cluster/{cluster}")).key
+
+    def get(self, below: str):
+        return self.plane.admin("GET", f"{self.path}/{below}")
+
+    def all(self, below: str) -> list[dict]:
+        items, cursor = [], ""
+        while cursor is not None:
+            page = self.get(f"{below}?limit=50" + (f"&cursor={cursor}" if cursor else ""))
+            items, cursor = items + page["items"], page["next_cursor"]
+        return items
+
+
+def reporting(engine, name, topic, cluster, **changes):
+    run = engine([json_table(name, topic, COLUMNS, **changes)], env={KEY: cluster.key})
+    spec = {"url": cluster.plane.url, "api_key": f"${{{KEY}}}"}
+    run.spec.write_text(run.spec.read_text() + f"control_plane: {json.dumps(spec)}\n")
+    return run
+
+
+def row(n: int) -> Sent:
+    return Sent(json.dumps({"id": n, "note": f"note {n}"}).encode(), partition=n % 2)
+
+
+def test_what_was_committed_is_there_once_though_the_server_was_killed(engine, name, plane):
+    topic, cluster = create_topic(partitions=2), Cluster(plane)
+    run = reporting(engine, name, topic, cluster, freshness={"max_age": "1s"})
+    send(topic, [row(n) for n in range(100)])
+    worker = run.worker()
+    wait(lambda: run.table().exists() and cluster.all("tables"), 60, "the table to be known")
+    plane.process.kill()
+    plane.process.wait(30)
+    for batch in range(3):
+        before = 100 * (batch + 1)
+        send(topic, [row(n) for n in range(before, before + 100)])
+        wait(lambda count=before + 100: readers.count(run.table()) == count, 60, "rows while the server is dead")
+    plane.start()
+    last = run.table().ledger()[-1]["version"]
+    wait(lambda: cluster.get(f"tables/{name}")["version"] == last, 90, "the reports to catch up", every=1)
+    assert worker.stop() == 0
+    ledger = sorted(run.table().ledger(), key=lambda entry: entry["version"])
+    commits = sorted(cluster.all(f"tables/{name}/commits"), key=lambda commit: commit["version"])
+    assert [one["commit_id"] for one in commits] == [entry["commit_id"] for entry in ledger]
+    table = cluster.get(f"tables/{name}")
+    files = {one["path"]: one["rows"] for one in cluster.all(f"tables/{name}/files")}
+    assert (table["rows"], table["files"]) == (400, len(files)) == (sum(files.values()), table["files"])
+    assert set(files) == {one["path"] for one in run.json("files", name)}
+    assert [column["name"] for column in table["schema"]["fields"]] == ["id", "note"]
+    offsets = {one["partition"]: one["max_offset"] for one in cluster.all(f"tables/{name}/offsets")}
+    assert offsets == run.committed()
+    # What was never opted in is not there.
+    stored = b"".join(part.read_bytes() for part in plane.home.glob("control-plane.db*"))
+    assert b"note 7" not in stored and b".parquet" not in stored
+    program = control_plane.build()
+    verify = control_plane.subprocess.run(
+        [program, "audit", "verify", "--config", plane.config], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert verify.returncode == 0, verify.stdout + verify.stderr
+
+
+def test_commands_reach_a_worker_and_come_back_with_an_outcome(engine, name, plane):
+    topic, cluster = create_topic(partitions=1), Cluster(plane)
+    run = reporting(engine, name, topic, cluster, freshness={"max_age": "1s"})
+    send(topic, [Sent(json.dumps({"id": n, "note": ""}).encode(), partition=0) for n in range(10)])
+    worker = run.worker()
+    wait(lambda: cluster.all("tables"), 60, "the table to be known")
+
+    def outcome(action: str):
+        made = plane.admin("POST", f"{cluster.path}/tables/{name}/commands", {"action": action})
+        found = lambda: next(one for one in cluster.all("commands") if one["id"] == made["id"])  # noqa: E731
+        wait(lambda: found()["outcomes"], 60, f"the outcome of {action}")
+        assert [one["outcome"] for one in found()["outcomes"]] == ["done"]
+
+    outcome("pause")
+    outcome("compact")
+    outcome("resume")
+    send(topic, [Sent(json.dumps({"id": 10, "note": ""}).encode(), partition=0)])
+    wait(lambda: readers.count(run.table()) == 11, 60, "a row after the pause")
+    (seen,) = cluster.get("workers")["items"]
+    assert seen["vcpus"] >= 1 and seen["tables"] == 1
+    assert worker.stop() == 0
