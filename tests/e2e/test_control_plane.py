@@ -80,6 +80,12 @@ def test_what_was_committed_is_there_once_though_the_server_was_killed(engine, n
     assert [column["name"] for column in table["schema"]["fields"]] == ["id", "note"]
     offsets = {one["partition"]: one["max_offset"] for one in cluster.all(f"tables/{name}/offsets")}
     assert offsets == run.committed()
+    # As the command line shows it.
+    reader = {"SILTSTONE_CONTROL_PLANE_KEY": plane.admin.key, "XDG_CONFIG_HOME": str(plane.home)}
+    run.run("login", "--url", plane.url, env=reader)
+    shown = [one for one in run.run("tables", "--json", env=reader).json() if one["name"] == name]
+    assert [(one["rows"], one["files"], one["version"]) for one in shown] == [(400, len(files), last)]
+    assert name in run.run("status", "--remote", env=reader).out
     # What was never opted in is not there.
     stored = b"".join(part.read_bytes() for part in plane.home.glob("control-plane.db*"))
     assert b"note 7" not in stored and b".parquet" not in stored
@@ -99,15 +105,20 @@ def test_commands_reach_a_worker_and_come_back_with_an_outcome(engine, name, pla
 
     def outcome(action: str):
         made = plane.admin("POST", f"{cluster.path}/tables/{name}/commands", {"action": action})
-        found = lambda: next(one for one in cluster.all("commands") if one["id"] == made["id"])  # noqa: E731
-        wait(lambda: found()["outcomes"], 60, f"the outcome of {action}")
-        assert [one["outcome"] for one in found()["outcomes"]] == ["done"]
+
+        def outcomes():
+            (found,) = [one for one in cluster.all("commands") if one["id"] == made["id"]]
+            return [one["outcome"] for one in found["outcomes"]]
+
+        wait(outcomes, 60, f"the outcome of {action}")
+        assert outcomes() == ["done"]
 
     outcome("pause")
-    outcome("compact")
-    outcome("resume")
     send(topic, [Sent(json.dumps({"id": 10, "note": ""}).encode(), partition=0)])
-    wait(lambda: readers.count(run.table()) == 11, 60, "a row after the pause")
+    outcome("compact")
+    assert readers.count(run.table()) == 10
+    outcome("resume")
+    wait(lambda: readers.count(run.table()) == 11, 60, "the row that waited")
     (seen,) = cluster.get("workers")["items"]
     assert seen["vcpus"] >= 1 and seen["tables"] == 1
     assert worker.stop() == 0

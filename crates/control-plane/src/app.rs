@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use ulid::Ulid;
-
 use crate::{
     audit::AuditLog,
     auth::{Authenticator, rate::Buckets},
@@ -11,6 +9,7 @@ use crate::{
     commands::CommandHub,
     config::{Config, ConfigError},
     crypto::{CryptoError, MasterKey, MasterKeys},
+    id,
     inventory::ReportWriter,
     presence::Memory,
     store::{Store, StoreError},
@@ -85,14 +84,8 @@ impl App {
         }))
     }
 
-    /// A fresh identity.
+    /// A fresh identity: ULID text.
     pub fn fresh_id(&self) -> String {
-        fresh_id(&self.clock)
+        id::fresh(self.clock.now_ms()).to_string()
     }
-}
-
-/// A fresh identity: ULID text.
-pub fn fresh_id(clock: &Clock) -> String {
-    let random = u128::from(rand::random::<u64>()) << 64 | u128::from(rand::random::<u64>());
-    Ulid::from_parts(u64::try_from(clock.now_ms()).unwrap_or(0), random).to_string()
 }

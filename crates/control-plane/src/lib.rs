@@ -1,9 +1,9 @@
 //! The control plane: what workers report of tables, kept and shown; and nothing else.
 //!
 //! Depends on `siltstone-protocol` alone: a value of a record has no type here that could hold it. `endpoints` is the
-//! one
-//! table of what can be asked and by whom; `inventory` applies reports; `store` is the database; `crypto` seals what is
-//! in it; `auth` and `audit` say and write down who did what; `presence` is held in memory only.
+//! one table of what can be asked and by whom; `inventory` applies reports; `store` is the database, in which
+//! `housekeeping` keeps order; `crypto` seals what is in it; `auth` and `audit` say and write down who did what;
+//! `presence` is held in memory only.
 
 pub mod api;
 pub mod app;
@@ -15,6 +15,8 @@ pub mod config;
 pub mod console;
 pub mod crypto;
 pub mod endpoints;
+pub mod housekeeping;
+pub mod id;
 pub mod inventory;
 pub mod presence;
 pub mod problem;

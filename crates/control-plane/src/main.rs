@@ -9,7 +9,7 @@ use siltstone_control_plane::{
     clock::Clock,
     config::Config,
     crypto::MasterKey,
-    endpoints, serve, setup,
+    endpoints, housekeeping, serve, setup,
 };
 
 /// What workers report of tables: kept, shown, and never a record.
@@ -81,7 +81,14 @@ async fn run(command: Command) -> Result<ExitCode, StartError> {
         Command::Serve(args) => {
             let app = App::start(Config::read(&args.config)?, clock).await?;
             let bound = |address| tracing::info!(%address, "serving");
-            serve::serve(Arc::clone(&app), bound, stop()).await?;
+            let order = tokio::spawn(housekeeping::keep(Arc::clone(&app)));
+            let served = serve::serve(Arc::clone(&app), bound, stop()).await;
+            order.abort();
+            // Reads do not wait for their entries; the end does.
+            if !app.audit.flush().await {
+                tracing::error!("the audit log ended before the server");
+            }
+            served?;
         }
         Command::Init { config, organisation } => {
             let (store, keys) = open(&Config::read(&config.config)?).await?;

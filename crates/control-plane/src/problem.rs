@@ -24,14 +24,14 @@ pub enum ProblemType {
     /// There is no such thing, or it is not for this credential to know.
     NotFound,
     MethodNotAllowed,
-    /// The name is taken, or the idempotency key was used for another request.
+    /// The name is taken.
     Conflict,
     TooLarge,
     /// The control plane is pinned to another region.
     WrongRegion,
     UnsupportedMediaType,
     TooManyRequests,
-    /// Try again later: nothing was done, or it is not known whether it was. Requests are idempotent.
+    /// Try again later: nothing was done, or it is not known whether it was. A worker's message may be sent twice.
     Unavailable,
     Internal,
 }
@@ -144,6 +144,9 @@ impl From<StoreError> for Problem {
                 ProblemType::Conflict,
                 format!("there is a {what} of this name; choose another name"),
             ),
+            StoreError::Full { what, max } => {
+                Self::invalid(format!("there are {max} {what}, and there may be no more; delete one first"))
+            }
             StoreError::Unavailable { .. } => {
                 tracing::warn!(%error, "the database did not answer");
                 let detail = "the database does not answer; try again";

@@ -1,9 +1,10 @@
 //! The first organisation, and what its first admin needs.
 
 use crate::{
-    app::fresh_id,
-    auth::{ApiKey, Role, principal::HASH_COST},
+    api::access::{KeyView, RoleBinding, ServiceAccount, rows},
+    auth::{ApiKey, Pattern, Role, principal::HASH_COST},
     clock::Clock,
+    id,
     store::{Store, StoreError},
     tenants::KeyRing,
 };
@@ -26,7 +27,8 @@ pub async fn organisation(
     clock: &Clock,
     name: &str,
 ) -> Result<Made, StoreError> {
-    let (organisation, account, now_ms) = (fresh_id(clock), fresh_id(clock), clock.now_ms());
+    let now_ms = clock.now_ms();
+    let organisation = id::fresh(now_ms).to_string();
     let key = ApiKey::generate(now_ms);
     let hash = key.hash(HASH_COST).ok_or(StoreError::Broken { what: "the hash of a new key" })?;
     let mut tx = store.begin().await?;
@@ -37,36 +39,27 @@ pub async fn organisation(
         .execute(tx.connection())
         .await?;
     keys.create(&mut tx, &organisation, now_ms).await?;
-    sqlx::query(
-        "INSERT INTO service_accounts (id, organisation_id, name, created_ms) VALUES ($1, $2, 'admin', $3)",
-    )
-    .bind(&account)
-    .bind(&organisation)
-    .bind(now_ms)
-    .execute(tx.connection())
-    .await?;
-    sqlx::query(
-        "INSERT INTO role_bindings (id, organisation_id, service_account_id, role, pattern, created_ms)
-         VALUES ($1, $2, $3, $4, 'organisation', $5)",
-    )
-    .bind(fresh_id(clock))
-    .bind(&organisation)
-    .bind(&account)
-    .bind(Role::OrganisationAdmin.as_str())
-    .bind(now_ms)
-    .execute(tx.connection())
-    .await?;
-    sqlx::query(
-        "INSERT INTO api_keys (id, organisation_id, service_account_id, hash, scope, label, created_ms, expires_ms,
-           revoked_ms) VALUES ($1, $2, $3, $4, '[]', 'first', $5, 0, 0)",
-    )
-    .bind(key.id())
-    .bind(&organisation)
-    .bind(&account)
-    .bind(hash)
-    .bind(now_ms)
-    .execute(tx.connection())
-    .await?;
+    let admin =
+        ServiceAccount { id: id::fresh(now_ms).to_string(), name: "admin".to_owned(), created_ms: now_ms };
+    rows::account(&mut tx, &organisation, &admin).await?;
+    let binding = RoleBinding {
+        id: id::fresh(now_ms).to_string(),
+        service_account: admin.id.clone(),
+        role: Role::OrganisationAdmin.as_str().to_owned(),
+        resource: Pattern::Organisation.to_string(),
+        created_ms: now_ms,
+    };
+    rows::binding(&mut tx, &organisation, &binding).await?;
+    let first = KeyView {
+        id: key.id().to_owned(),
+        service_account: admin.id,
+        label: "first".to_owned(),
+        created_ms: now_ms,
+        expires_ms: None,
+        revoked_ms: None,
+        scope: Vec::new(),
+    };
+    rows::key(&mut tx, &organisation, &first, &hash).await?;
     tx.commit().await?;
     Ok(Made { organisation, key })
 }

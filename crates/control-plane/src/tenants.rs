@@ -64,19 +64,6 @@ impl KeyRing {
         Ok(())
     }
 
-    /// A new data key seals what an organisation writes from now on; earlier ones stay for what they sealed.
-    ///
-    /// # Errors
-    /// The database's.
-    pub async fn rotate(&self, organisation: &str, now_ms: i64) -> Result<(), StoreError> {
-        let mut tx = self.store.begin().await?;
-        let key = StoredKey::generate(&self.masters, Purpose::Seal, now_ms)?;
-        insert_key(&mut tx, organisation, &key).await?;
-        tx.commit().await?;
-        self.opened.lock().unwrap_or_else(PoisonError::into_inner).remove(organisation);
-        Ok(())
-    }
-
     /// Wraps every data key with the master key in use. Returns how many were wrapped by another one.
     ///
     /// # Errors

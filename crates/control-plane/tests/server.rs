@@ -11,7 +11,9 @@ use siltstone_control_plane::{
     clock::Clock,
     config::Config,
     crypto::MasterKey,
-    endpoints, serve, setup,
+    endpoints,
+    housekeeping::{self, Kept},
+    serve, setup,
 };
 use tempfile::TempDir;
 
@@ -326,6 +328,62 @@ async fn keys_that_do_not_count_are_refused_and_all_is_written_down() {
         .await
         .unwrap();
     assert!(!audit::verify(&server.app.store).await.unwrap().1.is_empty());
+}
+
+#[tokio::test]
+async fn what_is_old_leaves_and_the_audit_log_still_holds() {
+    let server = Server::start().await;
+    let (environment, cluster) = server.cluster("one").await;
+    let path = format!("/api/v1/environments/{environment}/clusters/{cluster}");
+    let (worker, _) = server.key("worker", &format!("environment/{environment}/cluster/{cluster}")).await;
+    let entries = (0..5).map(|version| match version {
+        0 => entry(0, create()),
+        _ => entry(version, append(&format!("f{version}"), 1, version)),
+    });
+    let reported = report(entries.collect());
+    assert_eq!(server.ask(&worker, "POST", "/worker/v1/report", Some(reported)).await.0, 200);
+    server.made(&format!("{path}/tables/shop.orders/commands"), json!({ "action": "compact" })).await;
+    let versions = async || {
+        let (_, commits) =
+            server.ask(&server.admin, "GET", &format!("{path}/tables/shop.orders/commits"), None).await;
+        commits["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|one| one["version"].as_u64().unwrap())
+            .collect::<Vec<_>>()
+    };
+    let commands = async || {
+        let (_, commands) = server.ask(&server.admin, "GET", &format!("{path}/commands"), None).await;
+        commands["items"].as_array().unwrap().len()
+    };
+    assert!(server.app.audit.flush().await);
+    let before = audit::verify(&server.app.store).await.unwrap();
+    let kept = Kept { audit_days: 365, command_days: 30, commits: 2 };
+    let now_ms = Clock::system().now_ms();
+    housekeeping::round(&server.app.store, kept, now_ms).await.unwrap();
+    assert_eq!((versions().await, commands().await), (vec![4, 3], 1));
+    let year_and_a_day = 366 * 24 * 3_600_000;
+    housekeeping::round(&server.app.store, kept, now_ms + year_and_a_day).await.unwrap();
+    assert!(server.app.audit.flush().await);
+    let (left, faults) = audit::verify(&server.app.store).await.unwrap();
+    assert!(left < before.0 && faults.is_empty(), "{left} of {before:?}, {faults:?}");
+    assert_eq!(commands().await, 0);
+    assert!(server.app.audit.flush().await);
+    assert!(audit::verify(&server.app.store).await.unwrap().1.is_empty());
+}
+
+#[tokio::test]
+async fn requests_without_a_key_are_bounded_and_hold_up_nobody() {
+    let server = Server::start().await;
+    let url = format!("{}/api/v1/organisation", server.url);
+    let mut statuses = Vec::new();
+    for _ in 0..40 {
+        statuses.push(server.http.get(&url).send().await.unwrap().status().as_u16());
+    }
+    assert_eq!(statuses[..30], [401; 30]);
+    assert!(statuses.contains(&429), "{statuses:?}");
+    assert_eq!(server.ask(&server.admin, "GET", "/api/v1/organisation", None).await.0, 200);
 }
 
 #[tokio::test]

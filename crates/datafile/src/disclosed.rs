@@ -2,11 +2,14 @@
 //!
 //! A [`Disclosure`] decides; here values only take their form. A value that has no form is left out.
 
+use arrow::datatypes::{Decimal128Type, DecimalType};
 use iceberg::spec::{Literal, PrimitiveLiteral};
 use siltstone_protocol::{
     PartitionSpec, PrimitiveType, Schema, Type,
     disclosed::{Disclosure, FileStatistics, Value},
 };
+
+use uuid::Uuid;
 
 use crate::{details::FileDetails, transform::result_type};
 
@@ -57,31 +60,19 @@ fn value(primitive: PrimitiveType, literal: &PrimitiveLiteral) -> Option<Value> 
         (P::Float, L::Float(value)) => Value::Float(value.0),
         (P::Double, L::Double(value)) => Value::Double(value.0),
         (P::Double, L::Float(value)) => Value::Double(value.0.into()),
-        (P::Decimal { scale, .. }, L::Int128(unscaled)) => Value::Decimal(decimal(*unscaled, scale)),
+        (P::Decimal { precision, scale }, L::Int128(unscaled)) => {
+            let scale = i8::try_from(scale).ok()?;
+            Value::Decimal(Decimal128Type::format_decimal(*unscaled, precision, scale))
+        }
         (P::Date, L::Int(days)) => Value::Date(*days),
         (P::Time, L::Long(micros)) => Value::Time(*micros),
         (P::Timestamp, L::Long(micros)) => Value::Timestamp(*micros),
         (P::Timestamptz, L::Long(micros)) => Value::Timestamptz(*micros),
         (P::String, L::String(text)) => Value::String(text.clone()),
-        (P::Uuid, L::UInt128(bits)) => Value::Uuid(uuid(*bits)),
+        (P::Uuid, L::UInt128(bits)) => Value::Uuid(Uuid::from_u128(*bits).to_string()),
         (P::Fixed(_) | P::Binary, L::Binary(bytes)) => Value::Binary(hex(bytes)),
         _ => return None,
     })
-}
-
-/// All digits, with a point before the last `scale` of them.
-fn decimal(unscaled: i128, scale: u8) -> String {
-    let sign = if unscaled < 0 { "-" } else { "" };
-    let scale = usize::from(scale);
-    let digits = format!("{:0>width$}", unscaled.unsigned_abs(), width = scale + 1);
-    let (whole, fraction) = digits.split_at(digits.len() - scale);
-    if fraction.is_empty() { format!("{sign}{whole}") } else { format!("{sign}{whole}.{fraction}") }
-}
-
-fn uuid(bits: u128) -> String {
-    let digits = format!("{bits:032x}");
-    let part = |from: usize, to: usize| digits.get(from..to).unwrap_or_default();
-    format!("{}-{}-{}-{}-{}", part(0, 8), part(8, 12), part(12, 16), part(16, 20), part(20, 32))
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -171,9 +162,15 @@ mod tests {
 
     #[test]
     fn values_keep_every_digit() {
-        assert_eq!(decimal(-5, 3), "-0.005");
-        assert_eq!(decimal(12_345, 0), "12345");
-        assert_eq!(uuid(0x0123_4567_89ab_cdef_0123_4567_89ab_cdef), "01234567-89ab-cdef-0123-456789abcdef");
+        let decimal = |unscaled, scale| {
+            value(PrimitiveType::Decimal { precision: 38, scale }, &PrimitiveLiteral::Int128(unscaled))
+        };
+        let text = |text: &str| text.to_owned();
+        assert_eq!(decimal(-5, 3), Some(Value::Decimal(text("-0.005"))));
+        assert_eq!(decimal(12_345, 0), Some(Value::Decimal(text("12345"))));
+        let bits = PrimitiveLiteral::UInt128(0x0123_4567_89ab_cdef_0123_4567_89ab_cdef);
+        let uuid = Some(Value::Uuid(text("01234567-89ab-cdef-0123-456789abcdef")));
+        assert_eq!(value(PrimitiveType::Uuid, &bits), uuid);
         assert_eq!(hex(&[0, 255]), "00ff");
     }
 }

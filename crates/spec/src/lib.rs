@@ -36,3 +36,4 @@ pub use model::*;
 pub use parse::parse;
 pub use reference::reference_markdown;
 pub use secret::Secret;
+pub use url_text::is_private;

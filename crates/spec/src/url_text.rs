@@ -138,7 +138,7 @@ pub(crate) fn http_url(text: &str) -> Result<String, String> {
 }
 
 /// True when nobody on the way can read what is sent to this URL: https, or http that stays on this machine.
-pub(crate) fn is_private(url: &str) -> bool {
+pub fn is_private(url: &str) -> bool {
     let Ok(url) = Url::parse(url) else { return false };
     let loopback = match url.host() {
         Some(url::Host::Domain(name)) => name == "localhost",
@@ -146,7 +146,7 @@ pub(crate) fn is_private(url: &str) -> bool {
         Some(url::Host::Ipv6(address)) => address.is_loopback(),
         None => false,
     };
-    url.scheme() == "https" || loopback
+    url.has_host() && (url.scheme() == "https" || (url.scheme() == "http" && loopback))
 }
 
 /// `host:port`, with an IPv6 address in brackets.

@@ -1,5 +1,7 @@
 //! Service accounts, their roles and their keys.
 
+pub(crate) mod rows;
+
 use std::fmt;
 
 use schemars::JsonSchema;
@@ -116,11 +118,8 @@ async fn page<T>(
         .fetch_all(call.app.store.pool())
         .await
         .map_err(StoreError::from)?;
-    let mut items = rows.iter().map(read).collect::<Result<Vec<_>, _>>()?;
-    let more = items.len() as i64 > limit;
-    items.truncate(usize::try_from(limit).unwrap_or(0));
-    let next_cursor = items.last().map(id).filter(|_| more);
-    Ok(Page { items, next_cursor })
+    let items = rows.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+    Ok(Page::first(items, limit, id))
 }
 
 /// Deletes or changes one row of the organisation.
@@ -149,16 +148,7 @@ pub(crate) async fn make_account(call: Call) -> Result<Reply, Problem> {
     let (id, created_ms) = (call.app.fresh_id(), call.app.clock.now_ms());
     let made = ServiceAccount { id, name: name(&new.name)?.to_owned(), created_ms };
     let mut tx = call.app.store.begin().await?;
-    sqlx::query(
-        "INSERT INTO service_accounts (id, organisation_id, name, created_ms) VALUES ($1, $2, $3, $4)",
-    )
-    .bind(&made.id)
-    .bind(call.organisation()?)
-    .bind(&made.name)
-    .bind(made.created_ms)
-    .execute(tx.connection())
-    .await
-    .map_err(StoreError::from)?;
+    rows::account(&mut tx, call.organisation()?, &made).await?;
     tx.commit().await?;
     Reply::json(&made)
 }
@@ -204,19 +194,7 @@ pub(crate) async fn make_binding(call: Call) -> Result<Reply, Problem> {
         created_ms: call.app.clock.now_ms(),
     };
     let mut tx = call.app.store.begin().await?;
-    sqlx::query(
-        "INSERT INTO role_bindings (id, organisation_id, service_account_id, role, pattern, created_ms)
-         VALUES ($1, $2, $3, $4, $5, $6)",
-    )
-    .bind(&made.id)
-    .bind(call.organisation()?)
-    .bind(&made.service_account)
-    .bind(&made.role)
-    .bind(&made.resource)
-    .bind(made.created_ms)
-    .execute(tx.connection())
-    .await
-    .map_err(StoreError::from)?;
+    rows::binding(&mut tx, call.organisation()?, &made).await?;
     tx.commit().await?;
     Reply::json(&made)
 }
@@ -311,21 +289,7 @@ async fn insert_key(call: &Call, view: KeyView, ends: Option<(String, i64)>) -> 
     let hash = hash.ok().flatten().ok_or_else(internal)?;
     let view = KeyView { id: key.id().to_owned(), ..view };
     let mut tx = call.app.store.begin().await?;
-    sqlx::query(
-        "INSERT INTO api_keys (id, organisation_id, service_account_id, hash, scope, label, created_ms, expires_ms,
-           revoked_ms) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 0)",
-    )
-    .bind(&view.id)
-    .bind(call.organisation()?)
-    .bind(&view.service_account)
-    .bind(hash)
-    .bind(serde_json::to_string(&view.scope).map_err(|_| internal())?)
-    .bind(&view.label)
-    .bind(view.created_ms)
-    .bind(view.expires_ms.unwrap_or(0))
-    .execute(tx.connection())
-    .await
-    .map_err(StoreError::from)?;
+    rows::key(&mut tx, call.organisation()?, &view, &hash).await?;
     if let Some((old, ends_ms)) = ends {
         sqlx::query("UPDATE api_keys SET expires_ms = $2 WHERE id = $1")
             .bind(old)

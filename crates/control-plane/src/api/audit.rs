@@ -9,6 +9,7 @@ use crate::{
 
 pub(crate) async fn list(call: Call) -> Result<Reply, Problem> {
     let before = cursor_number(call.text("cursor"), i64::MAX)?;
-    let page = audit::page(&call.app.store, call.organisation()?, before, call.number("limit")).await?;
-    Reply::json(&Page { items: page.entries, next_cursor: page.next.map(|next| next.to_string()) })
+    let limit = call.number("limit");
+    let entries = audit::before(&call.app.store, call.organisation()?, before, limit + 1).await?;
+    Reply::json(&Page::first(entries, limit, |last| last.sequence.to_string()))
 }

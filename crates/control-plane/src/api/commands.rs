@@ -158,19 +158,16 @@ pub(crate) async fn list(call: Call) -> Result<Reply, Problem> {
     .fetch_all(call.app.store.pool())
     .await
     .map_err(StoreError::from)?;
-    let mut items =
-        rows.iter().map(view).collect::<Result<Vec<_>, sqlx::Error>>().map_err(StoreError::from)?;
-    let more = items.len() as i64 > limit;
-    items.truncate(usize::try_from(limit).unwrap_or(0));
-    if let (Some(first), Some(last)) = (items.first(), items.last()) {
-        let mut outcomes = outcomes(&call, cluster, &last.id.clone(), &first.id.clone()).await?;
-        for item in &mut items {
+    let items = rows.iter().map(view).collect::<Result<Vec<_>, sqlx::Error>>().map_err(StoreError::from)?;
+    let mut page = Page::first(items, limit, |last| last.id.clone());
+    if let (Some(first), Some(last)) = (page.items.first(), page.items.last()) {
+        let mut outcomes = outcomes(&call, cluster, &last.id, &first.id).await?;
+        for item in &mut page.items {
             item.outcomes = outcomes.remove(&item.id).unwrap_or_default();
             item.state = state(item, call.app.clock.now_ms());
         }
     }
-    let next_cursor = items.last().map(|last| last.id.clone()).filter(|_| more);
-    Reply::json(&Page { items, next_cursor })
+    Reply::json(&page)
 }
 
 fn view(row: &sqlx::any::AnyRow) -> Result<CommandView, sqlx::Error> {

@@ -58,7 +58,7 @@ pub(crate) async fn openapi(_: Call) -> Result<Reply, Problem> {
 }
 
 pub(crate) async fn disclosures(_: Call) -> Result<Reply, Problem> {
-    Reply::json(&Page { items: disclosure::fields(), next_cursor: None })
+    Reply::json(&Page::whole(disclosure::fields()))
 }
 
 pub(crate) async fn session(call: Call) -> Result<Reply, Problem> {

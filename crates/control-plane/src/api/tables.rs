@@ -1,5 +1,6 @@
 //! What is known of tables.
 
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use schemars::JsonSchema;
 use serde::Serialize;
 use siltstone_protocol::{
@@ -167,10 +168,7 @@ pub(crate) async fn list(call: Call) -> Result<Reply, Problem> {
             break;
         }
     }
-    let more = items.len() as i64 > limit;
-    items.truncate(usize::try_from(limit).unwrap_or(0));
-    let next_cursor = items.last().map(|last| last.name.clone()).filter(|_| more);
-    Reply::json(&Page { items, next_cursor })
+    Reply::json(&Page::first(items, limit, |last| last.name.clone()))
 }
 
 fn summary(row: &AnyRow) -> Result<TableSummary, sqlx::Error> {
@@ -252,11 +250,8 @@ pub(crate) async fn delete(call: Call) -> Result<Reply, Problem> {
 
 pub(crate) async fn files(call: Call) -> Result<Reply, Problem> {
     let (id, limit) = (table_id(&call).await?, call.number("limit"));
-    let after = match call.text("cursor") {
-        None => Some(Vec::new()),
-        Some(cursor) => unhex(cursor),
-    };
-    let after = after.ok_or_else(|| Problem::invalid("query: cursor is none that was given out"))?;
+    let after = BASE64_URL_SAFE_NO_PAD.decode(call.text("cursor").unwrap_or_default());
+    let after = after.map_err(|_| Problem::invalid("query: cursor is none that was given out"))?;
     let rows = sqlx::query(
         "SELECT digest, byte_count, row_count, version, sealed FROM files WHERE table_id = $1 AND digest > $2
          ORDER BY digest LIMIT $3",
@@ -272,7 +267,8 @@ pub(crate) async fn files(call: Call) -> Result<Reply, Problem> {
     let items = shown.iter().map(|row| file(row, &id, &keys)).collect::<Result<Vec<_>, StoreError>>()?;
     let next_cursor = match shown.last() {
         Some(last) if rows.len() > shown.len() => {
-            Some(hex(&last.try_get::<Vec<u8>, _>("digest").map_err(StoreError::from)?))
+            let digest: Vec<u8> = last.try_get("digest").map_err(StoreError::from)?;
+            Some(BASE64_URL_SAFE_NO_PAD.encode(digest))
         }
         _ => None,
     };
@@ -293,15 +289,6 @@ fn file(row: &AnyRow, table: &str, keys: &DataKeys) -> Result<File, StoreError> 
         sort_order_id: detail.sort_order_id,
         statistics: detail.statistics,
     })
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn unhex(text: &str) -> Option<Vec<u8>> {
-    let digits = text.chars().map(|digit| digit.to_digit(16)).collect::<Option<Vec<_>>>()?;
-    (digits.len() % 2 == 0).then(|| digits.chunks(2).map(|pair| (pair[0] << 4 | pair[1]) as u8).collect())
 }
 
 pub(crate) async fn commits(call: Call) -> Result<Reply, Problem> {
@@ -333,11 +320,8 @@ pub(crate) async fn commits(call: Call) -> Result<Reply, Problem> {
             rejected: row.try_get("rejected")?,
         })
     };
-    let mut items = rows.iter().map(read).collect::<Result<Vec<_>, _>>().map_err(StoreError::from)?;
-    let more = items.len() as i64 > limit;
-    items.truncate(usize::try_from(limit).unwrap_or(0));
-    let next_cursor = items.last().map(|last| last.version.to_string()).filter(|_| more);
-    Reply::json(&Page { items, next_cursor })
+    let items = rows.iter().map(read).collect::<Result<Vec<_>, _>>().map_err(StoreError::from)?;
+    Reply::json(&Page::first(items, limit, |last| last.version.to_string()))
 }
 
 pub(crate) async fn offsets(call: Call) -> Result<Reply, Problem> {
@@ -363,11 +347,8 @@ pub(crate) async fn offsets(call: Call) -> Result<Reply, Problem> {
             lost_records: row.try_get("lost_records")?,
         })
     };
-    let mut items = rows.iter().map(read).collect::<Result<Vec<_>, _>>().map_err(StoreError::from)?;
-    let more = items.len() as i64 > limit;
-    items.truncate(usize::try_from(limit).unwrap_or(0));
-    let next_cursor = more.then(|| skip.saturating_add(limit).to_string());
-    Reply::json(&Page { items, next_cursor })
+    let items = rows.iter().map(read).collect::<Result<Vec<_>, _>>().map_err(StoreError::from)?;
+    Reply::json(&Page::first(items, limit, |_| skip.saturating_add(limit).to_string()))
 }
 
 /// Samples that one answer has at most: for a longer time, choose a longer step.
@@ -404,12 +385,12 @@ pub(crate) async fn series(call: Call) -> Result<Reply, Problem> {
         })
     };
     let items = rows.iter().map(read).collect::<Result<Vec<_>, _>>().map_err(StoreError::from)?;
-    Reply::json(&Page { items, next_cursor: None })
+    Reply::json(&Page::whole(items))
 }
 
 pub(crate) async fn workers(call: Call) -> Result<Reply, Problem> {
     let (_, cluster) = cluster(&call)?;
     let workers = call.app.memory.workers(&[cluster.to_owned()], call.app.clock.now_ms());
     let items: Vec<_> = workers.into_iter().map(|(_, view)| view).collect();
-    Reply::json(&Page { items, next_cursor: None })
+    Reply::json(&Page::whole(items))
 }

@@ -75,7 +75,7 @@ pub(crate) async fn environments(call: Call) -> Result<Reply, Problem> {
     let all = rows.iter().map(read).collect::<Result<Vec<_>, _>>().map_err(StoreError::from)?;
     let shown =
         all.into_iter().filter(|one| call.reaches(&Resource::Environment { environment: one.id.clone() }));
-    Reply::json(&Page { items: shown.collect::<Vec<_>>(), next_cursor: None })
+    Reply::json(&Page::whole(shown.collect()))
 }
 
 pub(crate) async fn make_environment(call: Call) -> Result<Reply, Problem> {
@@ -87,17 +87,13 @@ pub(crate) async fn make_environment(call: Call) -> Result<Reply, Problem> {
     };
     let organisation = call.organisation()?;
     let mut tx = call.app.store.begin().await?;
-    let count = sqlx::query("SELECT COUNT(*) AS n FROM environments WHERE organisation_id = $1")
-        .bind(organisation)
-        .fetch_one(tx.connection())
-        .await
-        .and_then(|row| row.try_get::<i64, _>("n"))
-        .map_err(StoreError::from)?;
-    if count >= MAX {
-        return Err(Problem::invalid(format!(
-            "there are {MAX} environments, and there may be no more; delete one"
-        )));
-    }
+    tx.room(
+        "SELECT COUNT(*) AS n FROM environments WHERE organisation_id = $1",
+        organisation,
+        "environments",
+        MAX,
+    )
+    .await?;
     sqlx::query("INSERT INTO environments (id, organisation_id, name, created_ms) VALUES ($1, $2, $3, $4)")
         .bind(&made.id)
         .bind(organisation)
@@ -131,7 +127,7 @@ pub(crate) async fn clusters(call: Call) -> Result<Reply, Problem> {
     let shown = all.into_iter().filter(|one| {
         call.reaches(&Resource::Cluster { environment: environment.to_owned(), cluster: one.id.clone() })
     });
-    Reply::json(&Page { items: shown.collect::<Vec<_>>(), next_cursor: None })
+    Reply::json(&Page::whole(shown.collect()))
 }
 
 pub(crate) async fn make_cluster(call: Call) -> Result<Reply, Problem> {
@@ -143,17 +139,13 @@ pub(crate) async fn make_cluster(call: Call) -> Result<Reply, Problem> {
         created_ms: call.app.clock.now_ms(),
     };
     let mut tx = call.app.store.begin().await?;
-    let count = sqlx::query("SELECT COUNT(*) AS n FROM clusters WHERE environment_id = $1")
-        .bind(&made.environment)
-        .fetch_one(tx.connection())
-        .await
-        .and_then(|row| row.try_get::<i64, _>("n"))
-        .map_err(StoreError::from)?;
-    if count >= MAX {
-        return Err(Problem::invalid(format!(
-            "there are {MAX} clusters, and there may be no more; delete one"
-        )));
-    }
+    tx.room(
+        "SELECT COUNT(*) AS n FROM clusters WHERE environment_id = $1",
+        &made.environment,
+        "clusters",
+        MAX,
+    )
+    .await?;
     sqlx::query(
         "INSERT INTO clusters (id, organisation_id, environment_id, name, created_ms) VALUES ($1, $2, $3, $4, $5)",
     )

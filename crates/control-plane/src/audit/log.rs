@@ -31,7 +31,8 @@ pub struct Event {
 }
 
 struct Waiting {
-    event: Event,
+    /// `None`: only to learn that what came before is durable.
+    event: Option<Event>,
     at_ms: i64,
     written: Option<oneshot::Sender<()>>,
 }
@@ -53,17 +54,26 @@ impl AuditLog {
 
     /// Appends, without waiting until it is durable. Waits while too many are before it.
     pub async fn note(&self, event: Event) {
-        self.send(event, None).await;
+        self.send(Some(event), None).await;
+    }
+
+    /// Returns when all that was appended before is durable. False: the writer has ended.
+    pub async fn flush(&self) -> bool {
+        self.durable(None).await
     }
 
     /// Appends, and returns when it is durable. False: the writer has ended.
     pub async fn record(&self, event: Event) -> bool {
+        self.durable(Some(event)).await
+    }
+
+    async fn durable(&self, event: Option<Event>) -> bool {
         let (written, done) = oneshot::channel();
         self.send(event, Some(written)).await;
         done.await.is_ok()
     }
 
-    async fn send(&self, event: Event, written: Option<oneshot::Sender<()>>) {
+    async fn send(&self, event: Option<Event>, written: Option<oneshot::Sender<()>>) {
         let waiting = Waiting { event, at_ms: self.clock.now_ms(), written };
         if self.queue.send(waiting).await.is_err() {
             tracing::error!("the audit log has ended; its entries are lost");
@@ -80,9 +90,11 @@ impl fmt::Debug for AuditLog {
 async fn write(store: Store, mut waiting: mpsc::Receiver<Waiting>) {
     let mut group = Vec::new();
     while waiting.recv_many(&mut group, GROUP_MAX).await > 0 {
-        let mut by_organisation: BTreeMap<&str, Vec<&Waiting>> = BTreeMap::new();
-        for one in &group {
-            by_organisation.entry(&one.event.organisation).or_default().push(one);
+        let mut by_organisation: BTreeMap<&str, Vec<(&Event, i64)>> = BTreeMap::new();
+        for Waiting { event, at_ms, .. } in &group {
+            if let Some(event) = event {
+                by_organisation.entry(&event.organisation).or_default().push((event, *at_ms));
+            }
         }
         while let Err(error) = append(&store, &by_organisation).await {
             tracing::error!(%error, "the audit log cannot be written; trying again");
@@ -95,11 +107,11 @@ async fn write(store: Store, mut waiting: mpsc::Receiver<Waiting>) {
     }
 }
 
-async fn append(store: &Store, groups: &BTreeMap<&str, Vec<&Waiting>>) -> Result<(), StoreError> {
+async fn append(store: &Store, groups: &BTreeMap<&str, Vec<(&Event, i64)>>) -> Result<(), StoreError> {
     let mut tx = store.begin().await?;
     for (organisation, group) in groups {
         let (mut sequence, mut hash) = head_for_update(&mut tx, organisation).await?;
-        for Waiting { event, at_ms, .. } in group {
+        for (event, at_ms) in group {
             sequence += 1;
             let entry = AuditEntry {
                 sequence,
@@ -161,33 +173,26 @@ async fn insert(tx: &mut Tx, organisation: &str, entry: &AuditEntry, hash: &[u8]
     Ok(())
 }
 
-/// Entries, newest first.
-#[derive(Debug, Clone)]
-pub struct Page {
-    pub entries: Vec<AuditEntry>,
-    /// The number of the last entry, when there are more before it.
-    pub next: Option<i64>,
-}
-
 /// Entries of an organisation before a number, newest first.
 ///
 /// # Errors
 /// The database's.
-pub async fn page(store: &Store, organisation: &str, before: i64, limit: i64) -> Result<Page, StoreError> {
+pub async fn before(
+    store: &Store,
+    organisation: &str,
+    sequence: i64,
+    limit: i64,
+) -> Result<Vec<AuditEntry>, StoreError> {
     let rows = sqlx::query(
         "SELECT sequence, at_ms, actor, action, resource, outcome, address, hash FROM audit
          WHERE organisation_id = $1 AND sequence < $2 ORDER BY sequence DESC LIMIT $3",
     )
     .bind(organisation)
-    .bind(before)
-    .bind(limit + 1)
+    .bind(sequence)
+    .bind(limit)
     .fetch_all(store.pool())
     .await?;
-    let mut entries = rows.iter().map(|row| Ok(read(row)?.0)).collect::<Result<Vec<_>, StoreError>>()?;
-    let more = entries.len() as i64 > limit;
-    entries.truncate(usize::try_from(limit).unwrap_or(0));
-    let next = entries.last().map(|entry| entry.sequence).filter(|_| more);
-    Ok(Page { entries, next })
+    rows.iter().map(|row| Ok(read(row)?.0)).collect()
 }
 
 fn read(row: &AnyRow) -> Result<(AuditEntry, Vec<u8>), StoreError> {

@@ -7,4 +7,4 @@ pub mod chain;
 mod log;
 
 pub use chain::{AuditEntry, ChainFault, Outcome};
-pub use log::{AuditLog, Event, Page, page, prune, verify};
+pub use log::{AuditLog, Event, before, prune, verify};

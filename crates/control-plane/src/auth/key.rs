@@ -16,6 +16,8 @@ use subtle::ConstantTimeEq;
 use ulid::Ulid;
 use zeroize::Zeroizing;
 
+use crate::id;
+
 const PREFIX: &str = "sst_";
 const SECRET_BYTES: usize = 32;
 /// Of the secret in base64: well below the 72 bytes that bcrypt looks at.
@@ -35,12 +37,8 @@ impl ApiKey {
     pub fn generate(now_ms: i64) -> Self {
         let mut bytes = Zeroizing::new([0u8; SECRET_BYTES]);
         rand::rng().fill_bytes(bytes.as_mut());
-        let at = u64::try_from(now_ms).unwrap_or(0);
-        let id = Ulid::from_parts(
-            at,
-            u128::from(rand::rng().next_u64()) << 64 | u128::from(rand::rng().next_u64()),
-        );
-        Self { id: id.to_string(), secret: Zeroizing::new(BASE64_URL_SAFE_NO_PAD.encode(bytes.as_ref())) }
+        let secret = Zeroizing::new(BASE64_URL_SAFE_NO_PAD.encode(bytes.as_ref()));
+        Self { id: id::fresh(now_ms).to_string(), secret }
     }
 
     /// Reads the text of a key. `None`: it has not the form of one.

@@ -96,9 +96,17 @@ impl Authenticator {
             return Ok(Err(AuthFailure::Throttled(seconds)));
         }
         let found = self.find(headers, now_ms).await?;
-        if matches!(&found, Err(failure) if *failure != AuthFailure::Missing) {
-            // Its own answer says so already.
-            let _ = self.failures.take(&address, now_ms);
+        match &found {
+            // Who sends no key at all does not slow down who does from the same address.
+            Err(AuthFailure::Missing) => {
+                let waits = self.failures.take(&format!("{address} without a key"), now_ms);
+                return Ok(waits.map_err(AuthFailure::Throttled).and(found));
+            }
+            Err(_) => {
+                // Its own answer says so already.
+                let _ = self.failures.take(&address, now_ms);
+            }
+            Ok(_) => {}
         }
         Ok(found)
     }

@@ -6,9 +6,8 @@
 //! 3. A **sealed** value is version, key id, nonce, AES-256-GCM ciphertext and tag, bound to the column and row it is
 //!    in.
 //!
-//! A new master key wraps the data keys anew while the old one stays readable (`previous` in the config); a new data
-//! key
-//! seals what is written from then on. Deleting an organisation's data keys makes what they sealed unreadable for ever.
+//! A new master key wraps the data keys anew, and then the old one is needed no more (`key rotate-master`). Deleting an
+//! organisation's data keys makes what they sealed unreadable for ever.
 
 mod master;
 mod ring;

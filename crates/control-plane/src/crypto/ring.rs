@@ -16,6 +16,7 @@ use super::{
     CryptoError,
     master::{KEY_BYTES, MasterKeys, NONCE_BYTES},
 };
+use crate::id;
 
 const VERSION: u8 = 1;
 const ID_BYTES: usize = 16;
@@ -61,8 +62,7 @@ impl StoredKey {
     pub fn generate(masters: &MasterKeys, purpose: Purpose, now_ms: i64) -> Result<Self, CryptoError> {
         let mut bytes = Zeroizing::new([0u8; KEY_BYTES]);
         rand::rng().fill_bytes(bytes.as_mut());
-        let random = u128::from(rand::rng().next_u64()) << 64 | u128::from(rand::rng().next_u64());
-        let id = Ulid::from_parts(u64::try_from(now_ms).unwrap_or(0), random).to_string();
+        let id = id::fresh(now_ms).to_string();
         let wrapped = masters.wrap(&bytes, &id)?;
         Ok(Self { id, purpose, master: masters.current().id().to_owned(), wrapped })
     }

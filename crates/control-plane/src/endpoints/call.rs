@@ -96,10 +96,6 @@ impl Reply {
     }
 }
 
-/// An answer without content.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize, JsonSchema)]
-pub struct Nothing {}
-
 /// A part of a list.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[schemars(rename = "Page_of_{T}")]
@@ -107,6 +103,22 @@ pub struct Page<T> {
     pub items: Vec<T>,
     /// Give it as `cursor` to get what follows. `null`: this was the last part.
     pub next_cursor: Option<String>,
+}
+
+impl<T> Page<T> {
+    /// All there is.
+    pub fn whole(items: Vec<T>) -> Self {
+        Self { items, next_cursor: None }
+    }
+
+    /// The first `limit` of items, of which there is one more when the list goes on.
+    pub fn first(mut items: Vec<T>, limit: i64, cursor: impl Fn(&T) -> String) -> Self {
+        let limit = usize::try_from(limit).unwrap_or(0);
+        let more = items.len() > limit;
+        items.truncate(limit);
+        let next_cursor = items.last().map(cursor).filter(|_| more);
+        Self { items, next_cursor }
+    }
 }
 
 /// Why a credential did not count, as far as its sender is told.

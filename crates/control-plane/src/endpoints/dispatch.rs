@@ -32,7 +32,7 @@ use super::{
 use crate::{
     app::App,
     audit::{Event, Outcome},
-    auth::{Decision, Permission, Principal, Resource, decide, decide_within},
+    auth::{AuthFailure, Decision, Permission, Principal, Resource, decide, decide_within},
     problem::{Problem, ProblemType},
 };
 
@@ -74,10 +74,9 @@ pub fn router(app: &Arc<App>) -> Router {
 }
 
 async fn answer(app: &Arc<App>, endpoint: &Endpoint, places: &Semaphore, request: Request) -> Response<Body> {
-    let waits = endpoint.permission == Permission::Report && endpoint.operation == "pollCommands";
     // A poll that waits holds no place: a thousand workers may wait at once.
-    let place = if waits { None } else { places.try_acquire().ok() };
-    if place.is_none() && !waits {
+    let place = if endpoint.waits { None } else { places.try_acquire().ok() };
+    if place.is_none() && !endpoint.waits {
         let problem = Problem::new(ProblemType::Unavailable, "too many requests are under way; try again");
         return secured(problem.after(1).into_response());
     }
@@ -157,6 +156,8 @@ async fn who(
 ) -> Result<Principal, Problem> {
     match app.auth.authenticate(headers, address).await? {
         Ok(principal) => Ok(principal),
+        // Turned away before any credential was looked at; the failures that led there are written down.
+        Err(failure @ AuthFailure::Throttled(_)) => Err(unauthenticated(failure)),
         Err(failure) => {
             app.audit
                 .note(Event {
@@ -318,7 +319,8 @@ fn query_of(endpoint: &Endpoint, query: &str) -> Result<BTreeMap<String, String>
     Ok(given)
 }
 
-/// The pairs of a query string, decoded.
+/// The pairs of a query string, decoded. Stricter than what URLs allow: what is no escape or no UTF-8 is refused, where
+/// libraries put something in its place.
 fn url_pairs(query: &str) -> Vec<(String, String)> {
     let decode = |text: &str| {
         let mut bytes = Vec::with_capacity(text.len());

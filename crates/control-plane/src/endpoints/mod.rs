@@ -16,7 +16,7 @@ use futures::future::BoxFuture;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
 pub use self::{
-    call::{Call, Nothing, Page, Reply},
+    call::{Call, Page, Reply},
     dispatch::router,
     openapi::document,
     table::all,
@@ -76,6 +76,8 @@ pub struct Endpoint {
     pub about: &'static str,
     pub permission: Permission,
     pub scope: Scope,
+    /// True: its answer may wait, and meanwhile it holds no place among the requests under way.
+    pub waits: bool,
     /// True: it lists what the grants cover, and any right within the resource is enough.
     pub filtered: bool,
     pub query: Vec<QueryParameter>,
@@ -104,6 +106,7 @@ impl Endpoint {
             about,
             permission,
             scope,
+            waits: false,
             filtered: false,
             query: Vec::new(),
             request: None,
@@ -111,6 +114,11 @@ impl Endpoint {
             status: StatusCode::OK,
             handler: Arc::new(move |call| Box::pin(handler(call))),
         }
+    }
+
+    fn waits(mut self) -> Self {
+        self.waits = true;
+        self
     }
 
     fn filtered(mut self) -> Self {

@@ -7,7 +7,7 @@ use siltstone_protocol::{
     disclosure::DisclosedField,
     health::HealthReport,
     image::Image,
-    message::{Message, Nothing as MessageNothing},
+    message::{Message, Nothing},
     presence::{EventSample, Presence, ProfileSample},
 };
 
@@ -77,13 +77,13 @@ fn worker_endpoints() -> Vec<Endpoint> {
         .gives::<Ack>(),
         Endpoint::new(post.clone(), HealthReport::PATH, "health", to, "How tables fare.", worker::health)
             .takes::<HealthReport>()
-            .gives::<MessageNothing>(),
+            .gives::<Nothing>(),
         Endpoint::new(post.clone(), Presence::PATH, "presence", to, "A worker is there.", worker::presence)
             .takes::<Presence>()
-            .gives::<MessageNothing>(),
+            .gives::<Nothing>(),
         Endpoint::new(post.clone(), EventSample::PATH, "events", to, "A sample of events.", worker::events)
             .takes::<EventSample>()
-            .gives::<MessageNothing>(),
+            .gives::<Nothing>(),
         Endpoint::new(
             post.clone(),
             ProfileSample::PATH,
@@ -93,7 +93,7 @@ fn worker_endpoints() -> Vec<Endpoint> {
             worker::profile,
         )
         .takes::<ProfileSample>()
-        .gives::<MessageNothing>(),
+        .gives::<Nothing>(),
         Endpoint::new(
             post.clone(),
             CommandPoll::PATH,
@@ -102,6 +102,7 @@ fn worker_endpoints() -> Vec<Endpoint> {
             "Waits for commands.",
             worker::poll,
         )
+        .waits()
         .takes::<CommandPoll>()
         .gives::<Commands>(),
         Endpoint::new(
@@ -113,7 +114,7 @@ fn worker_endpoints() -> Vec<Endpoint> {
             worker::outcome,
         )
         .takes::<CommandOutcome>()
-        .gives::<MessageNothing>(),
+        .gives::<Nothing>(),
     ]
 }
 

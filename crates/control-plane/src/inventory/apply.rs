@@ -8,7 +8,6 @@ use siltstone_protocol::{
     TableIdentity, disclosed::FileStatistics, report::ReportedFormat,
 };
 use sqlx::{AssertSqlSafe, Row};
-use ulid::Ulid;
 
 use super::{
     delta::{count, delta, sum},
@@ -16,11 +15,14 @@ use super::{
 };
 use crate::{
     crypto::DataKeys,
+    id,
     store::{StoreError, Tx},
 };
 
 /// Rows of one statement.
 const CHUNK: usize = 50;
+/// Tables of a cluster.
+const TABLES_MAX: i64 = 100_000;
 /// A table that nothing is held of.
 const NO_VERSION: i64 = -1;
 
@@ -222,8 +224,9 @@ async fn make(
     table: &TableIdentity,
     now_ms: i64,
 ) -> Result<Held, StoreError> {
-    let random = u128::from(rand::random::<u64>()) << 64 | u128::from(rand::random::<u64>());
-    let id = Ulid::from_parts(u64::try_from(now_ms).unwrap_or(0), random).to_string();
+    let count = "SELECT COUNT(*) AS n FROM tables WHERE cluster_id = $1";
+    tx.room(count, &source.cluster, "tables of this cluster", TABLES_MAX).await?;
+    let id = id::fresh(now_ms).to_string();
     let location = table.location.clone();
     let detail = TableDetail { location, schema: None, partition_spec: None, sort_order: None };
     let sealed = sealed_detail(keys, &id, &detail)?;

@@ -56,13 +56,3 @@ CREATE TABLE audit_heads (
   first_sequence BIGINT NOT NULL,
   first_hash {bytes} NOT NULL
 );
-
-CREATE TABLE idempotency (
-  actor TEXT NOT NULL,
-  idempotency_key TEXT NOT NULL,
-  request_digest TEXT NOT NULL,
-  status BIGINT NOT NULL,
-  answer TEXT NOT NULL,
-  created_ms BIGINT NOT NULL,
-  PRIMARY KEY (actor, idempotency_key)
-);

@@ -1,8 +1,7 @@
 //! The database: SQLite embedded, or Postgres, in one dialect of SQL.
 //!
 //! Statements keep to what both take: `$1` parameters, `BIGINT`, `TEXT`, bytes, `ON CONFLICT`, `RETURNING`. No column
-//! is
-//! nullable: what is absent is `''`, `0` or `-1`, as each column says. SQLite has one writer at a time, so writes queue
+//! is nullable: what is absent is `''`, `0` or `-1`, as each column says. SQLite has one writer at a time, so writes queue
 //! for it here instead of failing there; a commit is durable when [`Tx::commit`] returns.
 
 mod migrations;
@@ -10,7 +9,7 @@ mod migrations;
 use std::{fmt, sync::Arc, time::Duration};
 
 use sqlx::{
-    Any, AnyPool, Executor, Transaction,
+    Any, AnyPool, Executor, Row, Transaction,
     any::{AnyPoolOptions, install_default_drivers},
     error::ErrorKind as SqlKind,
 };
@@ -35,6 +34,8 @@ pub enum StoreError {
     Taken { what: &'static str },
     #[error("the database holds something unexpected ({what})")]
     Broken { what: &'static str },
+    #[error("there are {max} {what} already")]
+    Full { what: &'static str, max: i64 },
     #[error("the database cannot be brought to this version of the program: {what}")]
     Migration { what: String },
 }
@@ -160,6 +161,21 @@ impl Tx {
     /// The connection on which statements run.
     pub fn connection(&mut self) -> &mut sqlx::AnyConnection {
         &mut self.inner
+    }
+
+    /// Room for one more: fewer rows than `max` are counted by a statement of one parameter, as `n`.
+    ///
+    /// # Errors
+    /// `Full`.
+    pub async fn room(
+        &mut self,
+        count: &'static str,
+        of: &str,
+        what: &'static str,
+        max: i64,
+    ) -> Result<(), StoreError> {
+        let row = sqlx::query(count).bind(of).fetch_one(self.connection()).await?;
+        if row.try_get::<i64, _>("n")? < max { Ok(()) } else { Err(StoreError::Full { what, max }) }
     }
 
     /// Makes it durable.

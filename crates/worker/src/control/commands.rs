@@ -20,7 +20,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::{KeySource, Wire};
+use super::{KeySource, Switch, Wire};
 use crate::{
     compactor::{Compactor, Pace, Share},
     error::WorkerError,
@@ -34,6 +34,8 @@ const WAIT_SECONDS: u16 = 25;
 /// Between two polls, whatever the answer.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(60);
+/// A pause waits this long for what is read to be on its way to a commit.
+const HEED_MAX: Duration = Duration::from_secs(20);
 /// Commands whose outcome is remembered.
 const REMEMBERED_MAX: usize = 1000;
 /// Compactions and rounds of maintenance by command at once.
@@ -201,8 +203,7 @@ impl Commander {
         };
         let Some(runtime) = self.tables.iter().find(of) else { return Outcome::UnknownTable };
         match command.action {
-            Action::Pause => runtime.switch.pause(true),
-            Action::Resume => runtime.switch.pause(false),
+            Action::Pause | Action::Resume => return turn(&runtime.switch, command.action).await,
             Action::Compact | Action::Expire => return self.work_over(runtime, named, command.action).await,
             Action::Rotate => {}
         }
@@ -248,6 +249,15 @@ impl Commander {
         let pace = Pace::of(&runtime.spec.compaction);
         let mut stop = self.stop.clone();
         compactor.round(&Share::All, pace, &mut stop, &mut |_| {}).await.map(drop)
+    }
+}
+
+/// Returns when the table rests or goes on. When that takes too long it is not done, though it is still asked for.
+async fn turn(switch: &Switch, action: Action) -> Outcome {
+    switch.pause(action == Action::Pause);
+    match tokio::time::timeout(HEED_MAX, switch.heeded()).await {
+        Ok(()) => Outcome::Done,
+        Err(_) => Outcome::Failed { error: ErrorKind::Unavailable },
     }
 }
 

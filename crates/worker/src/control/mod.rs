@@ -39,7 +39,7 @@ pub use self::{
     examples::examples,
     record::Recorder,
     switch::Switch,
-    wire::{Wire, WireError, WireSettingsError},
+    wire::{Wire, WireError, WireSettingsError, client_builder},
 };
 use self::{beat::Beat, commands::Commander, reporter::Reporter};
 use crate::{

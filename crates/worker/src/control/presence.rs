@@ -100,12 +100,8 @@ mod tests {
     fn the_machine_tells_its_figures() {
         assert!(resident_bytes() > 1 << 20);
         let before = cpu_seconds();
-        let busy = Instant::now();
-        let mut sum = 0_u64;
-        while busy.elapsed() < Duration::from_millis(60) {
-            sum = sum.wrapping_add(std::hint::black_box(1));
-        }
-        assert!(cpu_seconds() > before && sum > 0);
+        // Reading it is work, so in the end the figure moves, however little of a processor there is.
+        assert!((0..10_000_000).any(|_| cpu_seconds() > before));
         assert!(is_zone("eu-west-1a") && !is_zone("") && !is_zone("a b") && !is_zone("a\nb"));
     }
 }

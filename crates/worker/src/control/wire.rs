@@ -37,7 +37,7 @@ use std::{
 };
 
 use reqwest::{
-    Certificate, Client, Method, StatusCode,
+    Certificate, Client, ClientBuilder, Method, StatusCode,
     header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue},
 };
 use siltstone_protocol::{
@@ -139,24 +139,9 @@ impl Wire {
         let refused = |why: &str| WireSettingsError(why.to_owned());
         let mut url = Url::parse(&plane.url).map_err(|_| refused("url is not a URL"))?;
         url.set_path(&format!("{}/", url.path().trim_end_matches('/')));
-        let mut builder = Client::builder()
-            .connect_timeout(CONNECT_TIMEOUT)
-            .redirect(reqwest::redirect::Policy::none())
-            .min_tls_version(reqwest::tls::Version::TLS_1_2)
-            .user_agent(concat!("siltstone/", env!("CARGO_PKG_VERSION")));
-        if url.scheme() == "http" {
-            // Plain http stays on this machine (the spec sees to it): no proxy may get to see it.
-            builder = builder.no_proxy();
-        } else {
-            builder = builder.https_only(true);
-        }
-        if let Some(path) = &plane.ca_file {
-            builder = builder.tls_built_in_root_certs(false);
-            for authority in authorities(path)? {
-                builder = builder.add_root_certificate(authority);
-            }
-        }
-        let client = builder.build().map_err(|_| refused("its TLS settings are refused; check ca_file"))?;
+        let client = client_builder(&url, plane.ca_file.as_deref())?
+            .build()
+            .map_err(|_| refused("its TLS settings are refused; check ca_file"))?;
         let region = plane.region.as_deref().map(HeaderValue::from_str).transpose();
         Ok(Self {
             client,
@@ -245,6 +230,27 @@ impl Wire {
         // A reader's own message may quote what was read: it ends here.
         serde_json::from_slice(&body).map_err(|_| WireError::NotAnAnswer)
     }
+}
+
+/// How a client of a control plane begins: TLS 1.2 or later, no redirect, and plain http only where it stays on this
+/// machine, past any proxy. Whoever takes a URL from a user checks it with [`siltstone_spec::is_private`] first.
+///
+/// # Errors
+/// The authorities cannot be read.
+pub fn client_builder(url: &Url, ca_file: Option<&Path>) -> Result<ClientBuilder, WireSettingsError> {
+    let mut builder = Client::builder()
+        .connect_timeout(CONNECT_TIMEOUT)
+        .redirect(reqwest::redirect::Policy::none())
+        .min_tls_version(reqwest::tls::Version::TLS_1_2)
+        .user_agent(concat!("siltstone/", env!("CARGO_PKG_VERSION")));
+    builder = if url.scheme() == "http" { builder.no_proxy() } else { builder.https_only(true) };
+    if let Some(path) = ca_file {
+        builder = builder.tls_built_in_root_certs(false);
+        for authority in authorities(path)? {
+            builder = builder.add_root_certificate(authority);
+        }
+    }
+    Ok(builder)
 }
 
 /// The body, up to the bound.

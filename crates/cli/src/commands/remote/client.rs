@@ -8,6 +8,7 @@ use std::{
 
 use reqwest::{StatusCode, header};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use siltstone_worker::control::{WireSettingsError, client_builder};
 use url::Url;
 
 use crate::output::Invalid;
@@ -90,13 +91,7 @@ impl Client {
     pub fn new(account: &Account) -> anyhow::Result<Self> {
         let wrong = || Invalid("the URL must be https, or http to this machine itself".to_owned());
         let mut base = Url::parse(&account.url).map_err(|_| wrong())?;
-        let loopback = match base.host() {
-            Some(url::Host::Domain(name)) => name == "localhost",
-            Some(url::Host::Ipv4(address)) => address.is_loopback(),
-            Some(url::Host::Ipv6(address)) => address.is_loopback(),
-            None => return Err(wrong().into()),
-        };
-        if base.scheme() != "https" && !(base.scheme() == "http" && loopback) {
+        if !siltstone_spec::is_private(&account.url) {
             return Err(wrong().into());
         }
         base.set_path(&format!("{}/api/v1/", base.path().trim_end_matches('/')));
@@ -105,23 +100,13 @@ impl Client {
             key.map_err(|_| Invalid("the key holds characters that HTTP does not allow".to_owned()))?;
         key.set_sensitive(true);
         let headers = header::HeaderMap::from_iter([(header::AUTHORIZATION, key)]);
-        let mut builder = reqwest::Client::builder()
+        let refused = |error: WireSettingsError| Invalid(error.to_string());
+        let builder = client_builder(&base, account.ca_file.as_deref()).map_err(refused)?;
+        let client = builder
             .default_headers(headers)
             .timeout(TIMEOUT)
-            .redirect(reqwest::redirect::Policy::none())
-            .min_tls_version(reqwest::tls::Version::TLS_1_2)
-            .user_agent(concat!("siltstone/", env!("CARGO_PKG_VERSION")));
-        if base.scheme() == "http" {
-            builder = builder.no_proxy();
-        }
-        if let Some(path) = &account.ca_file {
-            let refused = |_| Invalid(format!("{} holds no certificate in PEM", path.display()));
-            builder = builder.tls_built_in_root_certs(false);
-            for authority in reqwest::Certificate::from_pem_bundle(&std::fs::read(path)?).map_err(refused)? {
-                builder = builder.add_root_certificate(authority);
-            }
-        }
-        let client = builder.build().map_err(|_| Invalid("the TLS settings are refused".to_owned()))?;
+            .build()
+            .map_err(|_| Invalid("the TLS settings are refused".to_owned()))?;
         Ok(Self { client, base })
     }
 

@@ -22,10 +22,7 @@ export const session = () => held.session;
 function headers(method) {
   const all = { Accept: "application/json" };
   if (held.key) all.Authorization = `Bearer ${held.key}`;
-  if (method !== "GET") {
-    all["Idempotency-Key"] = crypto.randomUUID();
-    if (held.csrf) all["Siltstone-Csrf"] = held.csrf;
-  }
+  if (method !== "GET" && held.csrf) all["Siltstone-Csrf"] = held.csrf;
   return all;
 }
 

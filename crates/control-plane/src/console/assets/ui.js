@@ -6,6 +6,10 @@ import { known } from "./format.js";
 let serial = 0;
 export const freshId = (name) => `${name}-${(serial += 1)}`;
 
+/** Where the name of something new is typed. */
+export const nameInput = () =>
+  h("input", { name: "name", required: true, maxlength: 100, autocomplete: "off", spellcheck: "false" });
+
 /** A message that stays for a while and is read out. */
 export function notice(text, kind = "good") {
   const host = document.getElementById("toasts");

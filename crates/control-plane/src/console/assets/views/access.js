@@ -4,7 +4,20 @@ import * as api from "../api.js";
 import { h } from "../dom.js";
 import { timeAgo } from "../format.js";
 import { route } from "../routes.js";
-import { ask, badge, empty, field, heading, more, notice, reveal, select, table, tag } from "../ui.js";
+import {
+  ask,
+  badge,
+  empty,
+  field,
+  heading,
+  more,
+  nameInput,
+  notice,
+  reveal,
+  select,
+  table,
+  tag,
+} from "../ui.js";
 import { named, resourceField, roleField, ROLES, words } from "./grants.js";
 
 const DAY = 86_400_000;
@@ -206,13 +219,7 @@ function scope(key) {
 const identified = (name, id) => [name, h("br"), h("code", { class: "id" }, id)];
 
 async function makeAccount(refresh) {
-  const input = h("input", {
-    name: "name",
-    required: true,
-    maxlength: 100,
-    autocomplete: "off",
-    spellcheck: "false",
-  });
+  const input = nameInput();
   const done = await ask({
     title: "New service account",
     action: "Make it",

@@ -4,16 +4,10 @@ import * as api from "../api.js";
 import { h } from "../dom.js";
 import { timeAgo } from "../format.js";
 import { route } from "../routes.js";
-import { ask, clusterResource, empty, field, heading, notice } from "../ui.js";
+import { ask, clusterResource, empty, field, heading, nameInput, notice } from "../ui.js";
 
 async function make(what, at, refresh) {
-  const input = h("input", {
-    name: "name",
-    required: true,
-    maxlength: 100,
-    autocomplete: "off",
-    spellcheck: "false",
-  });
+  const input = nameInput();
   const done = await ask({
     title: `New ${what}`,
     action: "Make it",
