@@ -1,8 +1,8 @@
 //! The database: SQLite embedded, or Postgres, in one dialect of SQL.
 //!
 //! Statements keep to what both take: `$1` parameters, `BIGINT`, `TEXT`, bytes, `ON CONFLICT`, `RETURNING`. No column
-//! is nullable: what is absent is `''`, `0` or `-1`, as each column says. SQLite has one writer at a time, so writes queue
-//! for it here instead of failing there; a commit is durable when [`Tx::commit`] returns.
+//! is nullable: what is absent is `''`, `0` or `-1`, as each column says. SQLite has one writer at a time, so writes
+//! queue for it here instead of failing there; a commit is durable when [`Tx::commit`] returns.
 
 mod migrations;
 
