@@ -54,7 +54,8 @@ class Client:
 class ControlPlane:
     """A running control plane on the loopback interface, with a database of its own."""
 
-    def __init__(self, binary: pathlib.Path, home: pathlib.Path):
+    def __init__(self, binary: pathlib.Path, home: pathlib.Path, more: str = ""):
+        """`more`: what the config says besides."""
         self.binary, self.home = binary, home
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -64,7 +65,7 @@ class ControlPlane:
         (home / "master.key").write_text(base64.b64encode(secrets.token_bytes(32)).decode())
         self.config.write_text(
             f'listen = "127.0.0.1:{port}"\n\n[database]\nurl = "sqlite://{home}/control-plane.db"\n\n'
-            f'[master_key]\nkey = "file:{home}/master.key"\n'
+            f'[master_key]\nkey = "file:{home}/master.key"\n{more}'
         )
         made = subprocess.run(
             [binary, "init", "--config", self.config], capture_output=True, text=True, timeout=60, check=False
@@ -73,10 +74,14 @@ class ControlPlane:
         self.admin = Client(self.url, KEY.search(made.stdout)[0])
         self.process = None
 
-    def start(self) -> None:
+    def start(self, **env: str) -> None:
         with (self.home / "log").open("ab") as log:
             self.process = subprocess.Popen(
-                [self.binary, "serve", "--config", self.config], stdout=log, stderr=log, start_new_session=True
+                [self.binary, "serve", "--config", self.config],
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                env=os.environ | env,
             )
         wait(self.is_up, 30, "the control plane to answer")
 
@@ -86,6 +91,10 @@ class ControlPlane:
             return requests.get(f"{self.url}/healthz", timeout=5).ok
         except requests.ConnectionError:
             return False
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait(30)
 
     def stop(self) -> None:
         if self.process and self.process.poll() is None:

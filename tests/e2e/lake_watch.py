@@ -28,6 +28,9 @@ MANIFESTS_FANOUT = 8
 SNAPSHOT_BYTES, OBJECTS_A_COMMIT = 1_500, 5
 # Sizes, within a factor of four, between the smallest file and half of a target size.
 TIERS = 10
+# Until others rewrite in the place of a worker that was killed: the group's session (45 s), a request that hangs (30 s),
+# and their own turn.
+REWRITTEN_SECONDS = 120.0
 # Checkpoints of ledger and Delta log come about this often, and entries before the third newest one go.
 CHECKPOINTS_SPAN = 4 * 100
 
@@ -119,15 +122,17 @@ class Watch:
     ) -> None:
         """Numbers of every sample are within what the policy allows, however old the table is.
 
-        What is no longer needed may lie there for as long as `window_seconds`: its amount is counted in commits.
+        What is no longer needed may lie there for as long as `window_seconds`, and what was committed may wait
+        `REWRITTEN_SECONDS` to be rewritten: their amounts are counted in commits.
         """
         for sample in self.samples:
-            earlier = [one["version"] for one in self.samples if one["at"] < sample["at"] - window_seconds]
-            commits = sample["version"] - max(earlier, default=0)
+            commits = self._commits_since(sample, window_seconds)
             tiers = len(oct(max(1, sample["live_files"]))) - 2
             bounds = {
                 # Of each size so many are merged; what is larger is near the target size.
-                "live_files": TIERS * max_inputs + 4 * -(-sample["live_bytes"] // target_size),
+                "live_files": TIERS * max_inputs
+                + 4 * -(-sample["live_bytes"] // target_size)
+                + self._commits_since(sample, REWRITTEN_SECONDS),
                 "snapshots": snapshots_max,
                 "manifests": MANIFESTS_FANOUT * (tiers + 1),
                 "metadata_json_bytes": snapshots_max * SNAPSHOT_BYTES + METADATA_LOG * 300 + 20_000,
@@ -139,6 +144,10 @@ class Watch:
             }
             over = {name: (sample[name], most) for name, most in bounds.items() if sample[name] > most}
             assert not over, f"more than the policy allows (found, bound): {over} in {sample}"
+
+    def _commits_since(self, sample: dict, seconds: float) -> int:
+        earlier = [one["version"] for one in self.samples if one["at"] < sample["at"] - seconds]
+        return sample["version"] - max(earlier, default=0)
 
     # --- What is retained ---------------------------------------------------------------------------------------
 

@@ -43,8 +43,8 @@ class Cluster:
         return items
 
 
-def reporting(engine, name, topic, cluster, **changes):
-    run = engine([json_table(name, topic, COLUMNS, **changes)], env={KEY: cluster.key})
+def reporting(engine, name, topic, cluster, columns=COLUMNS, **changes):
+    run = engine([json_table(name, topic, columns, **changes)], env={KEY: cluster.key})
     spec = {"url": cluster.plane.url, "api_key": f"${{{KEY}}}"}
     run.spec.write_text(run.spec.read_text() + f"control_plane: {json.dumps(spec)}\n")
     return run
@@ -60,8 +60,7 @@ def test_what_was_committed_is_there_once_though_the_server_was_killed(engine, n
     send(topic, [row(n) for n in range(100)])
     worker = run.worker()
     wait(lambda: run.table().exists() and cluster.all("tables"), 60, "the table to be known")
-    plane.process.kill()
-    plane.process.wait(30)
+    plane.kill()
     for batch in range(3):
         before = 100 * (batch + 1)
         send(topic, [row(n) for n in range(before, before + 100)])

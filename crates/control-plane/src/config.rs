@@ -1,6 +1,7 @@
 //! The one config file, in TOML. Unknown fields are refused; secrets are references: `env:NAME` or `file:/path`.
 
 use std::{
+    collections::BTreeMap,
     fmt, fs, io,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -79,11 +80,26 @@ pub struct AuditConfig {
     pub retention_days: u32,
     /// Grants of rights to read are written too, not only refusals and changes.
     pub reads: bool,
+    /// Every entry is sent to this topic, too.
+    pub kafka: Option<AuditTopic>,
+}
+
+/// A topic for the audit log.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuditTopic {
+    /// Bootstrap servers, `host:port`, comma-separated.
+    pub brokers: String,
+    /// It must exist, or the brokers make it.
+    pub topic: String,
+    /// Settings of the client (librdkafka's names), e.g. `"sasl.password" = "env:AUDIT_KAFKA_PASSWORD"`.
+    #[serde(default)]
+    pub properties: BTreeMap<String, SecretRef>,
 }
 
 impl Default for AuditConfig {
     fn default() -> Self {
-        Self { retention_days: 365, reads: true }
+        Self { retention_days: 365, reads: true, kafka: None }
     }
 }
 

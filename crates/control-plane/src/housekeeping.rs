@@ -19,18 +19,22 @@ pub struct Kept {
     pub command_days: u32,
     /// Commits of each table, the newest.
     pub commits: i64,
+    /// Audit entries stay until they are exported.
+    pub until_exported: bool,
 }
 
 impl Kept {
     /// Audit entries for so long, commands for a month, and 100,000 commits of a table.
     pub fn with_audit_days(audit_days: u32) -> Self {
-        Self { audit_days, command_days: 30, commits: 100_000 }
+        Self { audit_days, command_days: 30, commits: 100_000, until_exported: false }
     }
 }
 
 /// Keeps order every hour, for as long as the server runs.
 pub async fn keep(app: Arc<App>) {
-    let kept = Kept::with_audit_days(app.config.audit.retention_days);
+    let audit = &app.config.audit;
+    let kept =
+        Kept { until_exported: audit.kafka.is_some(), ..Kept::with_audit_days(audit.retention_days) };
     loop {
         if let Err(error) = round(&app.store, kept, app.clock.now_ms()).await {
             tracing::warn!(%error, "what is too old was not deleted; it is tried again in an hour");
@@ -45,7 +49,7 @@ pub async fn keep(app: Arc<App>) {
 /// The database's; what was deleted before stays so.
 pub async fn round(store: &Store, kept: Kept, now_ms: i64) -> Result<(), StoreError> {
     let before = |days: u32| now_ms.saturating_sub(i64::from(days).saturating_mul(DAY_MS));
-    audit::prune(store, before(kept.audit_days)).await?;
+    audit::prune(store, before(kept.audit_days), kept.until_exported).await?;
     let mut tx = store.begin().await?;
     sqlx::query("DELETE FROM commands WHERE expires_ms < $1")
         .bind(before(kept.command_days))

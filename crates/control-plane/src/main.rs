@@ -5,7 +5,7 @@ use std::{io::Write, path::PathBuf, process::ExitCode, sync::Arc};
 use clap::{Parser, Subcommand};
 use siltstone_control_plane::{
     app::{App, StartError, open},
-    audit,
+    audit::{self, AuditExport},
     clock::Clock,
     config::Config,
     crypto::MasterKey,
@@ -82,8 +82,15 @@ async fn run(command: Command) -> Result<ExitCode, StartError> {
             let app = App::start(Config::read(&args.config)?, clock).await?;
             let bound = |address| tracing::info!(%address, "serving");
             let order = tokio::spawn(housekeeping::keep(Arc::clone(&app)));
+            let export = match &app.config.audit.kafka {
+                Some(topic) => Some(tokio::spawn(AuditExport::new(topic, app.store.clone())?.run())),
+                None => None,
+            };
             let served = serve::serve(Arc::clone(&app), bound, stop()).await;
             order.abort();
+            if let Some(export) = export {
+                export.abort();
+            }
             // Reads do not wait for their entries; the end does.
             if !app.audit.flush().await {
                 tracing::error!("the audit log ended before the server");

@@ -241,17 +241,8 @@ async fn verify_one(
 ) -> Result<Result<u64, ChainFault>, StoreError> {
     let mut after = first;
     loop {
-        let rows = sqlx::query(
-            "SELECT sequence, at_ms, actor, action, resource, outcome, address, hash FROM audit
-             WHERE organisation_id = $1 AND sequence > $2 AND sequence <= $3 ORDER BY sequence LIMIT $4",
-        )
-        .bind(organisation)
-        .bind(after)
         // What was appended since the head was read is for the next time.
-        .bind(end)
-        .bind(PAGE)
-        .fetch_all(store.pool())
-        .await?;
+        let rows = rows_after(store, organisation, (after, end), PAGE).await?;
         if rows.is_empty() {
             return Ok(verifier.finish(end, &hash).map(|last| u64::try_from(last - first).unwrap_or(0)));
         }
@@ -272,21 +263,58 @@ async fn verify_one(
     }
 }
 
-/// Lets entries from before a time go, and leaves the checkpoint from which the rest is verified.
+async fn rows_after(
+    store: &Store,
+    organisation: &str,
+    (after, end): (i64, i64),
+    limit: i64,
+) -> Result<Vec<AnyRow>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT sequence, at_ms, actor, action, resource, outcome, address, hash FROM audit
+         WHERE organisation_id = $1 AND sequence > $2 AND sequence <= $3 ORDER BY sequence LIMIT $4",
+    )
+    .bind(organisation)
+    .bind(after)
+    .bind(end)
+    .bind(limit)
+    .fetch_all(store.pool())
+    .await?;
+    Ok(rows)
+}
+
+/// Entries of an organisation after a number, oldest first, with their hashes.
 ///
 /// # Errors
 /// The database's.
-pub async fn prune(store: &Store, before_ms: i64) -> Result<u64, StoreError> {
+pub(super) async fn after(
+    store: &Store,
+    organisation: &str,
+    sequence: i64,
+    limit: i64,
+) -> Result<Vec<(AuditEntry, Vec<u8>)>, StoreError> {
+    rows_after(store, organisation, (sequence, i64::MAX), limit).await?.iter().map(read).collect()
+}
+
+/// Lets entries from before a time go, and leaves the checkpoint from which the rest is verified.
+///
+/// `exported`: entries that are not exported yet stay, whatever their age.
+///
+/// # Errors
+/// The database's.
+pub async fn prune(store: &Store, before_ms: i64, exported: bool) -> Result<u64, StoreError> {
     let mut tx = store.begin().await?;
     let heads = sqlx::query("SELECT organisation_id FROM audit_heads").fetch_all(tx.connection()).await?;
     let mut gone = 0;
     for head in heads {
         let organisation: String = head.try_get("organisation_id")?;
         let last = sqlx::query(
-            "SELECT sequence, hash FROM audit WHERE organisation_id = $1 AND at_ms < $2 ORDER BY sequence DESC LIMIT 1",
+            "SELECT sequence, hash FROM audit WHERE organisation_id = $1 AND at_ms < $2
+             AND sequence <= COALESCE((SELECT sequence FROM audit_exports WHERE organisation_id = $1), $3)
+             ORDER BY sequence DESC LIMIT 1",
         )
         .bind(&organisation)
         .bind(before_ms)
+        .bind(if exported { 0 } else { i64::MAX })
         .fetch_optional(tx.connection())
         .await?;
         let Some(last) = last else { continue };

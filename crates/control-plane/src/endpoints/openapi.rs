@@ -7,6 +7,9 @@ use serde_json::{Map, Value, json};
 use super::{Endpoint, QueryKind, Scope};
 use crate::{auth::Permission, problem::Problem};
 
+/// No control characters.
+const PRINTABLE: &str = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$";
+
 /// The document.
 pub fn document() -> Value {
     let settings = SchemaSettings::draft2020_12().with(|settings| {
@@ -48,7 +51,7 @@ fn operation(endpoint: &Endpoint, generator: &mut SchemaGenerator, problem: &Val
             QueryKind::Integer { min, max, default } => {
                 json!({ "type": "integer", "minimum": min, "maximum": max, "default": default })
             }
-            QueryKind::Text { max } => json!({ "type": "string", "maxLength": max }),
+            QueryKind::Text { max } => json!({ "type": "string", "maxLength": max, "pattern": PRINTABLE }),
             QueryKind::Word(words) => json!({ "type": "string", "enum": words }),
         };
         parameters.push(json!({
@@ -102,7 +105,7 @@ fn path_parameters(path: &str) -> Vec<Value> {
     let parameter = |name: &str| {
         json!({
             "name": name, "in": "path", "required": true,
-            "schema": { "type": "string", "minLength": 1, "maxLength": 255 },
+            "schema": { "type": "string", "minLength": 1, "maxLength": 255, "pattern": PRINTABLE },
         })
     };
     names.map(parameter).collect()
@@ -116,7 +119,8 @@ fn refusals(endpoint: &Endpoint) -> Vec<(&'static str, &'static str)> {
         all.push(("421", "this control plane is pinned to another region"));
         all.push(("429", "too many requests"));
     }
-    if endpoint.path.contains('{') {
+    // What a body refers to may be missing, too.
+    if endpoint.path.contains('{') || (endpoint.method == Method::POST && endpoint.scope != Scope::Worker) {
         all.push(("404", "no such thing, or not for this credential"));
     }
     if endpoint.request.is_some() {

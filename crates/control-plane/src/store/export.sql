@@ -1,0 +1,4 @@
+CREATE TABLE audit_exports (
+  organisation_id TEXT PRIMARY KEY,
+  sequence BIGINT NOT NULL
+);
