@@ -33,8 +33,7 @@ impl Kept {
 /// Keeps order every hour, for as long as the server runs.
 pub async fn keep(app: Arc<App>) {
     let audit = &app.config.audit;
-    let kept =
-        Kept { until_exported: audit.kafka.is_some(), ..Kept::with_audit_days(audit.retention_days) };
+    let kept = Kept { until_exported: audit.kafka.is_some(), ..Kept::with_audit_days(audit.retention_days) };
     loop {
         if let Err(error) = round(&app.store, kept, app.clock.now_ms()).await {
             tracing::warn!(%error, "what is too old was not deleted; it is tried again in an hour");

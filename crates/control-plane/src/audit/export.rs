@@ -94,9 +94,12 @@ impl AuditExport {
         }
         client.set("bootstrap.servers", &config.brokers);
         // What the promise of order and completeness rests upon is not for the config to change.
-        client.set("enable.idempotence", "true").set("acks", "all").set("message.timeout.ms", TIMEOUT.as_millis().to_string());
-        let producer: BaseProducer<Deliveries> = client.create_with_context(Deliveries).map_err(|_| ConfigError::Value {
-            what: "audit.kafka: the client does not take these properties".to_owned(),
+        client
+            .set("enable.idempotence", "true")
+            .set("acks", "all")
+            .set("message.timeout.ms", TIMEOUT.as_millis().to_string());
+        let producer: BaseProducer<Deliveries> = client.create_with_context(Deliveries).map_err(|_| {
+            ConfigError::Value { what: "audit.kafka: the client does not take these properties".to_owned() }
         })?;
         Ok(Self { producer: Arc::new(producer), topic: config.topic.clone(), store })
     }
