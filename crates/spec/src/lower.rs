@@ -2,6 +2,7 @@
 //!
 //! A table or cluster with a fault of form is left out here, so that one mistake is reported once.
 
+mod catalog;
 mod cluster;
 mod retention;
 mod source;

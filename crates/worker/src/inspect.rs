@@ -306,8 +306,9 @@ pub async fn snapshots(table: &Table) -> Result<Vec<SnapshotStatus>, WorkerError
     if !table.state.lock().await.formats.contains(&Format::Iceberg) {
         return Ok(Vec::new());
     }
-    let mut iceberg =
-        IcebergTable::new(table.store.clone(), table.location.clone(), table.url.clone(), table.projection);
+    let (store, location) = (table.store.clone(), table.location.clone());
+    let iceberg = IcebergTable::new(store, location, table.url.clone(), table.projection);
+    let mut iceberg = iceberg.with_catalog(table.catalog.clone());
     let Some(metadata) = iceberg.metadata().await.for_table(&table.name)? else { return Ok(Vec::new()) };
     let mut snapshots: Vec<_> = metadata
         .snapshots()

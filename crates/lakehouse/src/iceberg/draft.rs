@@ -355,6 +355,26 @@ impl Draft {
         Ok(())
     }
 
+    /// A snapshot of the same files: what else the draft changes is then bound to a snapshot.
+    pub(crate) async fn restate(&mut self, table: &str, bucket: &Bucket) -> Result<(), LakeError> {
+        let (Some(version), Some(parent)) = (self.metadata.version(), self.metadata.current_snapshot()) else {
+            return Ok(());
+        };
+        let commit_id = parent.summary.get(COMMIT_ID).cloned().unwrap_or_default();
+        let offsets = Offsets::after(Some(parent));
+        let committed_ms = parent.timestamp_ms;
+        let step = Step { work: Work::Positions, version, commit_id, committed_ms, moves: Vec::new() };
+        let making = Making {
+            table,
+            snapshot_id: new_snapshot_id(&self.metadata, &bucket.host),
+            sequence_number: self.metadata.last_sequence_number + 1,
+            operation: "replace",
+            step: &step,
+        };
+        let lines = self.manifests.clone();
+        self.write_list(&making, bucket, lines, &FileTotals::default(), offsets).await
+    }
+
     fn data_manifests(&self) -> impl Iterator<Item = &ManifestFile> {
         self.manifests.iter().filter(|line| line.content == ManifestContentType::Data)
     }

@@ -17,7 +17,7 @@ use crate::{error::LakeError, foreign::Marker, format::ProjectionOptions};
 /// Entries of the metadata log, and with it metadata files that are kept.
 const METADATA_LOG_MAX_DEFAULT: usize = 100;
 const NO_SNAPSHOT: i64 = -1;
-const MAIN: &str = "main";
+pub(crate) const MAIN: &str = "main";
 
 /// Ledger version shown; also in the summary of each snapshot of ours.
 pub(crate) const VERSION: &str = "siltstone.version";
@@ -62,6 +62,9 @@ pub(crate) struct Metadata {
     /// Statistics files and whatever else another writer put there.
     #[serde(flatten)]
     other: Map<String, Value>,
+    /// No snapshot may be older: a catalog checks its own log of metadata files, which it dates itself.
+    #[serde(skip)]
+    not_before_ms: Option<i64>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -131,6 +134,7 @@ impl Metadata {
             snapshot_log: Vec::new(),
             metadata_log: Vec::new(),
             other: Map::new(),
+            not_before_ms: None,
         };
         metadata.set_schema(new.schema)?;
         metadata.set_partition_spec(new.partition_spec)?;
@@ -151,6 +155,19 @@ impl Metadata {
             return Err(LakeError::invalid(path, problem));
         }
         metadata.validate(path, bytes)?;
+        Ok(metadata)
+    }
+
+    /// Reads a document that a catalog serves.
+    pub(crate) fn parse_served(subject: &str, bytes: &[u8]) -> Result<Self, LakeError> {
+        let mut metadata = Self::parse(subject, bytes)?;
+        metadata.not_before_ms = Some(metadata.last_updated_ms);
+        for schema in metadata.schemas.iter_mut().filter_map(Value::as_object_mut) {
+            // Some catalogs write down that there are none.
+            if schema.get("identifier-field-ids").and_then(Value::as_array).is_some_and(Vec::is_empty) {
+                schema.remove("identifier-field-ids");
+            }
+        }
         Ok(metadata)
     }
 
@@ -181,6 +198,14 @@ impl Metadata {
 
     pub(crate) fn current_snapshot(&self) -> Option<&Snapshot> {
         self.snapshot(self.current_snapshot_id?)
+    }
+
+    pub(crate) fn current_id(&self) -> Option<i64> {
+        self.current_snapshot_id.filter(|id| *id != NO_SNAPSHOT)
+    }
+
+    pub(crate) fn main_ref(&self) -> Option<&Value> {
+        self.refs.get(MAIN)
     }
 
     fn snapshot(&self, id: i64) -> Option<&Snapshot> {
@@ -287,11 +312,42 @@ impl Metadata {
         self.partition_specs.iter().find(|spec| layout_id(spec, "spec-id") == Some(i64::from(id)))
     }
 
+    pub(crate) fn sort_order_json(&self, id: i64) -> Option<&Value> {
+        self.sort_orders.iter().find(|order| layout_id(order, "order-id") == Some(id))
+    }
+
+    /// True when every layout of `wanted` is here under its id, and the same ones are current.
+    ///
+    /// # Errors
+    /// The kind of layout that is not.
+    pub(crate) fn has_layouts_of(&self, wanted: &Self) -> Result<(), &'static str> {
+        let same = |a: &[Value], b: &[Value], key: &str, alike: fn(&Value, &Value) -> bool| {
+            b.iter().all(|b| a.iter().any(|a| layout_id(a, key) == layout_id(b, key) && alike(a, b)))
+        };
+        if self.current_schema_id != wanted.current_schema_id
+            || !same(&self.schemas, &wanted.schemas, "schema-id", alike::<Schema>)
+        {
+            return Err("a schema");
+        }
+        if self.default_spec_id != wanted.default_spec_id
+            || !same(&self.partition_specs, &wanted.partition_specs, "spec-id", alike::<PartitionSpec>)
+        {
+            return Err("a partition spec");
+        }
+        if self.default_sort_order_id != wanted.default_sort_order_id
+            || !same(&self.sort_orders, &wanted.sort_orders, "order-id", alike::<SortOrder>)
+        {
+            return Err("a sort order");
+        }
+        Ok(())
+    }
+
     /// A snapshot's time: the commit's, but after every earlier one.
     pub(crate) fn next_timestamp_ms(&self, committed_ms: i64) -> i64 {
         let last = self.snapshot_log.last().map(|entry| entry.timestamp_ms);
         let parent = self.current_snapshot().map(|snapshot| snapshot.timestamp_ms);
-        last.max(parent).map_or(committed_ms, |last| committed_ms.max(last.saturating_add(1)))
+        let after = last.max(parent).map_or(committed_ms, |last| committed_ms.max(last.saturating_add(1)));
+        self.not_before_ms.map_or(after, |floor| after.max(floor))
     }
 
     /// Makes `snapshot` the current one of branch main.
@@ -351,7 +407,9 @@ impl Metadata {
         let lineage: BTreeSet<i64> = self.snapshot_log.iter().map(|entry| entry.snapshot_id).collect();
         let (stay, gone): (Vec<_>, Vec<_>) = std::mem::take(&mut self.snapshots).into_iter().partition(|s| {
             kept.contains(&s.snapshot_id)
-                || (!lineage.contains(&s.snapshot_id) && s.timestamp_ms >= oldest_ms)
+                || (!lineage.contains(&s.snapshot_id)
+                    && !s.summary.contains_key(VERSION)
+                    && s.timestamp_ms >= oldest_ms)
         });
         self.snapshots = stay;
         if !gone.is_empty() {
@@ -381,9 +439,10 @@ impl Metadata {
         if self.properties.get(LOG_DELETE).is_some_and(|on| on == "true") { dropped } else { Vec::new() }
     }
 
-    /// True when this is the table of the ledger with this identity.
+    /// True when this is the table of the ledger with this identity. A catalog gives the table a UUID of its own.
     pub(crate) fn belongs_to(&self, table_uuid: &str) -> bool {
-        self.table_uuid.eq_ignore_ascii_case(table_uuid)
+        let said = self.properties.get(TABLE_UUID).filter(|_| self.not_before_ms.is_some());
+        said.unwrap_or(&self.table_uuid).eq_ignore_ascii_case(table_uuid)
     }
 }
 
@@ -403,6 +462,11 @@ fn default_properties(new: &NewTable<'_>) -> BTreeMap<String, String> {
     .into_iter()
     .map(|(key, value)| (key.to_owned(), value.to_owned()))
     .collect()
+}
+
+/// Other programs' layouts may hold what ours do not know.
+fn alike<T: for<'de> Deserialize<'de> + PartialEq>(a: &Value, b: &Value) -> bool {
+    a == b || matches!((T::deserialize(a), T::deserialize(b)), (Ok(a), Ok(b)) if a == b)
 }
 
 fn layout_id(layout: &Value, key: &str) -> Option<i64> {
