@@ -36,9 +36,17 @@ bucket_made() {
   [[ "$answer" == *"create bucket under"* || "$answer" == *"already exists"* ]]
 }
 
+# A "table bucket" is the warehouse of the Iceberg REST catalog.
+table_bucket_made() {
+  local shell=("$PROGRAM" shell -master "127.0.0.1:$MASTER.$MASTER_RPC") account=000000000000 answer
+  echo "s3tables.bucket -create -name $S3_TABLE_BUCKET -account $account" | "${shell[@]}" >/dev/null 2>&1 || true
+  answer=$(echo "s3tables.bucket -list -account $account" | "${shell[@]}" 2>&1 || true)
+  [[ "$answer" == *"bucket/$S3_TABLE_BUCKET"* ]]
+}
+
 up() {
   if alive s3; then say "s3 is already up"; return 0; fi
-  refuse_taken_port s3 "$S3_PORT" "$MASTER" "$VOLUME" "$FILER"
+  refuse_taken_port s3 "$S3_PORT" "$MASTER" "$VOLUME" "$FILER" "$CATALOG"
   rm -rf "$DATA"; mkdir -p "$DATA"
   cat >"$DATA/s3.json" <<JSON
 {"identities": [
@@ -56,6 +64,7 @@ JSON
     -master.electionTimeout=1s -master.heartbeatInterval=100ms
   wait_ready s3 60 http_ok "http://127.0.0.1:$S3_PORT/healthz"
   wait_ready s3 30 bucket_made
+  wait_ready s3 30 table_bucket_made
 }
 
 main s3 "$@"

@@ -181,6 +181,11 @@ impl RestCatalog {
         format!("{}.{}", self.namespace.join("."), self.table)
     }
 
+    /// For people: `namespace.table in https://catalog.internal`.
+    pub fn place(&self) -> String {
+        format!("{} in {}", self.identifier(), self.uri)
+    }
+
     /// The dead-letter table's place in the same catalog.
     pub fn for_dead_letters(&self) -> Self {
         Self { table: format!("{}__dead_letters", self.table), ..self.clone() }

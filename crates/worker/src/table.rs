@@ -69,6 +69,25 @@ impl Place {
     }
 }
 
+/// Proves that the places of these tables honour put-if-absent: the destination, and where a table has credentials
+/// of its own, the table's folder with those.
+///
+/// # Errors
+/// As [`TableStore::probe_conditional_put`].
+pub(crate) async fn probe(lake: &TableStore, tables: &[TableSpec]) -> Result<(), WorkerError> {
+    let own = |table: &&TableSpec| table.catalog.as_ref().is_some_and(|catalog| catalog.vended_credentials);
+    if tables.is_empty() || tables.iter().any(|table| !own(&table)) {
+        lake.probe_conditional_put().await.map_err(WorkerError::from)?;
+    }
+    for table in tables.iter().filter(own) {
+        let place = Place::of(lake, table)?;
+        let mut folder = place.lake;
+        folder.root = place.location;
+        folder.probe_conditional_put().await.for_table(&table.name)?;
+    }
+    Ok(())
+}
+
 /// A table in use. Cheap to share.
 pub struct Table {
     pub name: String,
@@ -182,6 +201,10 @@ impl Table {
         let name = place.name.as_str();
         if let Change::Create { schema, formats, .. } = &change {
             crate::formats::check_new(name, schema, formats)?;
+        }
+        if let Some(catalog) = &place.catalog {
+            // A catalog that refuses would leave a table that is never shown.
+            catalog.probe().await.for_table(name)?;
         }
         let ledger = place.ledger();
         let state = match ledger.create(change, commit_id, now_ms).await {

@@ -20,9 +20,6 @@ mod credentials;
 mod table;
 mod wire;
 
-#[cfg(test)]
-mod tests;
-
 pub use credentials::VendedCredentials;
 pub use table::RestTable;
 pub(crate) use table::{Base, Committed, Loaded};
