@@ -11,7 +11,7 @@ use std::{
 use object_store::{ObjectStore, path::Path};
 use siltstone_datafile::{Host, Layout};
 use siltstone_lakehouse::{
-    DeltaTable, DetailsCache, Ledger, LedgerState, ProjectionOptions, TableFormat, TableStore,
+    DeltaTable, DetailsCache, LakeError, Ledger, LedgerState, ProjectionOptions, TableFormat, TableStore,
     iceberg::{IcebergTable, RestTable, VendedCredentials},
 };
 use siltstone_protocol::{Change, ErrorKind, Format, Schema};
@@ -69,23 +69,42 @@ impl Place {
     }
 }
 
-/// Proves that the places of these tables honour put-if-absent: the destination, and where a table has credentials
-/// of its own, the table's folder with those.
+/// Proves that the places of these tables honour put-if-absent. Where a catalog is, its bucket may take nothing but
+/// tables' folders, and a table may have credentials of its own: there the table's folder is tried.
 ///
 /// # Errors
 /// As [`TableStore::probe_conditional_put`].
 pub(crate) async fn probe(lake: &TableStore, tables: &[TableSpec]) -> Result<(), WorkerError> {
-    let own = |table: &&TableSpec| table.catalog.as_ref().is_some_and(|catalog| catalog.vended_credentials);
-    if tables.is_empty() || tables.iter().any(|table| !own(&table)) {
+    let mut tried = tables.is_empty() || tables.iter().any(|table| table.catalog.is_none());
+    if tried {
         lake.probe_conditional_put().await.map_err(WorkerError::from)?;
     }
-    for table in tables.iter().filter(own) {
-        let place = Place::of(lake, table)?;
-        let mut folder = place.lake;
-        folder.root = place.location;
-        folder.probe_conditional_put().await.for_table(&table.name)?;
+    let mut unanswered = None;
+    for table in tables {
+        let Some(catalog) = &table.catalog else { continue };
+        if tried && !catalog.vended_credentials {
+            continue;
+        }
+        match probe_folder(&Place::of(lake, table)?).await.for_table(&table.name) {
+            Ok(()) => tried = true,
+            // The other tables do not need this catalog.
+            Err(error) if error.kind() == ErrorKind::Unavailable => {
+                tracing::warn!(table = table.name, %error, "the table's place was not tried");
+                unanswered = Some(error);
+            }
+            Err(error) => return Err(error),
+        }
     }
-    Ok(())
+    unanswered.filter(|_| !tried).map_or(Ok(()), Err)
+}
+
+async fn probe_folder(place: &Place) -> Result<(), LakeError> {
+    if let Some(catalog) = &place.catalog {
+        catalog.prepare().await?;
+    }
+    let mut folder = place.lake.clone();
+    folder.root = place.location.clone();
+    folder.probe_conditional_put().await
 }
 
 /// A table in use. Cheap to share.
@@ -204,7 +223,7 @@ impl Table {
         }
         if let Some(catalog) = &place.catalog {
             // A catalog that refuses would leave a table that is never shown.
-            catalog.probe().await.for_table(name)?;
+            catalog.prepare().await.for_table(name)?;
         }
         let ledger = place.ledger();
         let state = match ledger.create(change, commit_id, now_ms).await {

@@ -89,17 +89,23 @@ impl RestTable {
         &self.name
     }
 
-    /// Asks the catalog for the table, to find out that it answers.
+    /// Asks the catalog for the table, to find out that it answers, and makes the table's namespace when there is
+    /// none. Call it before anything is written to the table's folder: some catalogs take a folder that is there for
+    /// a namespace of another's.
     ///
     /// # Errors
     /// `Invalid`: it refuses the credentials, has no such warehouse, or is no catalog. `Unavailable`: no answer.
-    pub async fn probe(&self) -> Result<(), LakeError> {
-        match self.load().await {
-            Ok(_) => Ok(()),
+    pub async fn prepare(&self) -> Result<(), LakeError> {
+        let prepared = match self.load_body().await {
+            Ok(Some(_)) => Ok(()),
+            Ok(None) => self.create_namespace().await,
+            Err(error) => Err(error),
+        };
+        match prepared {
             Err(LakeError::Catalog { catalog, table, fault, .. }) if fault.is_refusal() => {
                 Err(LakeError::invalid(format_args!("catalog {catalog}, table {table}"), fault))
             }
-            Err(error) => Err(error),
+            prepared => prepared,
         }
     }
 
@@ -267,8 +273,8 @@ impl RestTable {
             match self.client.send(&ask).await {
                 Ok(_) => {}
                 Err(fault) if fault.code == Code::Conflict => {}
-                // The outer levels may be another's to make.
-                Err(_) if levels < self.namespace.len() => {}
+                // It may be there, and another's to make.
+                Err(fault) if fault.code == Code::Forbidden || levels < self.namespace.len() => {}
                 Err(fault) => return Err(self.failed(ask.operation, fault)),
             }
         }

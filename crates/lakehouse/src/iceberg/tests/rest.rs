@@ -168,7 +168,7 @@ async fn refusals_say_what_to_do() {
     let stub = Stub::start().await;
     stub.with(|inner| inner.token_life = Some(3600));
     let wrong = CatalogAuth::Token(Secret::new("hunter2".to_owned()));
-    let error = in_catalog(&stub, wrong).probe().await.unwrap_err();
+    let error = in_catalog(&stub, wrong).prepare().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid);
     let text = format!("{error} {error:?}");
     assert!(text.contains("check the catalog's token, oauth2 or sigv4"), "{text}");
@@ -176,11 +176,11 @@ async fn refusals_say_what_to_do() {
     let mut elsewhere = stub.spec(CatalogAuth::None);
     elsewhere.uri = format!("{}/elsewhere", stub.url);
     stub.with(|inner| inner.token_life = None);
-    let error = RestTable::new(&elsewhere, URL, Host::default()).unwrap().probe().await.unwrap_err();
+    let error = RestTable::new(&elsewhere, URL, Host::default()).unwrap().prepare().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid);
     assert!(error.to_string().contains("check uri and warehouse"), "{error}");
     elsewhere.uri = "http://127.0.0.1:9".to_owned();
-    let error = RestTable::new(&elsewhere, URL, Host::default()).unwrap().probe().await.unwrap_err();
+    let error = RestTable::new(&elsewhere, URL, Host::default()).unwrap().prepare().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
 }
 

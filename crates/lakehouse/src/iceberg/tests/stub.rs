@@ -141,19 +141,22 @@ impl Inner {
     pub(super) fn foreign(&mut self) {
         let (number, metadata) = self.table.clone().unwrap();
         let Some(current) = metadata.current_snapshot() else { return };
-        let mut snapshot = serde_json::to_value(current.as_ref()).unwrap();
         let id = current.snapshot_id() ^ 1;
-        snapshot["snapshot-id"] = id.into();
-        snapshot["parent-snapshot-id"] = current.snapshot_id().into();
-        snapshot["sequence-number"] = (metadata.last_sequence_number() + 1).into();
-        snapshot["summary"] = json!({
-            "operation": "replace",
-            "total-data-files": current.summary().additional_properties.get("total-data-files"),
+        let files = current.summary().additional_properties.get("total-data-files");
+        let snapshot = json!({
+            "snapshot-id": id,
+            "parent-snapshot-id": current.snapshot_id(),
+            "sequence-number": metadata.last_sequence_number() + 1,
+            "timestamp-ms": current.timestamp_ms() + 1,
+            "manifest-list": current.manifest_list(),
+            "schema-id": metadata.current_schema_id(),
+            "summary": {"operation": "replace", "total-data-files": files},
         });
-        let snapshot = serde_json::from_value(snapshot).unwrap();
+        let update: TableUpdate =
+            serde_json::from_value(json!({"action": "add-snapshot", "snapshot": snapshot})).unwrap();
         let retention = SnapshotRetention::branch(None, None, None);
         let builder = metadata.into_builder(Some(format!("s3://x/{number}")));
-        let builder = builder.add_snapshot(snapshot).unwrap();
+        let builder = update.apply(builder).unwrap();
         let builder = builder.set_ref("main", SnapshotReference::new(id, retention)).unwrap();
         self.table = Some((number + 1, builder.build().unwrap().metadata));
     }
