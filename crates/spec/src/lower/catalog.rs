@@ -1,10 +1,12 @@
 //! A table's catalog.
 
+use std::collections::HashMap;
+
 use siltstone_protocol::Format;
 
 use super::{Lower, Place};
 use crate::{
-    model::{CatalogAuth, RestCatalog},
+    model::{CatalogAuth, DlqMode, RestCatalog, TableSpec},
     raw::{RawCatalog, RawOAuth2, RawSigV4},
     url_text,
 };
@@ -46,6 +48,23 @@ impl Lower<'_> {
             tls: self.tls(raw.tls, &place.key("tls")),
             vended_credentials: raw.vended_credentials,
         })
+    }
+
+    /// No two tables share a place in a catalog.
+    pub(super) fn catalog_names(&mut self, tables: &[(usize, TableSpec)], place: &Place<'_>) {
+        let mut taken: HashMap<(String, Option<String>, Option<String>, String), usize> = HashMap::new();
+        for (index, table) in tables {
+            let Some(catalog) = &table.catalog else { continue };
+            let dead_letters = (table.dlq_mode == DlqMode::DeadLetter).then(|| catalog.for_dead_letters());
+            for own in [Some(catalog.clone()), dead_letters].into_iter().flatten() {
+                // Many catalogs do not tell case apart.
+                let name = own.identifier().to_lowercase();
+                if let Some(other) = taken.insert((own.uri, own.warehouse, own.prefix, name), *index) {
+                    let at = place.item(*index).key("catalogs").item(0);
+                    self.fault(&at, format!("the name in the catalog is taken by tables[{other}]; set table"));
+                }
+            }
+        }
     }
 
     fn catalog_auth(

@@ -296,6 +296,12 @@ const FIELDS: &[&str] = &[
     "input_schema: {fields: [{name: a, type: int}]}",
     "input_schema: {avro_file: nope.avsc}",
     "catalogs: [{type: rest}]",
+    "catalogs: [{type: glue, uri: 'https://c', password: hunter2}]",
+    "catalogs: [{type: rest, uri: 'https://c'}, {type: rest, uri: 'https://d'}]",
+    "catalogs: [{type: rest, uri: 'https://u:hunter2@c', token: hunter2}]",
+    "catalogs: [{type: rest, uri: 'https://c', table: a.b, oauth2: {client_id: '${KAFKA_USER}', client_secret: \
+     '${KAFKA_PASSWORD}'}, sigv4: {}}]",
+    "catalogs: [{type: rest, uri: 'https://c'}]\n    formats: [delta]",
     "dlq_mode: drop",
     "tombstones: row",
     "extra_fields: reject",

@@ -159,7 +159,7 @@ impl RestTable {
         let ask = Ask { method: Method::POST, path, body: Some(body.into()), operation: "commit" };
         let mut last = CatalogFault::of(Code::Failed);
         for attempt in 0..ATTEMPTS_MAX {
-            crate::crash_point!("iceberg.before_rest_commit");
+            crate::crash_point!("rest.before_commit");
             let fault = match self.client.send(&ask).await {
                 Ok(body) => match self.read(&body) {
                     Ok(loaded) => return self.checked(loaded, next),
@@ -168,7 +168,7 @@ impl RestTable {
                 },
                 Err(fault) => fault,
             };
-            crate::crash_point!("iceberg.before_rest_read_back");
+            crate::crash_point!("rest.before_read_back");
             // Whatever the answer was, the table says what happened.
             match self.load().await {
                 Ok(Some(found)) if carries(base, &found, next) => return self.checked(found, next),

@@ -159,7 +159,7 @@ async fn tokens_are_renewed() {
     rig.show(&mut iceberg).await;
     rig.append(1).await;
     rig.show(&mut iceberg).await;
-    assert!(stub.with(|inner| inner.tokens) > 11);
+    assert!(stub.with(|inner| inner.tokens) >= 11);
     check(&rig, &stub).await;
 }
 
@@ -190,7 +190,8 @@ async fn another_table_of_this_name() {
     let stub = Stub::start().await;
     let rig = Rig::new().await;
     rig.show(&mut table(&rig, &stub)).await;
-    let other = Rig::new().await;
+    let mut other = Rig::new().await;
+    other.state.table_uuid = "00000000-0000-4000-8000-000000000000".to_owned();
     let error = table(&other, &stub).catch_up(&other.ledger, &other.state, &other.details).await.unwrap_err();
     assert!(matches!(error, LakeError::Foreign { .. }), "{error}");
     let before = stub.commits();

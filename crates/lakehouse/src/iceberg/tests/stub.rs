@@ -137,10 +137,10 @@ impl Inner {
         Ok(())
     }
 
-    /// Another program's snapshot, of the files that are there.
-    pub(super) fn foreign(&mut self) {
-        let (number, metadata) = self.table.clone().unwrap();
-        let Some(current) = metadata.current_snapshot() else { return };
+    /// Another program's snapshot, of the files that are there. False: there is no snapshot yet.
+    pub(super) fn foreign(&mut self) -> bool {
+        let Some((number, metadata)) = self.table.clone() else { return false };
+        let Some(current) = metadata.current_snapshot() else { return false };
         let id = current.snapshot_id() ^ 1;
         let files = current.summary().additional_properties.get("total-data-files");
         let snapshot = json!({
@@ -159,6 +159,7 @@ impl Inner {
         let builder = update.apply(builder).unwrap();
         let builder = builder.set_ref("main", SnapshotReference::new(id, retention)).unwrap();
         self.table = Some((number + 1, builder.build().unwrap().metadata));
+        true
     }
 
     fn stage(&mut self, body: &[u8]) -> TableMetadata {
@@ -254,11 +255,10 @@ fn commit(inner: &mut Inner, body: &[u8]) -> Response {
     match fault {
         Some(Fault::Broken) => return broken(),
         Some(Fault::Failed(false)) => return refused(503, "ServiceUnavailableException"),
-        Some(Fault::Race) if inner.table.is_some() => inner.foreign(),
-        Some(Fault::Stale) if inner.table.is_some() => {
+        Some(Fault::Race) => {
             inner.foreign();
-            return refused(400, "ValidationException");
         }
+        Some(Fault::Stale) if inner.foreign() => return refused(400, "ValidationException"),
         _ => {}
     }
     if let Err((code, kind)) = inner.commit(body) {
