@@ -11,6 +11,7 @@ import requests
 
 import lab
 import readers
+import spark
 from proxies import _Quiet, _Server, _cut
 from stores import Bucket, Table
 
@@ -111,8 +112,44 @@ def _pyiceberg(table: CatalogTable) -> pa.Table:
     return table.catalog.load(table.name).scan().to_arrow()
 
 
-# Readers that go through the catalog, or by the metadata file that it names.
-READERS = {"PyIceberg": _pyiceberg, "DuckDB iceberg_scan": readers.ICEBERG["DuckDB iceberg_scan"]}
+def _duckdb(table: CatalogTable) -> pa.Table:
+    """Through the catalog, with the keys that it hands out or those of the bucket."""
+    connection = readers.new_duckdb()
+    readers.duckdb_secret(connection, table.store)
+    catalog = table.catalog
+    warehouse = catalog.client.get("warehouse", "")
+    if "credential" in catalog.client:
+        client, secret = catalog.client["credential"].split(":")
+        connection.execute(
+            f"create secret door (type iceberg, client_id '{client}', client_secret '{secret}', "
+            f"oauth2_server_uri '{catalog.uri}/v1/oauth/tokens')"
+        )
+        login = "secret door, access_delegation_mode 'none'"
+    else:
+        login = "authorization_type 'none'"
+    connection.execute(f"attach '{warehouse}' as lake (type iceberg, endpoint '{catalog.uri}', default_region 'us-east-1', {login})")
+    outer, own = table.name.rsplit(".", 1)
+    result = connection.execute(f'select * from lake."{outer}"."{own}"').arrow()
+    return result.read_all() if isinstance(result, pa.RecordBatchReader) else result
+
+
+def _spark(table: CatalogTable) -> pa.Table:
+    name = f"rest{abs(hash(table.catalog.uri)) % 10**9}"
+    settings = {
+        "": "org.apache.iceberg.spark.SparkCatalog",
+        ".type": "rest",
+        ".uri": table.catalog.uri,
+        ".cache-enabled": "false",
+        ".io-impl": "org.apache.iceberg.hadoop.HadoopFileIO",
+        **{f".{key}": value for key, value in table.catalog.client.items()},
+    }
+    for key, value in settings.items():
+        spark.sql(f"SET `spark.sql.catalog.{name}{key}`={value}")
+    return spark.sql(f"SELECT * FROM {name}.{table.name}")
+
+
+READERS = {"PyIceberg": _pyiceberg, "DuckDB by catalog": _duckdb}
+SPARK = {"Spark by catalog": _spark}
 
 
 class CatalogProxy:

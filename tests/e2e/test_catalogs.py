@@ -4,17 +4,20 @@ between them and the engine. Every value is compared."""
 from __future__ import annotations
 
 import collections
-import threading
+import dataclasses
+import signal
 import time
 
 import pytest
 
 import catalogs
+import chaos
 import orders
 import readers
 from catalogs import CatalogProxy, CatalogTable
-from produce import create_topic, order, send
+from produce import Sent, create_topic, order, send
 from siltstone import wait
+from test_foreign import again
 
 EAGER = {"min_inputs": 4, "quiet_after": "0s", "busy_percent": 100}
 
@@ -36,9 +39,10 @@ def table_of(catalog, name: str, topic: str, entry=None, **changes) -> dict:
     return orders.orders_table(name, topic, catalogs=[entry or catalog.entry()], **changes)
 
 
-def check(table: CatalogTable, expected: list[dict], delta: bool = True) -> None:
-    which = dict(catalogs.READERS)
-    if delta and not isinstance(table.store, catalogs.TableBucket):
+def check(table: CatalogTable, expected: list[dict], more=None) -> None:
+    """Every reader that goes through the catalog, and those of the Delta form, see these rows."""
+    which = {**catalogs.READERS, **(more or {})}
+    if not isinstance(table.store, catalogs.TableBucket):
         which |= readers.DELTA
     readers.check(table, expected, which)
 
@@ -51,7 +55,7 @@ def test_ingest_and_grow(engine, name, catalog):
     assert catalog.uri in run.command("plan").out
     run.once()
     table = CatalogTable(catalog, name)
-    check(table, orders.rows(0, 300))
+    check(table, orders.rows(0, 300), catalogs.SPARK)
     metadata = table.metadata()
     assert metadata["location"].rstrip("/") == catalog.store.url(table.location)
     send(topic, orders.records(300, 100, 2))
@@ -63,8 +67,6 @@ def test_ingest_and_grow(engine, name, catalog):
 
 def test_dead_letters_have_a_table_of_their_own(engine, name, catalog):
     topic = orders.topic_of(20)
-    from produce import Sent
-
     send(topic, [Sent(b"no order", key=b"k")])
     run = engine([table_of(catalog, name, topic)], store=catalog.store, env=catalog.env)
     run.once()
@@ -72,3 +74,228 @@ def test_dead_letters_have_a_table_of_their_own(engine, name, catalog):
     check(table, orders.rows(0, 20))
     found = catalog.load(table.dead_letters.name).scan().to_arrow().to_pylist()
     assert [one["value"] for one in found] == [b"no order"]
+
+
+class Live:
+    """A worker with a load, on a table in a catalog, and what other programs did to it."""
+
+    def __init__(self, engine, name, catalog, entry=None, **changes):
+        self.catalog, self.name = catalog, name
+        self.topic = create_topic(partitions=2)
+        layout = {"sort_by": ["customer_id", "id"], "compaction": EAGER, "freshness": {"max_age": "300ms"}}
+        table = table_of(catalog, name, self.topic, entry, **{**layout, **changes})
+        self.run = engine([table], store=catalog.store, env=catalog.env)
+        self.table = CatalogTable(catalog, name)
+        self.load = chaos.Load(self.topic, 2, seed=5)
+        self.worker = self.run.worker().ready()
+        self.deleted: set[int] = set()
+        self.copied: list[dict] = []
+        self.more()
+
+    def ids(self) -> list[int]:
+        return again(lambda: catalogs.READERS["PyIceberg"](self.table).column("id").to_pylist())
+
+    def more(self, rows: int = 200) -> None:
+        before = len(self.ids()) if self.table.exists() else 0
+        wait(
+            lambda: self.table.exists() and len(self.ids()) >= before + rows,
+            60,
+            f"{rows} more rows:\n{self.worker.said()[-3000:]}",
+        )
+
+    def append(self, numbers) -> None:
+        """Another program adds copies of these rows under negative numbers."""
+        from pyiceberg.expressions import In
+
+        def act():
+            there = self.catalog.load(self.name)
+            rows = there.scan(row_filter=In("id", list(numbers))).to_arrow()
+            ids = [-value for value in rows.column("id").to_pylist()]
+            index = rows.schema.get_field_index("id")
+            there.append(rows.set_column(index, rows.schema.field(index), [ids]))
+            return [-number for number in ids]
+
+        self.copied += [{**orders.order_expected(order(number)), "id": -number} for number in again(act, 60)]
+
+    def delete(self, numbers) -> None:
+        """Another program deletes these rows."""
+        from pyiceberg.expressions import In
+
+        again(lambda: self.catalog.load(self.name).delete(In("id", list(numbers))), 60)
+        self.deleted |= set(numbers)
+
+    def absorbs(self) -> int:
+        return sum(entry["change"]["kind"] == "absorb" for entry in self.table.ledger())
+
+    def taken_in(self, act) -> None:
+        before = self.absorbs()
+        act()
+        self.run.command("compact")
+        wait(lambda: self.absorbs() > before, 40, f"it to be taken in:\n{self.worker.said()[-3000:]}")
+
+    def check_in_the_end(self, more=None) -> None:
+        self.load.stop()
+        assert self.worker.stop() == 0, self.worker.said()[-3000:]
+        self.run.once()
+        self.run.command("compact")
+        expected = [row for row in self.load.expected() if row["id"] not in self.deleted] + self.copied
+        check(self.table, expected, more)
+
+
+def test_other_programs_on_a_live_table(engine, name, catalog):
+    """Rows that PyIceberg adds and deletes stay so, beside ingestion, compaction and expiry."""
+    retention = {"snapshots_max": 20, "snapshots": "1h"}
+    live = Live(engine, name, catalog, retention=retention)
+    picked = [number for number in live.ids() if number > 0 and number % 11 == 5][:30]
+    live.taken_in(lambda: live.append(picked))
+    gone = [number for number in live.ids() if number > 0 and number % 11 == 3][:40]
+    live.taken_in(lambda: live.delete(gone))
+    live.more(100)
+    back = live.deleted & set(live.ids())
+    assert not back, f"{len(back)} deleted rows are there"
+    live.run.command("expire")
+    live.run.command("vacuum")
+    live.check_in_the_end(catalogs.SPARK)
+    metadata = live.table.metadata()
+    assert len(metadata["snapshots"]) <= 21
+    assert any(entry["change"]["kind"] == "replace" for entry in live.table.ledger()), "it was compacted"
+
+
+@pytest.fixture
+def through(catalog):
+    """The catalog behind a proxy; signatures name the address, so those go there directly."""
+    if "sigv4" in catalog.spec:
+        pytest.skip("a proxy's address is not the one that is signed")
+    proxy = CatalogProxy(catalog.uri)
+    yield proxy, catalog.entry(uri=proxy.url)
+    proxy.close()
+
+
+def test_replies_that_are_lost(engine, name, catalog, through):
+    """Commits whose answers never come, that never arrive, or that fail: no row twice, none lost."""
+    proxy, entry = through
+    proxy.lose = 1
+    live = Live(engine, name, catalog, entry)
+    for _ in range(4):
+        proxy.lose, proxy.break_, proxy.fail = 2, 1, 1
+        live.more(60)
+        wait(lambda: not (proxy.lose or proxy.break_ or proxy.fail), 30, "the faults to be met")
+    live.check_in_the_end()
+    metadata = live.table.metadata()
+    versions = collections.Counter(s["summary"].get("siltstone.version") for s in metadata["snapshots"])
+    assert max(versions.values()) == 1, versions.most_common(3)
+
+
+def test_another_committer_is_always_first(engine, name, catalog, through):
+    """Before each of many commits, another program commits: both are there."""
+    proxy, entry = through
+    live = Live(engine, name, catalog, entry)
+    races = []
+
+    def race():
+        if len(races) < 6:
+            races.append(len(races))
+            numbers = [number for number in live.load.rows[:200] if number not in live.deleted][:3]
+            live.append(numbers[:2]) if len(races) % 2 else live.delete(numbers[2:])
+
+    proxy.before = race
+    wait(lambda: len(races) >= 6, 60, f"races:\n{live.worker.said()[-3000:]}")
+    proxy.before = None
+    assert sum(status == 409 for _, _, status in proxy.requests) >= 3, collections.Counter(proxy.requests)
+    live.more(60)
+    live.check_in_the_end()
+
+
+def test_a_login_that_ends(engine, name, through, catalog):
+    """The catalog no longer takes a token: another one is asked for, and no commit is lost."""
+    if "oauth2" not in catalog.spec:
+        pytest.skip("no login here")
+    proxy, entry = through
+    live = Live(engine, name, catalog, entry)
+    logins = lambda: sum(path.endswith("/oauth/tokens") for _, path, _ in proxy.requests)  # noqa: E731
+    before = logins()
+    proxy.refuse = 1
+    wait(lambda: not proxy.refuse and logins() > before, 30, "another login")
+    live.more(60)
+    live.check_in_the_end()
+    said = live.worker.said()
+    assert catalog.env["CATALOG_SECRET"] not in said and "Bearer" not in said
+
+
+def test_credentials_of_the_catalog(engine, name, bucket):
+    """The engine finds no key in its environment: the catalog's serve for data, ledger and both formats."""
+    catalog = catalogs.iceberg(bucket.prefix)
+
+    class Keyless(type(bucket)):
+        env = {}
+
+    topic = orders.topic_of(200, partitions=2)
+    store = Keyless(bucket.prefix)
+    nowhere = {"AWS_EC2_METADATA_DISABLED": "true", "AWS_SHARED_CREDENTIALS_FILE": "/none", "AWS_CONFIG_FILE": "/none"}
+    entry = catalog.entry(vended_credentials=True)
+    run = engine([table_of(catalog, name, topic, entry)], store=store, env=nowhere)
+    run.command("apply")
+    run.once()
+    table = CatalogTable(catalog, name)
+    check(table, orders.rows(0, 200))
+    run.command("compact")
+    send(topic, orders.records(200, 50, 2))
+    run.once()
+    check(table, orders.rows(0, 250))
+    run.command("expire")
+    run.command("vacuum")
+    assert run.json("status")[0]["rows"] == 250
+
+
+def test_refusals_say_what_to_do(engine, name, bucket):
+    catalog = catalogs.seaweed()
+    topic = orders.topic_of(5)
+    wrong = dataclasses.replace(catalog, env={**catalog.env, "CATALOG_SECRET": "not-the-secret"})
+    run = engine([table_of(wrong, name, topic)], store=catalog.store, env=wrong.env)
+    ended = run.once(code=2)
+    assert "the token endpoint refuses the client; check oauth2.client_id" in ended.said
+    assert "not-the-secret" not in ended.said
+    plain = catalogs.iceberg(bucket.prefix)
+    for entry, word in (
+        (plain.entry(uri=plain.uri + "/elsewhere"), "check uri and warehouse"),
+        (plain.entry(uri="http://127.0.0.1:9"), "no connection; check uri"),
+    ):
+        run = engine([table_of(plain, name, topic, entry)], store=plain.store)
+        assert word in run.run("apply", "-f", str(run.spec), code=None).said
+
+
+def test_a_catalog_that_is_added_later(engine, name, bucket):
+    """A table that lived in the bucket shows all of its rows in the catalog, and goes on there."""
+    catalog = catalogs.iceberg(bucket.prefix)
+    topic = orders.topic_of(100, partitions=2)
+    run = engine([orders.orders_table(name, topic)], store=catalog.store)
+    run.once()
+    before = run.table().metadata_version()
+    run.write([table_of(catalog, name, topic)])
+    run.command("apply")
+    table = CatalogTable(catalog, name)
+    check(table, orders.rows(0, 100))
+    send(topic, orders.records(100, 50, 2))
+    run.once()
+    check(table, orders.rows(0, 150))
+    run.command("vacuum")
+    assert run.table().metadata_version() == before, "what the bucket showed is left as it was"
+
+
+@pytest.mark.parametrize("point", ["iceberg.after_metadata", *[p for p in chaos.all_crash_points() if p.startswith("rest.")]])
+def test_abort_at_every_step(engine, name, bucket, point):
+    """A worker that ends in the midst of a commit: the next one completes it, once."""
+    catalog = catalogs.iceberg(bucket.prefix)
+    proxy = CatalogProxy(catalog.uri)
+    topic = orders.topic_of(200, partitions=2)
+    freshness = {"max_age": "1m", "max_rows": 50}
+    entry = catalog.entry(uri=proxy.url)
+    run = engine([table_of(catalog, name, topic, entry, freshness=freshness)], store=catalog.store)
+    if point == "rest.before_read_back":
+        proxy.lose = 5
+    ended = run.once(code=None, env={"FAILPOINTS": f"{point}=1*off->1*return"})
+    assert ended.code in (-signal.SIGABRT, 128 + signal.SIGABRT), ended.said[-2000:]
+    proxy.lose = 0
+    run.once()
+    check(CatalogTable(catalog, name), orders.rows(0, 200))
+    proxy.close()
