@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import ssl
 import threading
 import urllib.parse
 
@@ -113,7 +114,7 @@ def _pyiceberg(table: CatalogTable) -> pa.Table:
 
 
 def _duckdb(table: CatalogTable) -> pa.Table:
-    """Through the catalog, with the keys that it hands out or those of the bucket."""
+    """Through the catalog, with the bucket's keys."""
     connection = readers.new_duckdb()
     readers.duckdb_secret(connection, table.store)
     catalog = table.catalog
@@ -124,10 +125,10 @@ def _duckdb(table: CatalogTable) -> pa.Table:
             f"create secret door (type iceberg, client_id '{client}', client_secret '{secret}', "
             f"oauth2_server_uri '{catalog.uri}/v1/oauth/tokens')"
         )
-        login = "secret door, access_delegation_mode 'none'"
+        login = "secret door, default_region 'us-east-1'"
     else:
         login = "authorization_type 'none'"
-    connection.execute(f"attach '{warehouse}' as lake (type iceberg, endpoint '{catalog.uri}', default_region 'us-east-1', {login})")
+    connection.execute(f"attach '{warehouse}' as lake (type iceberg, endpoint '{catalog.uri}', access_delegation_mode 'none', {login})")
     outer, own = table.name.rsplit(".", 1)
     result = connection.execute(f'select * from lake."{outer}"."{own}"').arrow()
     return result.read_all() if isinstance(result, pa.RecordBatchReader) else result
@@ -157,7 +158,7 @@ class CatalogProxy:
     requests are answered 401; `break_` of the next commits are not made, and nobody is told. `before` is called
     before each commit is passed on."""
 
-    def __init__(self, target: str):
+    def __init__(self, target: str, tls: bool = False):
         self.target = target
         self.lose = self.refuse = self.break_ = self.fail = 0
         self.before = None
@@ -173,6 +174,12 @@ class CatalogProxy:
 
         self.server = _Server(Handler)
         self.url = self.server.url
+        if tls:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(f"{lab.address('TLS')}/server.pem")
+            served = self.server.server
+            served.socket = context.wrap_socket(served.socket, server_side=True)
+            self.url = self.url.replace("http://", "https://")
 
     def _take(self, what: str) -> bool:
         with self.lock:

@@ -12,6 +12,7 @@ import pytest
 
 import catalogs
 import chaos
+import lab
 import orders
 import readers
 from catalogs import CatalogProxy, CatalogTable
@@ -22,11 +23,35 @@ from test_foreign import again
 EAGER = {"min_inputs": 4, "quiet_after": "0s", "busy_percent": 100}
 
 
+def chosen(which: str, bucket) -> catalogs.Catalog:
+    if which == "iceberg":
+        return catalogs.iceberg(bucket.prefix)
+    return catalogs.seaweed(which.removeprefix("seaweed-"))
+
+
 @pytest.fixture(params=["iceberg", "seaweed-oauth2", "seaweed-sigv4"])
 def catalog(request, bucket):
-    if request.param == "iceberg":
-        return catalogs.iceberg(bucket.prefix)
-    return catalogs.seaweed(request.param.removeprefix("seaweed-"))
+    return chosen(request.param, bucket)
+
+
+@dataclasses.dataclass
+class Through:
+    """A catalog behind a proxy."""
+
+    catalog: catalogs.Catalog
+    proxy: CatalogProxy
+
+    def entry(self, **changes) -> dict:
+        return self.catalog.entry(uri=self.proxy.url, **changes)
+
+
+# Signatures name the address, so those go to the catalog directly.
+@pytest.fixture(params=["iceberg", "seaweed-oauth2"])
+def through(request, bucket):
+    catalog = chosen(request.param, bucket)
+    proxy = CatalogProxy(catalog.uri)
+    yield Through(catalog, proxy)
+    proxy.close()
 
 
 def formats(catalog) -> list[str]:
@@ -63,6 +88,32 @@ def test_ingest_and_grow(engine, name, catalog):
     check(table, orders.rows(0, 400))
     assert catalog.uri in run.command("status").out
     assert len(run.json("snapshots", name)) == len(table.metadata()["snapshots"])
+
+
+def test_changes_of_layout(engine, name, catalog):
+    """Columns, partitions and sort order change; the catalog knows each under the ledger's id."""
+    topic = orders.topic_of(100, partitions=2)
+    first = table_of(catalog, name, topic, partition_by=["region"], sort_by=["id"])
+    run = engine([first], store=catalog.store, env=catalog.env)
+    run.once()
+    table = CatalogTable(catalog, name)
+    columns = [*first["input_schema"]["fields"], {"name": "remark", "type": "string"}]
+    second = {**first, "input_schema": {"fields": columns}, "partition_by": ["bucket(4, id)"], "sort_by": ["customer_id"]}
+    run.write([second])
+    run.command("apply")
+    send(topic, orders.records(100, 100, 2))
+    run.once()
+    # Back to the partitions and the order of the first one.
+    run.write([{**second, "partition_by": ["region"], "sort_by": ["id"]}])
+    run.command("apply")
+    send(topic, orders.records(200, 100, 2))
+    run.once()
+    check(table, [{**row, "remark": None} for row in orders.rows(0, 300)], catalogs.SPARK)
+    metadata = table.metadata()
+    assert [schema["schema-id"] for schema in metadata["schemas"]] == [0, 1]
+    assert metadata["current-schema-id"] == 1
+    assert sorted(spec["spec-id"] for spec in metadata["partition-specs"]) == [0, 1]
+    assert (metadata["default-spec-id"], metadata["default-sort-order-id"]) == (0, 1)
 
 
 def test_dead_letters_have_a_table_of_their_own(engine, name, catalog):
@@ -161,21 +212,11 @@ def test_other_programs_on_a_live_table(engine, name, catalog):
     assert any(entry["change"]["kind"] == "replace" for entry in live.table.ledger()), "it was compacted"
 
 
-@pytest.fixture
-def through(catalog):
-    """The catalog behind a proxy; signatures name the address, so those go there directly."""
-    if "sigv4" in catalog.spec:
-        pytest.skip("a proxy's address is not the one that is signed")
-    proxy = CatalogProxy(catalog.uri)
-    yield proxy, catalog.entry(uri=proxy.url)
-    proxy.close()
-
-
-def test_replies_that_are_lost(engine, name, catalog, through):
+def test_replies_that_are_lost(engine, name, through):
     """Commits whose answers never come, that never arrive, or that fail: no row twice, none lost."""
-    proxy, entry = through
+    proxy = through.proxy
     proxy.lose = 1
-    live = Live(engine, name, catalog, entry)
+    live = Live(engine, name, through.catalog, through.entry())
     for _ in range(4):
         proxy.lose, proxy.break_, proxy.fail = 2, 1, 1
         live.more(60)
@@ -186,10 +227,10 @@ def test_replies_that_are_lost(engine, name, catalog, through):
     assert max(versions.values()) == 1, versions.most_common(3)
 
 
-def test_another_committer_is_always_first(engine, name, catalog, through):
+def test_another_committer_is_always_first(engine, name, through):
     """Before each of many commits, another program commits: both are there."""
-    proxy, entry = through
-    live = Live(engine, name, catalog, entry)
+    proxy = through.proxy
+    live = Live(engine, name, through.catalog, through.entry())
     races = []
 
     def race():
@@ -206,12 +247,11 @@ def test_another_committer_is_always_first(engine, name, catalog, through):
     live.check_in_the_end()
 
 
-def test_a_login_that_ends(engine, name, through, catalog):
+@pytest.mark.parametrize("through", ["seaweed-oauth2"], indirect=True)
+def test_a_login_that_ends(engine, name, through):
     """The catalog no longer takes a token: another one is asked for, and no commit is lost."""
-    if "oauth2" not in catalog.spec:
-        pytest.skip("no login here")
-    proxy, entry = through
-    live = Live(engine, name, catalog, entry)
+    catalog, proxy = through.catalog, through.proxy
+    live = Live(engine, name, catalog, through.entry())
     logins = lambda: sum(path.endswith("/oauth/tokens") for _, path, _ in proxy.requests)  # noqa: E731
     before = logins()
     proxy.refuse = 1
@@ -282,7 +322,37 @@ def test_a_catalog_that_is_added_later(engine, name, bucket):
     assert run.table().metadata_version() == before, "what the bucket showed is left as it was"
 
 
-@pytest.mark.parametrize("point", ["iceberg.after_metadata", *[p for p in chaos.all_crash_points() if p.startswith("rest.")]])
+def test_names_of_many_levels_and_tls(engine, name, bucket):
+    """A namespace of two levels, at a catalog behind TLS with an authority of its own."""
+    catalog = catalogs.iceberg(bucket.prefix)
+    proxy = CatalogProxy(catalog.uri, tls=True)
+    topic = orders.topic_of(30)
+    entry = catalog.entry(uri=proxy.url, namespace="outer.inner", table="orders_" + name.rsplit("_", 1)[1])
+    trusted = {**entry, "tls": {"ca_file": f"{lab.address('TLS')}/ca.pem"}}
+    run = engine([table_of(catalog, name, topic, entry)], store=catalog.store)
+    assert "no connection" in run.run("apply", "-f", str(run.spec), code=None).said
+    run.write([table_of(catalog, name, topic, trusted)])
+    run.once()
+    found = catalog.load(("outer", "inner", entry["table"])).scan().to_arrow().to_pylist()
+    assert sorted(row["id"] for row in found) == list(range(30))
+    proxy.close()
+
+
+def test_a_table_that_is_dropped(engine, name, bucket):
+    """The catalog forgets the table, its files stay: it is shown anew from the ledger."""
+    catalog = catalogs.iceberg(bucket.prefix)
+    live = Live(engine, name, catalog)
+    uuid = live.table.metadata()["table-uuid"]
+    catalog.pyiceberg().drop_table(name)
+    live.more(60)
+    assert live.table.metadata()["table-uuid"] != uuid
+    live.check_in_the_end()
+
+
+POINTS = ["iceberg.after_metadata", *[point for point in chaos.all_crash_points() if point.startswith("rest.")]]
+
+
+@pytest.mark.parametrize("point", POINTS)
 def test_abort_at_every_step(engine, name, bucket, point):
     """A worker that ends in the midst of a commit: the next one completes it, once."""
     catalog = catalogs.iceberg(bucket.prefix)

@@ -41,7 +41,8 @@ use super::{
 
 pub(crate) const NO_RESYNC: &str = "changed the table, and ledger entries or files that it has yet to show are no longer \
     kept, so that its change cannot be told from theirs; to have the Iceberg table rebuilt from the ledger, without \
-    that change, stop the workers, delete metadata/ and start them again";
+    that change, stop the workers, delete metadata/ (in a catalog: drop the table there, without purging its files) \
+    and start them again";
 
 /// Added files with what manifests say of them.
 pub(crate) type AddedFiles = Vec<(FileEntry, Arc<FileDetails>)>;

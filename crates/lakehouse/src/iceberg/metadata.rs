@@ -149,7 +149,8 @@ impl Metadata {
         if metadata.format_version != 2 {
             let problem = format!(
                 "Iceberg format version {} is not supported, only 2; when another program upgraded the table, \
-                     stop the workers, delete metadata/ and start them again to have it rebuilt from the ledger",
+                     stop the workers, delete metadata/ (in a catalog: drop the table there, without purging its files) and \
+                     start them again to have it rebuilt from the ledger",
                 metadata.format_version
             );
             return Err(LakeError::invalid(path, problem));
@@ -350,6 +351,15 @@ impl Metadata {
         self.not_before_ms.map_or(after, |floor| after.max(floor))
     }
 
+    /// Dates snapshots no earlier than this, in their order: a new table is as old as its catalog says.
+    pub(crate) fn date_from(&mut self, floor_ms: i64) {
+        let mut floor_ms = floor_ms;
+        for snapshot in &mut self.snapshots {
+            snapshot.timestamp_ms = snapshot.timestamp_ms.max(floor_ms);
+            floor_ms = snapshot.timestamp_ms.saturating_add(1);
+        }
+    }
+
     /// Makes `snapshot` the current one of branch main.
     pub(crate) fn add_snapshot(&mut self, snapshot: Snapshot) {
         let id = snapshot.snapshot_id;
@@ -469,7 +479,7 @@ fn alike<T: for<'de> Deserialize<'de> + PartialEq>(a: &Value, b: &Value) -> bool
     a == b || matches!((T::deserialize(a), T::deserialize(b)), (Ok(a), Ok(b)) if a == b)
 }
 
-fn layout_id(layout: &Value, key: &str) -> Option<i64> {
+pub(crate) fn layout_id(layout: &Value, key: &str) -> Option<i64> {
     layout.get(key)?.as_i64()
 }
 

@@ -6,9 +6,9 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::iceberg::metadata::{MAIN, Metadata};
+use crate::iceberg::metadata::{MAIN, Metadata, layout_id};
 
-/// The body of a request for a table's creation. The current layouts are the last of each list.
+/// The body of a request for a table's creation, with the current layouts.
 pub(super) fn stage(table: &str, next: &Metadata) -> Value {
     let spec = next.spec_json(next.default_spec_id);
     let order = next.sort_order_json(next.default_sort_order_id);
@@ -29,21 +29,18 @@ pub(super) fn create(next: &Metadata, uuid: &str) -> Value {
         json!({"action": "assign-uuid", "uuid": uuid}),
         json!({"action": "upgrade-format-version", "format-version": next.format_version}),
     ];
-    let mut layouts = |all: &[Value], current: Option<&Value>, add: &str, field: &str, set: &str, key: &str| {
-        let others = all.iter().filter(|layout| Some(*layout) != current);
-        for layout in others.chain(current) {
-            updates.push(json!({"action": add, field: layout}));
-        }
-        // The last one added.
-        updates.push(json!({"action": set, key: -1}));
-    };
-    let current = next.schema_json(next.current_schema_id);
-    layouts(&next.schemas, current, "add-schema", "schema", "set-current-schema", "schema-id");
-    let current = next.spec_json(next.default_spec_id);
-    layouts(&next.partition_specs, current, "add-spec", "spec", "set-default-spec", "spec-id");
-    let current = next.sort_order_json(next.default_sort_order_id);
-    let (add, set) = ("add-sort-order", "set-default-sort-order");
-    layouts(&next.sort_orders, current, add, "sort-order", set, "sort-order-id");
+    let (all, current) = (&next.schemas, i64::from(next.current_schema_id));
+    add_all(&mut updates, all, "schema-id", "add-schema", "schema");
+    let id = last_or(all, "schema-id", current);
+    updates.push(json!({"action": "set-current-schema", "schema-id": id}));
+    let (all, current) = (&next.partition_specs, i64::from(next.default_spec_id));
+    add_all(&mut updates, all, "spec-id", "add-spec", "spec");
+    let id = last_or(all, "spec-id", current);
+    updates.push(json!({"action": "set-default-spec", "spec-id": id}));
+    let (all, current) = (&next.sort_orders, next.default_sort_order_id);
+    add_all(&mut updates, all, "order-id", "add-sort-order", "sort-order");
+    let id = last_or(all, "order-id", current);
+    updates.push(json!({"action": "set-default-sort-order", "sort-order-id": id}));
     updates.push(json!({"action": "set-location", "location": next.location}));
     updates.push(json!({"action": "set-properties", "updates": next.properties}));
     for snapshot in &next.snapshots {
@@ -51,6 +48,19 @@ pub(super) fn create(next: &Metadata, uuid: &str) -> Value {
     }
     updates.extend(set_main(next));
     json!({"requirements": [{"type": "assert-create"}], "updates": updates})
+}
+
+/// Adds layouts in the order of their ids, for catalogs that number them as they come.
+fn add_all(updates: &mut Vec<Value>, layouts: &[Value], key: &str, add: &str, field: &str) {
+    let mut sorted: Vec<&Value> = layouts.iter().collect();
+    sorted.sort_by_key(|layout| layout_id(layout, key));
+    updates.extend(sorted.into_iter().map(|layout| json!({"action": add, field: layout})));
+}
+
+/// The id, or -1 for the layout added last: which is how clients create tables.
+fn last_or(layouts: &[Value], key: &str, id: i64) -> i64 {
+    let last = layouts.iter().filter_map(|layout| layout_id(layout, key)).max();
+    if last == Some(id) { -1 } else { id }
 }
 
 /// The commit that turns `base` into `next`; `None` when they do not differ.

@@ -143,7 +143,7 @@ impl Client {
             url.query_pairs_mut().append_pair("warehouse", warehouse);
         }
         let body = self.get(&url).await.map_err(|fault| match fault.code {
-            CatalogFaultCode::NotFound => CatalogFault { code: CatalogFaultCode::NoCatalog, ..fault },
+            CatalogFaultCode::NotFound | CatalogFaultCode::Refused => CatalogFault { code: CatalogFaultCode::NoCatalog, ..fault },
             _ => fault,
         })?;
         let unreadable = |_| CatalogFault::of(CatalogFaultCode::NoCatalog);

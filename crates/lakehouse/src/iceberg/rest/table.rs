@@ -149,8 +149,12 @@ impl RestTable {
                 Some(body) => body,
                 None => return self.found(base, next).await,
             },
-            None => match self.staged_uuid(next).await? {
-                Some(uuid) => create(next, &uuid),
+            None => match self.staged(next).await? {
+                Some((uuid, staged_ms)) => {
+                    let mut next = next.clone();
+                    next.date_from(staged_ms);
+                    create(&next, &uuid)
+                }
                 None => return Ok(Committed::Conflict),
             },
         };
@@ -216,8 +220,8 @@ impl RestTable {
         }
     }
 
-    /// Stages the creation. `None`: the table is there already.
-    async fn staged_uuid(&self, next: &Metadata) -> Result<Option<String>, LakeError> {
+    /// Stages the creation, which gives the table's UUID and the time of it. `None`: the table is there already.
+    async fn staged(&self, next: &Metadata) -> Result<Option<(String, i64)>, LakeError> {
         let body = match self.stage(&stage(&self.table, next)).await {
             Ok(body) => body,
             Err(LakeError::Catalog { fault, .. }) if fault.code == Code::Conflict => return Ok(None),
@@ -237,7 +241,8 @@ impl RestTable {
                 ),
             ));
         }
-        let uuid = text("table-uuid").map(str::to_owned);
+        let staged_ms = metadata.get("last-updated-ms").and_then(Value::as_i64).unwrap_or(0);
+        let uuid = text("table-uuid").map(|uuid| (uuid.to_owned(), staged_ms));
         uuid.map(Some).ok_or_else(|| self.failed("create", CatalogFault::of(Code::Unreadable)))
     }
 

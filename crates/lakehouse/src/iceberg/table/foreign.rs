@@ -30,7 +30,7 @@ use crate::{
 const POSITIONS_MAX: usize = 64 << 20;
 const EQUALITY: i64 = 2;
 const REBUILD: &str = "to have the Iceberg table rebuilt from the ledger, without that change, stop the workers, \
-                       delete metadata/ and start them again";
+                       delete metadata/ (in a catalog: drop the table there, without purging its files) and start them again";
 
 /// Positions by URL of the data file: the delete's sequence number, and the row.
 type Positions = HashMap<String, Vec<(i64, u64)>>;

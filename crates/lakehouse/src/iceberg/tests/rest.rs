@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use object_store::CredentialProvider;
+use object_store::{CredentialProvider, ObjectStoreExt};
 use rstest::rstest;
 use serde_json::json;
 use siltstone_datafile::{Host, Machine};
@@ -10,13 +10,14 @@ use siltstone_protocol::{Change, ErrorKind, Field, PartitionSpec, PrimitiveType,
 use siltstone_spec::{CatalogAuth, Secret};
 
 use super::{
-    rig::{Rig, URL, field, schema},
+    rig::{LOCATION, Rig, URL, field, schema},
     stub::{Fault, Stub},
 };
 use crate::{
     error::LakeError,
     format::{ProjectionOptions, TableFormat},
     iceberg::{IcebergTable, RestTable, VendedCredentials},
+    ledger::Ledger,
 };
 
 fn in_catalog(stub: &Stub, auth: CatalogAuth) -> Arc<RestTable> {
@@ -69,6 +70,62 @@ async fn history_with_changes_of_layout() {
     let metadata = stub.metadata();
     assert_eq!((metadata.current_schema_id(), metadata.default_partition_spec_id()), (1, 1));
     assert_eq!(metadata.last_column_id(), 6);
+}
+
+/// The first entry is no longer kept: the table begins with every layout, each under its own id.
+#[tokio::test]
+async fn table_that_comes_late() {
+    let stub = Stub::start().await;
+    let mut rig = Rig::new().await;
+    rig.append(1).await;
+    let by_shop = PartitionSpec { spec_id: 1, fields: vec![field(3, 1002, "shop", Transform::Identity)] };
+    rig.commit(Change::SetPartitionSpec { partition_spec: by_shop }).await;
+    rig.append(1).await;
+    for (id, name) in [(1, "note"), (2, "mark")] {
+        let mut fields = rig.state.schema.fields.clone();
+        fields.push(Field::optional(5 + id, name, PrimitiveType::String.into()));
+        rig.commit(Change::SetSchema { schema: Schema::new(id, fields) }).await;
+    }
+    // Back to the first one.
+    let first = rig.state.partition_specs[&0].clone();
+    rig.commit(Change::SetPartitionSpec { partition_spec: first }).await;
+    rig.append(1).await;
+    let path = rig.ledger.own_path().join("ledger").join(format!("{:020}.json", 0));
+    rig.store.delete(&path).await.unwrap();
+    assert!(Ledger::new(Arc::clone(&rig.store), LOCATION.into()).entry(0).await.unwrap().is_none());
+    rig.ledger = Ledger::new(Arc::clone(&rig.store), LOCATION.into());
+    rig.show(&mut table(&rig, &stub)).await;
+    check(&rig, &stub).await;
+    let metadata = stub.metadata();
+    assert_eq!((metadata.current_schema_id(), metadata.default_partition_spec_id()), (2, 0));
+    assert_eq!(metadata.schemas_iter().len(), 3);
+}
+
+/// What has to be remembered without a snapshot of its own gets one: properties are not guarded by anything.
+#[tokio::test]
+async fn marker_is_bound_to_a_snapshot() {
+    let stub = Stub::start().await;
+    let mut rig = Rig::new().await;
+    let mut iceberg = table(&rig, &stub);
+    rig.append(2).await;
+    rig.show(&mut iceberg).await;
+    let list = stub.metadata().current_snapshot().unwrap().manifest_list().to_owned();
+    rig.append(2).await;
+    rig.show(&mut iceberg).await;
+    // The files of the second commit are taken away; a rewrite of all four is passed over.
+    stub.with(|inner| assert!(inner.foreign_of(&list)));
+    let before = stub.metadata();
+    let removed: Vec<String> = rig.state.live_files.keys().cloned().collect();
+    rig.replace(removed, 1).await;
+    rig.show(&mut iceberg).await;
+    let metadata = stub.metadata();
+    assert_eq!(metadata.properties()["siltstone.apart"], "3/3");
+    let current = metadata.current_snapshot().unwrap();
+    assert_eq!(current.parent_snapshot_id(), before.current_snapshot_id());
+    assert_eq!(current.sequence_number(), 4);
+    assert_eq!(current.summary().additional_properties["total-data-files"], "2");
+    // A worker that knew nothing of it cannot take it back.
+    assert!(iceberg.is_apart().await.unwrap());
 }
 
 #[tokio::test]
@@ -168,6 +225,10 @@ async fn refusals_say_what_to_do() {
     let stub = Stub::start().await;
     stub.with(|inner| inner.token_life = Some(3600));
     let wrong = CatalogAuth::Token(Secret::new("hunter2".to_owned()));
+    stub.with(|inner| inner.tokens = 1);
+    let right = CatalogAuth::Token(Secret::new("token-1".to_owned()));
+    in_catalog(&stub, right).prepare().await.unwrap();
+    assert_eq!(stub.with(|inner| inner.namespaces.clone()), ["[\"shop\"]"]);
     let error = in_catalog(&stub, wrong).prepare().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid);
     let text = format!("{error} {error:?}");

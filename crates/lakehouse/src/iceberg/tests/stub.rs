@@ -139,6 +139,12 @@ impl Inner {
 
     /// Another program's snapshot, of the files that are there. False: there is no snapshot yet.
     pub(super) fn foreign(&mut self) -> bool {
+        let current = self.table.as_ref().and_then(|(_, metadata)| metadata.current_snapshot());
+        current.map(|current| current.manifest_list().to_owned()).is_some_and(|list| self.foreign_of(&list))
+    }
+
+    /// Another program's snapshot of the files of this manifest list.
+    pub(super) fn foreign_of(&mut self, manifest_list: &str) -> bool {
         let Some((number, metadata)) = self.table.clone() else { return false };
         let Some(current) = metadata.current_snapshot() else { return false };
         let id = current.snapshot_id() ^ 1;
@@ -148,7 +154,7 @@ impl Inner {
             "parent-snapshot-id": current.snapshot_id(),
             "sequence-number": metadata.last_sequence_number() + 1,
             "timestamp-ms": current.timestamp_ms() + 1,
-            "manifest-list": current.manifest_list(),
+            "manifest-list": manifest_list,
             "schema-id": metadata.current_schema_id(),
             "summary": {"operation": "replace", "total-data-files": files},
         });
