@@ -67,7 +67,15 @@ impl TableStore {
     /// A store whose readers name the place as the destination does.
     pub fn new(store: Arc<dyn ObjectStore>, root: Path, url: Url) -> Self {
         let readers_url = url.as_str().trim_end_matches('/').to_owned();
-        Self { store, root, url, readers_url, destination: None, host: Host::default(), checkpoint_every: None }
+        Self {
+            store,
+            root,
+            url,
+            readers_url,
+            destination: None,
+            host: Host::default(),
+            checkpoint_every: None,
+        }
     }
 
     /// The same place with other credentials. No request is made.
@@ -180,12 +188,16 @@ pub(crate) fn aws_credentials(
         builder = builder.with_region(region);
     }
     let region = builder.get_config_value(&AmazonS3ConfigKey::Region).ok_or_else(|| {
-        LakeError::invalid(subject, "sigv4 needs a region; set sigv4.region, or AWS_REGION in the environment")
+        LakeError::invalid(
+            subject,
+            "sigv4 needs a region; set sigv4.region, or AWS_REGION in the environment",
+        )
     })?;
     if let Some(provider) = aws_profile::provider(subject, None, &builder)? {
         builder = builder.with_credentials(provider);
     }
-    let store = builder.with_client_options(client_options()).build().map_err(|error| refused(subject, &error))?;
+    let store =
+        builder.with_client_options(client_options()).build().map_err(|error| refused(subject, &error))?;
     Ok((region, store.credentials().clone()))
 }
 

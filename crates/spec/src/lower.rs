@@ -97,3 +97,52 @@ impl<'a> Lower<'a> {
         }
         self.names(&tables, &place);
         self.catalog_names(&tables, &place);
+        let control_plane = raw.control_plane.map(|raw| self.control_plane(raw, &root.key("control_plane")));
+        let destination = url_text::destination(&raw.destination_bucket_url.0?.0).ok()?;
+        for (index, table) in &tables {
+            let vended = table.catalog.as_ref().is_some_and(|catalog| catalog.vended_credentials);
+            if vended && !destination.url.starts_with("s3://") {
+                let at = place.item(*index).key("catalogs").item(0).key("vended_credentials");
+                self.fault(
+                    &at,
+                    "is for s3:// destinations; leave it out, and give credentials by the environment",
+                );
+            }
+        }
+        let tables = tables.into_iter().map(|(_, table)| table).collect();
+        Some(Spec { source_clusters: clusters, destination, control_plane, tables })
+    }
+
+    /// No two tables share a place or a consumer group.
+    fn names(&mut self, tables: &[(usize, TableSpec)], place: &Place<'_>) {
+        let mut locations: BTreeMap<String, usize> = BTreeMap::new();
+        let mut groups: HashMap<(&str, &str), usize> = HashMap::new();
+        for (index, table) in tables {
+            let at = place.item(*index);
+            // Catalogs and some file systems do not tell case apart.
+            let folded = table.location().to_lowercase();
+            if let Some(other) = locations.insert(folded, *index) {
+                self.fault(&at.key("name"), format!("the name is taken by tables[{other}]"));
+            }
+            if let Some(other) = groups.insert((&table.cluster, &table.group), *index) {
+                let message = format!("the group is taken by tables[{other}]; each table needs its own");
+                self.fault(&at.key("group"), message);
+            }
+        }
+        for (index, table) in tables {
+            let at = place.item(*index).key("name");
+            let location = table.location().to_lowercase();
+            let outer = location.match_indices('/').find_map(|(end, _)| locations.get(&location[..end]));
+            if let Some(other) = outer {
+                let message =
+                    format!("lies inside tables[{other}], whose files are below its own name; rename one");
+                self.fault(&at, message);
+            }
+            let dead_letters = table.dead_letter_name().replace('.', "/").to_lowercase();
+            if let (DlqMode::DeadLetter, Some(other)) = (table.dlq_mode, locations.get(&dead_letters)) {
+                let message = format!("its dead-letter table has the name of tables[{other}]; rename one");
+                self.fault(&at, message);
+            }
+        }
+    }
+}

@@ -199,9 +199,17 @@ pub enum CatalogAuth {
     /// Bearer token.
     Token(Secret),
     /// Client credentials; `token_url` is below `uri` when absent.
-    OAuth2 { token_url: Option<String>, client_id: Secret, client_secret: Secret, scope: Option<String> },
+    OAuth2 {
+        token_url: Option<String>,
+        client_id: Secret,
+        client_secret: Secret,
+        scope: Option<String>,
+    },
     /// AWS Signature Version 4, with AWS credentials of the environment. The region may be there, too.
-    SigV4 { region: Option<String>, signing_name: String },
+    SigV4 {
+        region: Option<String>,
+        signing_name: String,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -69,7 +69,12 @@ impl CatalogFault {
         use CatalogFaultCode as Code;
         matches!(
             self.code,
-            Code::Unreachable | Code::Broken | Code::Timeout | Code::Failed | Code::Unreadable | Code::TooLarge
+            Code::Unreachable
+                | Code::Broken
+                | Code::Timeout
+                | Code::Failed
+                | Code::Unreadable
+                | Code::TooLarge
         )
     }
 
@@ -95,9 +100,11 @@ impl CatalogFault {
     pub fn kind(&self) -> ErrorKind {
         use CatalogFaultCode as Code;
         match self.code {
-            Code::NoTokenEndpoint | Code::NotFound | Code::NoCatalog | Code::Refused | Code::NothingVended => {
-                ErrorKind::Invalid
-            }
+            Code::NoTokenEndpoint
+            | Code::NotFound
+            | Code::NoCatalog
+            | Code::Refused
+            | Code::NothingVended => ErrorKind::Invalid,
             Code::Conflict => ErrorKind::Conflict,
             _ if self.status == Some(501) => ErrorKind::Invalid,
             _ => ErrorKind::Unavailable,

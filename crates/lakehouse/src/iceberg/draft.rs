@@ -358,7 +358,8 @@ impl Draft {
 
     /// A snapshot of the same files: what else the draft changes is then bound to a snapshot.
     pub(crate) async fn restate(&mut self, table: &str, bucket: &Bucket) -> Result<(), LakeError> {
-        let (Some(version), Some(parent)) = (self.metadata.version(), self.metadata.current_snapshot()) else {
+        let (Some(version), Some(parent)) = (self.metadata.version(), self.metadata.current_snapshot())
+        else {
             return Ok(());
         };
         let commit_id = parent.summary.get(COMMIT_ID).cloned().unwrap_or_default();

@@ -313,10 +313,6 @@ impl Metadata {
         self.partition_specs.iter().find(|spec| layout_id(spec, "spec-id") == Some(i64::from(id)))
     }
 
-    pub(crate) fn sort_order_json(&self, id: i64) -> Option<&Value> {
-        self.sort_orders.iter().find(|order| layout_id(order, "order-id") == Some(id))
-    }
-
     /// True when every layout of `wanted` is here under its id, and the same ones are current.
     ///
     /// # Errors

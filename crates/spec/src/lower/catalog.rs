@@ -31,7 +31,10 @@ impl Lower<'_> {
         let place = place.item(0);
         let name = |at: &str, text: &str, lower: &mut Self| {
             if text.contains('.') {
-                lower.fault(&place.key(at), "the name of a table in a catalog has no dots; write them in namespace");
+                lower.fault(
+                    &place.key(at),
+                    "the name of a table in a catalog has no dots; write them in namespace",
+                );
             }
         };
         let (outer, own) = table.rsplit_once('.').unwrap_or((NAMESPACE_DEFAULT, table));
@@ -61,7 +64,10 @@ impl Lower<'_> {
                 let name = own.identifier().to_lowercase();
                 if let Some(other) = taken.insert((own.uri, own.warehouse, own.prefix, name), *index) {
                     let at = place.item(*index).key("catalogs").item(0);
-                    self.fault(&at, format!("the name in the catalog is taken by tables[{other}]; set table"));
+                    self.fault(
+                        &at,
+                        format!("the name in the catalog is taken by tables[{other}]; set table"),
+                    );
                 }
             }
         }

@@ -8,16 +8,17 @@ use serde_json::{Map, Value, json};
 
 use crate::iceberg::metadata::{MAIN, Metadata, layout_id};
 
-/// The body of a request for a table's creation, with the current layouts.
+/// The body of a request that stages a table's creation, with the layouts of the lowest ids: some catalogs begin with
+/// what was staged, and number it from the start.
 pub(super) fn stage(table: &str, next: &Metadata) -> Value {
-    let spec = next.spec_json(next.default_spec_id);
-    let order = next.sort_order_json(next.default_sort_order_id);
+    let first =
+        |layouts: &[Value], key: &str| layouts.iter().min_by_key(|layout| layout_id(layout, key)).cloned();
     json!({
         "name": table,
         "location": next.location,
-        "schema": next.schema_json(next.current_schema_id),
-        "partition-spec": spec,
-        "write-order": order,
+        "schema": first(&next.schemas, "schema-id"),
+        "partition-spec": first(&next.partition_specs, "spec-id"),
+        "write-order": first(&next.sort_orders, "order-id"),
         "stage-create": true,
         "properties": next.properties,
     })
@@ -83,9 +84,11 @@ pub(super) fn change(base: &Metadata, next: &Metadata) -> Option<Value> {
             "type": "assert-last-assigned-field-id", "last-assigned-field-id": base.last_column_id,
         }));
         let last = next.last_column_id;
-        updates.extend(schemas.into_iter().map(|schema| {
-            json!({"action": "add-schema", "schema": schema, "last-column-id": last})
-        }));
+        updates.extend(
+            schemas
+                .into_iter()
+                .map(|schema| json!({"action": "add-schema", "schema": schema, "last-column-id": last})),
+        );
         updates.push(json!({"action": "set-current-schema", "schema-id": next.current_schema_id}));
     }
     let specs = new(&base.partition_specs, &next.partition_specs, "spec-id");
@@ -104,7 +107,8 @@ pub(super) fn change(base: &Metadata, next: &Metadata) -> Option<Value> {
         requirements.push(json!({
             "type": "assert-default-sort-order-id", "default-sort-order-id": base.default_sort_order_id,
         }));
-        updates.extend(orders.into_iter().map(|order| json!({"action": "add-sort-order", "sort-order": order})));
+        updates
+            .extend(orders.into_iter().map(|order| json!({"action": "add-sort-order", "sort-order": order})));
         updates.push(json!({
             "action": "set-default-sort-order", "sort-order-id": next.default_sort_order_id,
         }));
@@ -136,7 +140,8 @@ fn properties(base: &Metadata, next: &Metadata, updates: &mut Vec<Value>) {
     if !set.is_empty() {
         updates.push(json!({"action": "set-properties", "updates": set}));
     }
-    let gone: Vec<&String> = base.properties.keys().filter(|key| !next.properties.contains_key(*key)).collect();
+    let gone: Vec<&String> =
+        base.properties.keys().filter(|key| !next.properties.contains_key(*key)).collect();
     if !gone.is_empty() {
         updates.push(json!({"action": "remove-properties", "removals": gone}));
     }
@@ -145,7 +150,8 @@ fn properties(base: &Metadata, next: &Metadata, updates: &mut Vec<Value>) {
 /// Points `main` at the current snapshot; what else the branch says stays.
 fn set_main(next: &Metadata) -> Option<Value> {
     let id = next.current_id()?;
-    let mut update = json!({"action": "set-snapshot-ref", "ref-name": MAIN, "type": "branch", "snapshot-id": id});
+    let mut update =
+        json!({"action": "set-snapshot-ref", "ref-name": MAIN, "type": "branch", "snapshot-id": id});
     let kept = ["min-snapshots-to-keep", "max-snapshot-age-ms", "max-ref-age-ms"];
     for key in kept {
         if let Some(value) = next.main_ref().and_then(|main| main.get(key)).filter(|value| !value.is_null())

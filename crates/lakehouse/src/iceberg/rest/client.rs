@@ -84,9 +84,9 @@ impl Client {
             // A redirect would carry the credentials elsewhere.
             .redirect(Policy::none())
             .user_agent("siltstone");
-        let http = with_tls(builder, &catalog.tls, &subject)?.build().map_err(|_| {
-            LakeError::invalid(&subject, "its TLS settings are refused; check the PEM files")
-        })?;
+        let http = with_tls(builder, &catalog.tls, &subject)?
+            .build()
+            .map_err(|_| LakeError::invalid(&subject, "its TLS settings are refused; check the PEM files"))?;
         let auth = Auth::new(&catalog.auth, &base, &subject)?;
         Ok(Self {
             http,
@@ -143,7 +143,9 @@ impl Client {
             url.query_pairs_mut().append_pair("warehouse", warehouse);
         }
         let body = self.get(&url).await.map_err(|fault| match fault.code {
-            CatalogFaultCode::NotFound | CatalogFaultCode::Refused => CatalogFault { code: CatalogFaultCode::NoCatalog, ..fault },
+            CatalogFaultCode::NotFound | CatalogFaultCode::Refused => {
+                CatalogFault { code: CatalogFaultCode::NoCatalog, ..fault }
+            }
             _ => fault,
         })?;
         let unreadable = |_| CatalogFault::of(CatalogFaultCode::NoCatalog);
@@ -226,7 +228,8 @@ impl Config {
 
 /// What stands between the levels of a namespace, as it is written in a path.
 fn is_separator(text: &str) -> bool {
-    let escaped = text.strip_prefix('%').is_some_and(|hex| hex.len() == 2 && u8::from_str_radix(hex, 16).is_ok());
+    let escaped =
+        text.strip_prefix('%').is_some_and(|hex| hex.len() == 2 && u8::from_str_radix(hex, 16).is_ok());
     escaped || matches!(text, "." | "-" | "_" | "~" | "$")
 }
 
@@ -252,14 +255,18 @@ fn with_tls(
 ) -> Result<reqwest::ClientBuilder, LakeError> {
     let read = |path: &std::path::Path| {
         std::fs::read(path).map_err(|error| {
-            LakeError::invalid(subject, format_args!("file {} cannot be read ({})", path.display(), error.kind()))
+            LakeError::invalid(
+                subject,
+                format_args!("file {} cannot be read ({})", path.display(), error.kind()),
+            )
         })
     };
     let refused = |path: &std::path::Path, wanted: &str| {
         LakeError::invalid(subject, format_args!("file {} holds no {wanted} in PEM", path.display()))
     };
     if let Some(path) = &tls.ca_file {
-        let authorities = Certificate::from_pem_bundle(&read(path)?).map_err(|_| refused(path, "certificate"))?;
+        let authorities =
+            Certificate::from_pem_bundle(&read(path)?).map_err(|_| refused(path, "certificate"))?;
         if authorities.is_empty() {
             return Err(refused(path, "certificate"));
         }

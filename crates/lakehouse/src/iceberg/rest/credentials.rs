@@ -63,10 +63,11 @@ fn read(config: &BTreeMap<String, Value>, now_ms: i64) -> Option<Known> {
         secret_key: text(config, "s3.secret-access-key")?.to_owned(),
         token: text(config, "s3.session-token").map(str::to_owned),
     };
-    let expires_at_ms: Option<i64> = config.get("s3.session-token-expires-at-ms").and_then(|value| match value {
-        Value::String(text) => text.parse().ok(),
-        value => value.as_i64(),
-    });
+    let expires_at_ms: Option<i64> =
+        config.get("s3.session-token-expires-at-ms").and_then(|value| match value {
+            Value::String(text) => text.parse().ok(),
+            value => value.as_i64(),
+        });
     let renew_at_ms = match expires_at_ms {
         // At half of a life that is short.
         Some(expires) => (expires - RENEW_BEFORE_MS).max(now_ms + (expires - now_ms) / 2),

@@ -143,7 +143,11 @@ impl RestTable {
     }
 
     /// Commits `next`, which was drafted upon `base`; without a base, creates the table.
-    pub(crate) async fn commit(&self, base: Option<Base<'_>>, next: &Metadata) -> Result<Committed, LakeError> {
+    pub(crate) async fn commit(
+        &self,
+        base: Option<Base<'_>>,
+        next: &Metadata,
+    ) -> Result<Committed, LakeError> {
         let body = match base {
             Some(base) => match change(base.metadata, next) {
                 Some(body) => body,
@@ -274,7 +278,8 @@ impl RestTable {
         for levels in 1..=self.namespace.len() {
             let body = json!({"namespace": self.namespace.get(..levels), "properties": {}});
             let body = Some(Bytes::from(body.to_string()));
-            let ask = Ask { method: Method::POST, path: Below::Namespaces, body, operation: "create namespace of" };
+            let ask =
+                Ask { method: Method::POST, path: Below::Namespaces, body, operation: "create namespace of" };
             match self.client.send(&ask).await {
                 Ok(_) => {}
                 Err(fault) if fault.code == Code::Conflict => {}

@@ -62,7 +62,8 @@ pub(super) fn error_type(body: &[u8]) -> Option<String> {
     const LENGTH_MAX: usize = 60;
     let answer: ErrorAnswer = serde_json::from_slice(body).ok()?;
     let kind = answer.error.kind;
-    let plain = !kind.is_empty() && kind.len() <= LENGTH_MAX && kind.chars().all(|c| c.is_ascii_alphanumeric());
+    let plain =
+        !kind.is_empty() && kind.len() <= LENGTH_MAX && kind.chars().all(|c| c.is_ascii_alphanumeric());
     plain.then_some(kind)
 }
 

@@ -24,7 +24,13 @@ impl Head {
     /// As a catalog has it.
     pub(super) fn served(loaded: Loaded) -> Self {
         let number = u64::try_from(loaded.metadata.last_sequence_number).unwrap_or(0);
-        Self { number, url: loaded.url, metadata: loaded.metadata, manifests: None, validated: Instant::now() }
+        Self {
+            number,
+            url: loaded.url,
+            metadata: loaded.metadata,
+            manifests: None,
+            validated: Instant::now(),
+        }
     }
 }
 

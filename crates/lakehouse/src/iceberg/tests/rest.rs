@@ -36,7 +36,10 @@ async fn check(rig: &Rig, stub: &Stub) {
     let last: BTreeSet<String> = shown.last().unwrap().births.keys().cloned().collect();
     assert_eq!(last, rig.live[&rig.state.version]);
     let names = rig.names().await;
-    assert!(!names.iter().any(|name| name.ends_with("metadata.json") || name.contains("version-hint")), "{names:?}");
+    assert!(
+        !names.iter().any(|name| name.ends_with("metadata.json") || name.contains("version-hint")),
+        "{names:?}"
+    );
 }
 
 #[tokio::test]

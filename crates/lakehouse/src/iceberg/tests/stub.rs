@@ -102,7 +102,8 @@ impl Stub {
     }
 
     pub(super) fn commits(&self) -> usize {
-        let is_commit = |(method, path): &&(Method, String)| *method == Method::POST && path.ends_with("/orders");
+        let is_commit =
+            |(method, path): &&(Method, String)| *method == Method::POST && path.ends_with("/orders");
         self.with(|inner| inner.requests.iter().filter(is_commit).count())
     }
 }
@@ -231,7 +232,9 @@ fn answer(inner: &mut Inner, method: &Method, path: &str, headers: &HeaderMap, b
         }
     }
     match (method, path) {
-        (&Method::GET, "/v1/config") => json!({"defaults": {}, "overrides": {"prefix": "a/b"}}).to_string().into_response(),
+        (&Method::GET, "/v1/config") => {
+            json!({"defaults": {}, "overrides": {"prefix": "a/b"}}).to_string().into_response()
+        }
         (&Method::POST, "/v1/a/b/namespaces") => {
             let body: Value = serde_json::from_slice(body).unwrap();
             inner.namespaces.push(body["namespace"].to_string());
