@@ -4,6 +4,8 @@
 //! crate gives ids of its own, so the document is kept here as its JSON form and every version is parsed
 //! with the crate before it is put ([`Metadata::to_bytes`]). What other writers add is carried along.
 
+mod served;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
@@ -149,26 +151,13 @@ impl Metadata {
         if metadata.format_version != 2 {
             let problem = format!(
                 "Iceberg format version {} is not supported, only 2; when another program upgraded the table, \
-                     stop the workers, delete metadata/ (in a catalog: drop the table there, without purging its files) and \
-                     start them again to have it rebuilt from the ledger",
+                 stop the workers, delete metadata/ (in a catalog: drop the table there, without purging its \
+                 files) and start them again to have it rebuilt from the ledger",
                 metadata.format_version
             );
             return Err(LakeError::invalid(path, problem));
         }
         metadata.validate(path, bytes)?;
-        Ok(metadata)
-    }
-
-    /// Reads a document that a catalog serves.
-    pub(crate) fn parse_served(subject: &str, bytes: &[u8]) -> Result<Self, LakeError> {
-        let mut metadata = Self::parse(subject, bytes)?;
-        metadata.not_before_ms = Some(metadata.last_updated_ms);
-        for schema in metadata.schemas.iter_mut().filter_map(Value::as_object_mut) {
-            // Some catalogs write down that there are none.
-            if schema.get("identifier-field-ids").and_then(Value::as_array).is_some_and(Vec::is_empty) {
-                schema.remove("identifier-field-ids");
-            }
-        }
         Ok(metadata)
     }
 
@@ -313,47 +302,12 @@ impl Metadata {
         self.partition_specs.iter().find(|spec| layout_id(spec, "spec-id") == Some(i64::from(id)))
     }
 
-    /// True when every layout of `wanted` is here under its id, and the same ones are current.
-    ///
-    /// # Errors
-    /// The kind of layout that is not.
-    pub(crate) fn has_layouts_of(&self, wanted: &Self) -> Result<(), &'static str> {
-        let same = |a: &[Value], b: &[Value], key: &str, alike: fn(&Value, &Value) -> bool| {
-            b.iter().all(|b| a.iter().any(|a| layout_id(a, key) == layout_id(b, key) && alike(a, b)))
-        };
-        if self.current_schema_id != wanted.current_schema_id
-            || !same(&self.schemas, &wanted.schemas, "schema-id", alike::<Schema>)
-        {
-            return Err("a schema");
-        }
-        if self.default_spec_id != wanted.default_spec_id
-            || !same(&self.partition_specs, &wanted.partition_specs, "spec-id", alike::<PartitionSpec>)
-        {
-            return Err("a partition spec");
-        }
-        if self.default_sort_order_id != wanted.default_sort_order_id
-            || !same(&self.sort_orders, &wanted.sort_orders, "order-id", alike::<SortOrder>)
-        {
-            return Err("a sort order");
-        }
-        Ok(())
-    }
-
     /// A snapshot's time: the commit's, but after every earlier one.
     pub(crate) fn next_timestamp_ms(&self, committed_ms: i64) -> i64 {
         let last = self.snapshot_log.last().map(|entry| entry.timestamp_ms);
         let parent = self.current_snapshot().map(|snapshot| snapshot.timestamp_ms);
         let after = last.max(parent).map_or(committed_ms, |last| committed_ms.max(last.saturating_add(1)));
         self.not_before_ms.map_or(after, |floor| after.max(floor))
-    }
-
-    /// Dates snapshots no earlier than this, in their order: a new table is as old as its catalog says.
-    pub(crate) fn date_from(&mut self, floor_ms: i64) {
-        let mut floor_ms = floor_ms;
-        for snapshot in &mut self.snapshots {
-            snapshot.timestamp_ms = snapshot.timestamp_ms.max(floor_ms);
-            floor_ms = snapshot.timestamp_ms.saturating_add(1);
-        }
     }
 
     /// Makes `snapshot` the current one of branch main.
@@ -468,11 +422,6 @@ fn default_properties(new: &NewTable<'_>) -> BTreeMap<String, String> {
     .into_iter()
     .map(|(key, value)| (key.to_owned(), value.to_owned()))
     .collect()
-}
-
-/// Other programs' layouts may hold what ours do not know.
-fn alike<T: for<'de> Deserialize<'de> + PartialEq>(a: &Value, b: &Value) -> bool {
-    a == b || matches!((T::deserialize(a), T::deserialize(b)), (Ok(a), Ok(b)) if a == b)
 }
 
 pub(crate) fn layout_id(layout: &Value, key: &str) -> Option<i64> {
