@@ -15,8 +15,9 @@ import chaos
 import lab
 import orders
 import readers
-from catalogs import CatalogProxy, CatalogTable
+from catalogs import CatalogTable
 from produce import Sent, create_topic, order, send
+from proxies import CatalogProxy
 from siltstone import wait
 from test_foreign import again
 
@@ -285,6 +286,7 @@ def test_credentials_of_the_catalog(engine, name, bucket):
     run.command("expire")
     run.command("vacuum")
     assert run.json("status")[0]["rows"] == 250
+    assert "250" in run.run("query", "-f", str(run.spec), f'select count(*) from "{name}"').out
 
 
 def test_refusals_say_what_to_do(engine, name, bucket):

@@ -13,10 +13,11 @@ const SECRET: &str = "hunter2-cleartext";
 fn env(name: &str) -> Option<String> {
     match name {
         "PWD" => Some("/work".to_owned()),
-        "KAFKA_USER" | "SR_USER" | "FLEET_KEY" => Some("svc".to_owned()),
+        "KAFKA_USER" | "SR_USER" | "FLEET_KEY" | "CATALOG_ID" => Some("svc".to_owned()),
         "KAFKA_PASSWORD" | "SR_PASSWORD" | "EU_REGISTRY_TOKEN" | "SILTSTONE_CONTROL_PLANE_KEY" => {
             Some(SECRET.to_owned())
         }
+        "CATALOG_SECRET" => Some(SECRET.to_owned()),
         "EMPTY" => Some(String::new()),
         _ => None,
     }

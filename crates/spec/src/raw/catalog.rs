@@ -77,7 +77,7 @@ pub(crate) struct RawSigV4 {
     /// Region. Default: that of the environment.
     #[schemars(example = &"eu-west-1")]
     pub(crate) region: Option<Text>,
-    /// Service that requests are signed for: `glue`, `s3tables`, `execute-api`.
-    #[schemars(extend("default" = "glue"))]
+    /// Service that requests are signed for: `execute-api`, `glue`, `s3tables`.
+    #[schemars(extend("default" = "execute-api"))]
     pub(crate) signing_name: Text,
 }

@@ -22,4 +22,4 @@ mod wire;
 
 pub use credentials::VendedCredentials;
 pub use table::RestTable;
-pub(crate) use table::{Base, Committed, Loaded};
+pub(crate) use table::{Base, Committed, Loaded, Since};

@@ -49,6 +49,14 @@ pub(crate) struct Base<'a> {
     pub(crate) metadata: &'a Metadata,
 }
 
+/// What became of a table that was known.
+#[derive(Debug)]
+pub(crate) enum Since {
+    Same,
+    /// It is this now; `None`: it is gone.
+    Changed(Option<Box<Loaded>>),
+}
+
 /// What became of a commit.
 #[derive(Debug)]
 pub(crate) enum Committed {
@@ -115,6 +123,17 @@ impl RestTable {
             Some(body) => self.read(&body).map(Some),
             None => Ok(None),
         }
+    }
+
+    /// Whether the table is still the one of this metadata file. Metadata is read only when it is another.
+    pub(crate) async fn since(&self, url: &str) -> Result<Since, LakeError> {
+        let Some(body) = self.load_body().await? else { return Ok(Since::Changed(None)) };
+        let same = serde_json::from_slice::<TableAnswer<'_>>(&body)
+            .is_ok_and(|answer| answer.metadata_location.as_deref() == Some(url));
+        if same {
+            return Ok(Since::Same);
+        }
+        self.read(&body).map(|loaded| Since::Changed(Some(Box::new(loaded))))
     }
 
     async fn load_body(&self) -> Result<Option<Bytes>, LakeError> {

@@ -15,7 +15,7 @@ use crate::{
     iceberg::{
         bucket::{Bucket, PutOutcome},
         metadata::{Metadata, MetadataLogEntry},
-        rest::{Base, Committed, Loaded, RestTable},
+        rest::{Base, Committed, Loaded, RestTable, Since},
     },
     ledger::LedgerState,
 };
@@ -75,13 +75,13 @@ impl IcebergTable {
         let Some(catalog) = &self.catalog else {
             return self.bucket.has_metadata(head.number + 1).await.map(|newer| !newer);
         };
-        // There is no cheaper question, so the answer is kept.
-        let found = catalog.load().await?;
-        match found {
-            Some(found) if found.url == head.url => return Ok(true),
-            found => self.head = found.map(Head::served),
+        match catalog.since(&head.url).await? {
+            Since::Same => Ok(true),
+            Since::Changed(found) => {
+                self.head = found.map(|found| Head::served(*found));
+                Ok(self.head.is_some())
+            }
         }
-        Ok(self.head.is_some())
     }
 
     /// Commits the draft upon the head it was made from; without a head, creates the table.
