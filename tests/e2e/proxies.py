@@ -229,12 +229,13 @@ class UnconditionalS3:
 
 class CatalogProxy:
     """Stands before a catalog. `lose` of the next commits are made, and nobody is told; `refuse` of the next
-    requests are answered 401; `break_` of the next commits are not made, and nobody is told. `before` is called
-    before each commit is passed on."""
+    requests are answered 401; `break_` of the next commits are not made, and nobody is told; of the next `fail`, 503 is
+    said. While `down` is true no request is answered. `before` is called before each commit is passed on."""
 
     def __init__(self, target: str, tls: bool = False):
         self.target = target
         self.lose = self.refuse = self.break_ = self.fail = 0
+        self.down = False
         self.before = None
         self.requests: list[tuple[str, str, int]] = []
         self.lock = threading.Lock()
@@ -265,6 +266,8 @@ class CatalogProxy:
         body = request.body()
         path = urllib.parse.urlsplit(request.path).path
         commit = request.command == "POST" and "/tables/" in path
+        if self.down:
+            return _cut(request)
         if "/oauth/" not in path and "/config" not in path and self._take("refuse"):
             return request.answer(401, b'{"error":{"message":"x","type":"NotAuthorizedException","code":401}}')
         if commit and self._take("fail"):

@@ -248,6 +248,38 @@ def test_another_committer_is_always_first(engine, name, through):
     live.check_in_the_end()
 
 
+def test_workers_side_by_side(engine, name, through):
+    """Three workers commit to one table of a catalog, some of whose replies are lost; one of them is killed."""
+    proxy = through.proxy
+    live = Live(engine, name, through.catalog, through.entry())
+    others = [live.run.worker().ready() for _ in range(2)]
+    for _ in range(3):
+        proxy.lose = 3
+        live.more(100)
+    others[0].kill()
+    live.more(100)
+    assert others[1].stop() == 0, others[1].said()[-3000:]
+    live.check_in_the_end()
+
+
+def test_a_catalog_that_is_down(engine, name, bucket):
+    """Ingestion and Delta go on without the catalog; Iceberg catches up when it is there again."""
+    catalog = catalogs.iceberg(bucket.prefix)
+    proxy = CatalogProxy(catalog.uri)
+    live = Live(engine, name, catalog, catalog.entry(uri=proxy.url))
+    proxy.down = True
+    shown = set(live.ids())
+    rows = lambda: again(lambda: readers.DELTA["delta-rs"](live.table)).num_rows  # noqa: E731
+    before = rows()
+    wait(lambda: rows() >= before + 200, 60, f"Delta to go on:\n{live.worker.said()[-3000:]}")
+    assert len(set(live.ids()) - shown) < 200, "a commit got through"
+    proxy.down = False
+    live.more(100)
+    live.check_in_the_end()
+    assert "catalog" in live.worker.said()
+    proxy.close()
+
+
 @pytest.mark.parametrize("through", ["seaweed-oauth2"], indirect=True)
 def test_a_login_that_ends(engine, name, through):
     """The catalog no longer takes a token: another one is asked for, and no commit is lost."""
