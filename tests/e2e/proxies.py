@@ -1,4 +1,4 @@
-"""Services that fail on demand: a registry cut off, stores that lose replies, one without conditional puts."""
+"""Services that fail on demand: a registry cut off, catalogs and stores that lose replies, one without conditional puts."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import itertools
 import random
 import re
 import socket
+import ssl
 import struct
 import sys
 import threading
@@ -19,6 +20,8 @@ import urllib.parse
 from xml.sax.saxutils import escape
 
 import requests
+
+import lab
 
 
 class _Threads(http.server.ThreadingHTTPServer):
@@ -219,6 +222,71 @@ class UnconditionalS3:
 
         self.server = _Server(Handler)
         self.url = self.server.url
+
+    def close(self) -> None:
+        self.server.close()
+
+
+class CatalogProxy:
+    """Stands before a catalog. `lose` of the next commits are made, and nobody is told; `refuse` of the next
+    requests are answered 401; `break_` of the next commits are not made, and nobody is told; of the next `fail`, 503 is
+    said. While `down` is true no request is answered. `before` is called before each commit is passed on."""
+
+    def __init__(self, target: str, tls: bool = False):
+        self.target = target
+        self.lose = self.refuse = self.break_ = self.fail = 0
+        self.down = False
+        self.before = None
+        self.requests: list[tuple[str, str, int]] = []
+        self.lock = threading.Lock()
+        proxy = self
+
+        class Handler(_Quiet):
+            def do(self):
+                proxy._handle(self)
+
+            do_GET = do_HEAD = do_POST = do_DELETE = do
+
+        self.server = _Server(Handler)
+        self.url = self.server.url
+        if tls:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(f"{lab.address('TLS')}/server.pem")
+            served = self.server.server
+            served.socket = context.wrap_socket(served.socket, server_side=True)
+            self.url = self.url.replace("http://", "https://")
+
+    def _take(self, what: str) -> bool:
+        with self.lock:
+            left = getattr(self, what)
+            setattr(self, what, max(0, left - 1))
+            return left > 0
+
+    def _handle(self, request: _Quiet) -> None:
+        body = request.body()
+        path = urllib.parse.urlsplit(request.path).path
+        commit = request.command == "POST" and "/tables/" in path
+        if self.down:
+            return _cut(request)
+        if "/oauth/" not in path and "/config" not in path and self._take("refuse"):
+            return request.answer(401, b'{"error":{"message":"x","type":"NotAuthorizedException","code":401}}')
+        if commit and self._take("fail"):
+            return request.answer(503, b"{}")
+        if commit and self._take("break_"):
+            return _cut(request)
+        if commit and self.before:
+            self.before()
+        headers = {name: value for name, value in request.headers.items() if name.lower() != "host"}
+        got = requests.request(
+            request.command, self.target + request.path, data=body, headers=headers, timeout=60
+        )
+        with self.lock:
+            self.requests.append((request.command, path, got.status_code))
+        if commit and got.ok and self._take("lose"):
+            return _cut(request)
+        return request.answer(
+            got.status_code, got.content, Content_Type=got.headers.get("Content-Type", "application/json")
+        )
 
     def close(self) -> None:
         self.server.close()

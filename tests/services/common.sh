@@ -13,15 +13,16 @@ mkdir -p "$SILTSTONE_LAB"/{run,log,data,dist}
 KAFKA_PORT="${SILTSTONE_KAFKA_PORT:-24092}"              # and the four above it
 REGISTRY_PORT="${SILTSTONE_REGISTRY_PORT:-24081}"        # and the one above it, for management
 REGISTRY_AUTH_PORT="${SILTSTONE_REGISTRY_AUTH_PORT:-24083}"  # likewise
-S3_PORT="${SILTSTONE_S3_PORT:-24300}"                    # and the seven above it
+S3_PORT="${SILTSTONE_S3_PORT:-24300}"                    # and the eight above it
 GCS_PORT="${SILTSTONE_GCS_PORT:-$((S3_PORT + 10))}"
 GCS_XML_PORT="${SILTSTONE_GCS_XML_PORT:-$((S3_PORT + 11))}"
 AZURE_PORT="${SILTSTONE_AZURE_PORT:-$((S3_PORT + 12))}"
+ICEBERG_PORT="${SILTSTONE_ICEBERG_PORT:-$((S3_PORT + 13))}"
 
 # Credentials of throw-away services on the loopback interface.
 KAFKA_USER=alice KAFKA_PASSWORD=alice-secret
 REGISTRY_USER=reader REGISTRY_PASSWORD=reader-secret
-S3_ACCESS_KEY=siltstone S3_SECRET_KEY=siltstone-secret S3_BUCKET=lake
+S3_ACCESS_KEY=siltstone S3_SECRET_KEY=siltstone-secret S3_BUCKET=lake S3_TABLE_BUCKET=tables
 GCS_BUCKET=lake
 # The storage emulator's account and key, which every copy of it has.
 AZURE_ACCOUNT=devstoreaccount1 AZURE_CONTAINER=lake

@@ -8,9 +8,11 @@ source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 "$SERVICES_DIR/registry.sh" fetch
 "$SERVICES_DIR/azure.sh" fetch
 "$SERVICES_DIR/gcs.sh" fetch
+"$SERVICES_DIR/iceberg.sh" fetch
 
 starts=()
-for service in "kafka.sh up" "registry.sh up open" "registry.sh up auth" "s3.sh up" "azure.sh up" "gcs.sh up json" "gcs.sh up xml"; do
+for service in "kafka.sh up" "registry.sh up open" "registry.sh up auth" "s3.sh up" "azure.sh up" "gcs.sh up json" "gcs.sh up xml" \
+  "iceberg.sh up"; do
   # shellcheck disable=SC2086
   "$SERVICES_DIR"/$service & starts+=($!)
 done
@@ -36,6 +38,9 @@ SILTSTONE_TEST_S3_ENDPOINT=http://127.0.0.1:$S3_PORT
 SILTSTONE_TEST_S3_BUCKET=$S3_BUCKET
 SILTSTONE_TEST_S3_ACCESS_KEY=$S3_ACCESS_KEY
 SILTSTONE_TEST_S3_SECRET_KEY=$S3_SECRET_KEY
+SILTSTONE_TEST_S3_CATALOG=http://127.0.0.1:$((S3_PORT + 8))
+SILTSTONE_TEST_S3_TABLE_BUCKET=$S3_TABLE_BUCKET
+SILTSTONE_TEST_ICEBERG=http://127.0.0.1:$ICEBERG_PORT
 SILTSTONE_TEST_GCS_ENDPOINT=http://127.0.0.1:$GCS_PORT
 SILTSTONE_TEST_GCS_XML_ENDPOINT=http://127.0.0.1:$GCS_XML_PORT
 SILTSTONE_TEST_GCS_BUCKET=$GCS_BUCKET

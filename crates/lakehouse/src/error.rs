@@ -3,10 +3,14 @@
 //! Absent on purpose: text of dependencies. Object stores, JSON and Parquet readers quote requests and
 //! contents in their errors; here a failure is a closed code, with the object's path beside it.
 
+mod catalog;
+
 use std::fmt;
 
 use siltstone_datafile::DataFileError;
 use siltstone_protocol::{ErrorKind, Format};
+
+pub use catalog::{CatalogFault, CatalogFaultCode};
 
 /// A failure of the store, the ledger or a projection.
 #[derive(Debug, thiserror::Error)]
@@ -15,6 +19,9 @@ pub enum LakeError {
     /// The store refused or did not answer. Nothing was decided by it.
     #[error("{operation} {path}: {fault}")]
     Store { operation: &'static str, path: String, fault: StoreFault },
+    /// An Iceberg REST catalog refused or did not answer.
+    #[error("catalog {catalog}: {operation} {table}: {fault}")]
+    Catalog { catalog: String, operation: &'static str, table: String, fault: CatalogFault },
     /// A commit may have landed or not. Call again with the same commit id.
     #[error(
         "table {table}: outcome of commit {commit_id} at version {version} is unknown ({fault}); \
@@ -108,6 +115,7 @@ impl LakeError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Store { fault, .. } => fault.kind(),
+            Self::Catalog { fault, .. } => fault.kind(),
             Self::Unknown { .. } => ErrorKind::Unavailable,
             Self::Fenced { .. } | Self::Swept { .. } => ErrorKind::Fenced,
             Self::Conflict { .. } | Self::Contended { .. } => ErrorKind::Conflict,

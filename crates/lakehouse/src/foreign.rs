@@ -136,7 +136,7 @@ pub(crate) fn operation(said: &str) -> &'static str {
 /// A change whose files cannot be read; `why` names no path of theirs.
 pub fn not_readable(table: &str, format: Format, version: u64, why: &str) -> LakeError {
     let folder = match format {
-        Format::Iceberg => "metadata/",
+        Format::Iceberg => "metadata/ (in a catalog: drop the table there, without purging its files)",
         Format::Delta => "data/_delta_log",
     };
     let problem = format!(

@@ -18,7 +18,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use object_store::{
     BackoffConfig, ClientOptions, ObjectStore, RetryConfig, StaticCredentialProvider,
-    aws::{AmazonS3Builder, AmazonS3ConfigKey, S3ConditionalPut},
+    aws::{AmazonS3Builder, AmazonS3ConfigKey, AwsCredentialProvider, S3ConditionalPut},
     azure::{AzureConfigKey, MicrosoftAzureBuilder},
     gcp::{GcpCredential, GoogleCloudStorageBuilder, GoogleConfigKey},
     local::LocalFileSystem,
@@ -55,6 +55,8 @@ pub struct TableStore {
     pub url: Url,
     /// The same place as readers name it, without a slash at the end.
     readers_url: String,
+    /// What it was opened from, when it was.
+    destination: Option<Arc<Destination>>,
     /// Gives what is put there its names.
     pub host: Host,
     /// Versions from one checkpoint of a ledger to the next; `None`: as usual.
@@ -65,7 +67,31 @@ impl TableStore {
     /// A store whose readers name the place as the destination does.
     pub fn new(store: Arc<dyn ObjectStore>, root: Path, url: Url) -> Self {
         let readers_url = url.as_str().trim_end_matches('/').to_owned();
-        Self { store, root, url, readers_url, host: Host::default(), checkpoint_every: None }
+        Self {
+            store,
+            root,
+            url,
+            readers_url,
+            destination: None,
+            host: Host::default(),
+            checkpoint_every: None,
+        }
+    }
+
+    /// The same place with other credentials. No request is made.
+    ///
+    /// # Errors
+    /// `Invalid`: the destination is not `s3://`.
+    pub fn with_credentials(&self, credentials: AwsCredentialProvider) -> Result<Self, LakeError> {
+        let subject = format!("destination {}", self.url);
+        let (Some(destination), Some(bucket), "s3") =
+            (&self.destination, self.url.host_str(), self.url.scheme())
+        else {
+            return Err(LakeError::invalid(subject, "a catalog's credentials are taken for s3:// only"));
+        };
+        let options = Options::new(&subject, self.url.scheme(), &destination.options)?;
+        let store = open_s3(&subject, bucket, &options, Some(credentials))?;
+        Ok(Self { store, ..self.clone() })
     }
 
     /// Where a table lies, in the store. `table_location` is `TableSpec::location()`.
@@ -124,7 +150,7 @@ pub fn open(destination: &Destination) -> Result<TableStore, LakeError> {
     let bucket = bucket.ok_or_else(|| LakeError::invalid(&subject, "names no bucket"))?.to_owned();
     let same = || url.as_str().trim_end_matches('/').to_owned();
     let (store, readers_url) = match url.scheme() {
-        "s3" => (open_s3(&subject, &bucket, &options)?, same()),
+        "s3" => (open_s3(&subject, &bucket, &options, None)?, same()),
         "gs" => (open_gcs(&subject, &bucket, &options)?, same()),
         _ => {
             let (store, account) = open_azure(&subject, &bucket, &options)?;
@@ -134,7 +160,8 @@ pub fn open(destination: &Destination) -> Result<TableStore, LakeError> {
     };
     let root = Path::from_url_path(url.path())
         .map_err(|_| LakeError::invalid(&subject, "the prefix is not a valid object path"))?;
-    Ok(TableStore { readers_url, ..TableStore::new(store, root, url) })
+    let destination = Some(Arc::new(destination.clone()));
+    Ok(TableStore { readers_url, destination, ..TableStore::new(store, root, url) })
 }
 
 fn open_local(subject: &str, url: Url) -> Result<TableStore, LakeError> {
@@ -151,7 +178,35 @@ fn open_local(subject: &str, url: Url) -> Result<TableStore, LakeError> {
     Ok(TableStore::new(Arc::new(LocalFileSystem::new()), root, url))
 }
 
-fn open_s3(subject: &str, bucket: &str, options: &Options) -> Result<Arc<dyn ObjectStore>, LakeError> {
+/// The region to sign with, and AWS credentials from where AWS's own tools look.
+pub(crate) fn aws_credentials(
+    subject: &str,
+    region: Option<&str>,
+) -> Result<(String, AwsCredentialProvider), LakeError> {
+    let mut builder = AmazonS3Builder::from_env().with_bucket_name("none").with_retry(retry());
+    if let Some(region) = region {
+        builder = builder.with_region(region);
+    }
+    let region = builder.get_config_value(&AmazonS3ConfigKey::Region).ok_or_else(|| {
+        LakeError::invalid(
+            subject,
+            "sigv4 needs a region; set sigv4.region, or AWS_REGION in the environment",
+        )
+    })?;
+    if let Some(provider) = aws_profile::provider(subject, None, &builder)? {
+        builder = builder.with_credentials(provider);
+    }
+    let store =
+        builder.with_client_options(client_options()).build().map_err(|error| refused(subject, &error))?;
+    Ok((region, store.credentials().clone()))
+}
+
+fn open_s3(
+    subject: &str,
+    bucket: &str,
+    options: &Options,
+    credentials: Option<AwsCredentialProvider>,
+) -> Result<Arc<dyn ObjectStore>, LakeError> {
     let mut builder = AmazonS3Builder::from_env()
         .with_bucket_name(bucket)
         .with_conditional_put(S3ConditionalPut::ETagMatch)
@@ -173,7 +228,9 @@ fn open_s3(subject: &str, bucket: &str, options: &Options) -> Result<Arc<dyn Obj
     if let Some(allow) = options.flag("allow_http")? {
         client = client.with_allow_http(allow);
     }
-    if options.flag("skip_signature")? == Some(true) {
+    if let Some(credentials) = credentials {
+        builder = builder.with_credentials(credentials);
+    } else if options.flag("skip_signature")? == Some(true) {
         builder = builder.with_skip_signature(true);
     } else if let Some(provider) = aws_profile::provider(subject, options.text("profile"), &builder)? {
         builder = builder.with_credentials(provider);

@@ -2,6 +2,7 @@
 //!
 //! A table or cluster with a fault of form is left out here, so that one mistake is reported once.
 
+mod catalog;
 mod cluster;
 mod retention;
 mod source;
@@ -95,8 +96,19 @@ impl<'a> Lower<'a> {
             tables.push((index, self.table(table, cluster, &at)));
         }
         self.names(&tables, &place);
+        self.catalog_names(&tables, &place);
         let control_plane = raw.control_plane.map(|raw| self.control_plane(raw, &root.key("control_plane")));
         let destination = url_text::destination(&raw.destination_bucket_url.0?.0).ok()?;
+        for (index, table) in &tables {
+            let vended = table.catalog.as_ref().is_some_and(|catalog| catalog.vended_credentials);
+            if vended && !destination.url.starts_with("s3://") {
+                let at = place.item(*index).key("catalogs").item(0).key("vended_credentials");
+                self.fault(
+                    &at,
+                    "is for s3:// destinations; leave it out, and give credentials by the environment",
+                );
+            }
+        }
         let tables = tables.into_iter().map(|(_, table)| table).collect();
         Some(Spec { source_clusters: clusters, destination, control_plane, tables })
     }

@@ -127,6 +127,8 @@ pub struct TableSpec {
     pub on_lost_range: OnLostRange,
     /// Non-empty, sorted, no repeats.
     pub formats: Vec<Format>,
+    /// Where the Iceberg table's metadata is kept; `None`: in the bucket, beside its files.
+    pub catalog: Option<RestCatalog>,
     pub partition_by: Vec<PartitionBy>,
     pub sort_by: Vec<SortBy>,
     pub freshness: Freshness,
@@ -154,6 +156,60 @@ impl TableSpec {
     pub fn dead_letter_name(&self) -> String {
         format!("{}__dead_letters", self.name)
     }
+}
+
+/// A table in an Iceberg REST catalog.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RestCatalog {
+    /// Base URL, before `/v1`; without a trailing slash.
+    pub uri: String,
+    pub warehouse: Option<String>,
+    /// Where the catalog names none.
+    pub prefix: Option<String>,
+    /// One level at least.
+    pub namespace: Vec<String>,
+    pub table: String,
+    pub auth: CatalogAuth,
+    pub tls: Tls,
+    /// The table's files are read and written with credentials that the catalog hands out.
+    pub vended_credentials: bool,
+}
+
+impl RestCatalog {
+    /// `namespace.table`.
+    pub fn identifier(&self) -> String {
+        format!("{}.{}", self.namespace.join("."), self.table)
+    }
+
+    /// For people: `namespace.table in https://catalog.internal`.
+    pub fn place(&self) -> String {
+        format!("{} in {}", self.identifier(), self.uri)
+    }
+
+    /// The dead-letter table's place in the same catalog.
+    pub fn for_dead_letters(&self) -> Self {
+        Self { table: format!("{}__dead_letters", self.table), ..self.clone() }
+    }
+}
+
+/// How requests to a catalog show who they come from.
+#[derive(Debug, Clone, PartialEq)]
+pub enum CatalogAuth {
+    None,
+    /// Bearer token.
+    Token(Secret),
+    /// Client credentials; `token_url` is below `uri` when absent.
+    OAuth2 {
+        token_url: Option<String>,
+        client_id: Secret,
+        client_secret: Secret,
+        scope: Option<String>,
+    },
+    /// AWS Signature Version 4, with AWS credentials of the environment. The region may be there, too.
+    SigV4 {
+        region: Option<String>,
+        signing_name: String,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

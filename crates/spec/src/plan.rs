@@ -19,7 +19,7 @@ use siltstone_protocol::{Format, PartitionSpec, Schema, SortOrder};
 
 use crate::{
     error::SpecError,
-    model::{SchemaMode, TableSpec},
+    model::{RestCatalog, SchemaMode, TableSpec},
     resolve,
 };
 
@@ -46,6 +46,9 @@ pub enum TablePlan {
         partition_spec: Option<PartitionSpec>,
         sort_order: Option<SortOrder>,
         formats: Vec<Format>,
+        /// The catalog that keeps the Iceberg form: table and address.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        catalog: Option<String>,
     },
     NothingToDo {
         table: String,
@@ -167,6 +170,7 @@ fn create(table: &TableSpec, wanted_schema: Option<&Schema>) -> TablePlan {
         partition_spec,
         sort_order,
         formats: table.formats.clone(),
+        catalog: table.catalog.as_ref().map(RestCatalog::place),
     }
 }
 
@@ -216,8 +220,11 @@ impl fmt::Display for TablePlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NothingToDo { table } => write!(f, "{table}: nothing to do"),
-            Self::Create { table, schema, partition_spec, sort_order, formats } => {
+            Self::Create { table, schema, partition_spec, sort_order, formats, catalog } => {
                 write!(f, "{table}: create, in {}", names(formats))?;
+                if let Some(catalog) = catalog {
+                    write!(f, "\n  catalog table {catalog}")?;
+                }
                 match schema {
                     None => f.write_str("\n  + columns as the first record's schema says")?,
                     Some(schema) => {

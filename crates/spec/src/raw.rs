@@ -3,6 +3,7 @@
 //! From these types come the checks of `walk`, the JSON Schema for editors and the reference; their
 //! comments are the descriptions that users read, and `default` is what an absent field stands for.
 
+mod catalog;
 mod table;
 
 use std::collections::BTreeMap;
@@ -11,7 +12,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::json;
 
-pub(crate) use self::table::*;
+pub(crate) use self::{catalog::*, table::*};
 use crate::{
     forms::{Broker, DestinationText, Host, HttpUrl, Name, SecretText, Slot, Text},
     limits,

@@ -16,7 +16,7 @@ use crate::{
     error::{ForTable, WorkerError},
     formats,
     run::Identity,
-    table::Table,
+    table::{self, Table},
 };
 
 /// What applying the spec would change, table by table. Nothing is changed.
@@ -38,7 +38,7 @@ pub async fn plan_all(spec: &Spec) -> Result<Vec<TablePlan>, WorkerError> {
 /// As [`plan_all`]; `Invalid` from a store that ignores conditional puts.
 pub async fn apply_all(spec: &Spec) -> Result<Vec<TablePlan>, WorkerError> {
     let lake = siltstone_lakehouse::store::open(&spec.destination).map_err(WorkerError::from)?;
-    lake.probe_conditional_put().await.map_err(WorkerError::from)?;
+    table::probe(&lake, &spec.tables).await?;
     let mut plans = Vec::with_capacity(spec.tables.len());
     for table in &spec.tables {
         let looked = look(&lake, spec, table).await?;
@@ -125,6 +125,10 @@ async fn apply(lake: &TableStore, spec: &TableSpec, looked: &Looked) -> Result<(
                     commit(table, change, &identity).await?;
                 }
             }
+            crate::projector::catch_up_all(table).await
+        }
+        // A catalog that was added to the spec shows the table from now on.
+        (TablePlan::NothingToDo { .. }, Some(table)) if table.catalog.is_some() => {
             crate::projector::catch_up_all(table).await
         }
         _ => Ok(()),

@@ -12,7 +12,7 @@ use serde::Serialize;
 use siltstone_ingest::{KafkaSource, RecordSource};
 use siltstone_lakehouse::{LedgerState, TableStore, Totals, iceberg::IcebergTable, maintenance::Tally};
 use siltstone_protocol::{Entry, FileEntry, Format};
-use siltstone_spec::{Spec, TableSpec};
+use siltstone_spec::{RestCatalog, Spec, TableSpec};
 
 use crate::{
     compactor::Ranges,
@@ -30,6 +30,9 @@ const LAG_TIMEOUT: Duration = Duration::from_secs(15);
 pub struct TableStatus {
     pub table: String,
     pub location: String,
+    /// The catalog that keeps the Iceberg form: table and address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub catalog: Option<String>,
     /// False: nothing was committed yet; every count is 0.
     pub exists: bool,
     pub version: Option<u64>,
@@ -123,6 +126,7 @@ async fn table_status(
     let mut status = TableStatus {
         table: table_spec.name.clone(),
         location: lake.table_url(&table_spec.location()),
+        catalog: table_spec.catalog.as_ref().map(RestCatalog::place),
         exists: false,
         version: None,
         rows: 0,
@@ -306,8 +310,9 @@ pub async fn snapshots(table: &Table) -> Result<Vec<SnapshotStatus>, WorkerError
     if !table.state.lock().await.formats.contains(&Format::Iceberg) {
         return Ok(Vec::new());
     }
-    let mut iceberg =
-        IcebergTable::new(table.store.clone(), table.location.clone(), table.url.clone(), table.projection);
+    let (store, location) = (table.store.clone(), table.location.clone());
+    let iceberg = IcebergTable::new(store, location, table.url.clone(), table.projection);
+    let mut iceberg = iceberg.with_catalog(table.catalog.clone());
     let Some(metadata) = iceberg.metadata().await.for_table(&table.name)? else { return Ok(Vec::new()) };
     let mut snapshots: Vec<_> = metadata
         .snapshots()

@@ -85,6 +85,7 @@ impl Keeper {
     pub fn new(table: Arc<Table>, spec: &TableSpec, identity: Arc<Identity>, budget: MemoryBudget) -> Self {
         let policy = Policy { projection: table.projection, orphans: spec.retention.orphans };
         let janitor = Janitor::new(table.store.clone(), &table.url, table.ledger.clone(), policy);
+        let janitor = janitor.with_catalog(table.catalog.clone());
         let janitor = janitor.with_host(table.host.clone());
         let own = || spec.retention.rows_by.clone();
         let dead_letters = || (table.name == spec.dead_letter_name()).then(|| REJECTED_AT.to_owned());

@@ -33,6 +33,7 @@ use crate::{
     progress::Progress,
     runtime::{Shared, TableRuntime},
     summary::{RunSummary, TableSummary},
+    table,
 };
 pub use crate::{identity::Identity, readiness::Readiness};
 
@@ -76,7 +77,6 @@ pub async fn run(
     stop: watch::Receiver<bool>,
 ) -> Result<RunSummary, WorkerError> {
     let lake = siltstone_lakehouse::store::open(&spec.destination).map_err(WorkerError::from)?;
-    lake.probe_conditional_put().await.map_err(WorkerError::from)?;
     let metrics = Arc::new(Metrics::default());
     let registry = metrics.register();
     let budget = MemoryBudget::new(options.memory_bytes);
@@ -87,6 +87,7 @@ pub async fn run(
         .filter(|table| options.tables.is_empty() || options.tables.contains(&table.name))
         .cloned()
         .collect();
+    table::probe(&lake, &tables).await?;
     for table in &tables {
         readiness.set(&table.name, false);
     }

@@ -11,11 +11,11 @@ use std::{
 use object_store::{ObjectStore, path::Path};
 use siltstone_datafile::{Host, Layout};
 use siltstone_lakehouse::{
-    DeltaTable, DetailsCache, Ledger, LedgerState, ProjectionOptions, TableFormat, TableStore,
-    iceberg::IcebergTable,
+    DeltaTable, DetailsCache, LakeError, Ledger, LedgerState, ProjectionOptions, TableFormat, TableStore,
+    iceberg::{IcebergTable, RestTable, VendedCredentials},
 };
 use siltstone_protocol::{Change, ErrorKind, Format, Schema};
-use siltstone_spec::{TableSpec, resolve};
+use siltstone_spec::{RestCatalog, TableSpec, resolve};
 use tokio::sync::{Mutex, Notify, watch};
 
 use crate::{
@@ -25,6 +25,87 @@ use crate::{
 
 /// Details of this many recent files are kept for the projections; older ones are read from footers.
 const DETAILS_CACHED_MAX: usize = 8192;
+
+/// Where a table is: in a store, and in a catalog if it has one.
+pub(crate) struct Place {
+    /// The destination, with the table's own credentials if its catalog hands some out.
+    pub(crate) lake: TableStore,
+    name: String,
+    location: Path,
+    url: String,
+    pub(crate) catalog: Option<Arc<RestTable>>,
+}
+
+impl Place {
+    /// The place of this spec's table. No request is made.
+    pub(crate) fn of(lake: &TableStore, spec: &TableSpec) -> Result<Self, WorkerError> {
+        Self::new(lake, spec.name.clone(), spec.catalog.as_ref())
+    }
+
+    /// That of its dead-letter table.
+    pub(crate) fn of_dead_letters(lake: &TableStore, spec: &TableSpec) -> Result<Self, WorkerError> {
+        let catalog = spec.catalog.as_ref().map(RestCatalog::for_dead_letters);
+        Self::new(lake, spec.dead_letter_name(), catalog.as_ref())
+    }
+
+    fn new(lake: &TableStore, name: String, catalog: Option<&RestCatalog>) -> Result<Self, WorkerError> {
+        let below = name.replace('.', "/");
+        let (location, url) = (lake.table_location(&below), lake.table_url(&below));
+        let Some(spec) = catalog else {
+            return Ok(Self { lake: lake.clone(), name, location, url, catalog: None });
+        };
+        let catalog = RestTable::new(spec, &url, lake.host.clone()).for_table(&name)?;
+        let lake = if spec.vended_credentials {
+            let vended = VendedCredentials::new(Arc::clone(&catalog), lake.host.clone());
+            lake.with_credentials(Arc::new(vended)).for_table(&name)?
+        } else {
+            lake.clone()
+        };
+        Ok(Self { lake, name, location, url, catalog: Some(catalog) })
+    }
+
+    fn ledger(&self) -> Ledger {
+        self.lake.ledger(self.location.clone())
+    }
+}
+
+/// Proves that the places of these tables honour put-if-absent. Where a catalog is, its bucket may take nothing but
+/// tables' folders, and a table may have credentials of its own: there the table's folder is tried.
+///
+/// # Errors
+/// As [`TableStore::probe_conditional_put`].
+pub(crate) async fn probe(lake: &TableStore, tables: &[TableSpec]) -> Result<(), WorkerError> {
+    let mut tried = tables.is_empty() || tables.iter().any(|table| table.catalog.is_none());
+    if tried {
+        lake.probe_conditional_put().await.map_err(WorkerError::from)?;
+    }
+    let mut unanswered = None;
+    for table in tables {
+        let Some(catalog) = &table.catalog else { continue };
+        if tried && !catalog.vended_credentials {
+            continue;
+        }
+        match probe_folder(&Place::of(lake, table)?).await.for_table(&table.name) {
+            Ok(()) => tried = true,
+            // The other tables do not need this catalog.
+            Err(error) if error.kind() == ErrorKind::Unavailable => {
+                tracing::warn!(table = table.name, %error, "the table's place was not tried");
+                unanswered = Some(error);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    unanswered.filter(|_| !tried).map_or(Ok(()), Err)
+}
+
+async fn probe_folder(place: &Place) -> Result<(), LakeError> {
+    if let Some(catalog) = &place.catalog {
+        catalog.prepare().await?;
+    }
+    let mut folder = place.lake.clone();
+    folder.root = place.location.clone();
+    folder.probe_conditional_put().await
+}
 
 /// A table in use. Cheap to share.
 pub struct Table {
@@ -36,6 +117,8 @@ pub struct Table {
     pub token_key: Arc<[u8; 32]>,
     pub details: DetailsCache,
     pub projection: ProjectionOptions,
+    /// Where the Iceberg form's metadata is kept; `None`: in the bucket.
+    pub catalog: Option<Arc<RestTable>>,
     pub host: Host,
     files: siltstone_spec::Files,
     /// The ledger's state as this worker knows it; `ledger.refresh` brings it up to date.
@@ -64,25 +147,20 @@ impl Table {
     /// # Errors
     /// Store and ledger errors, with the table's name.
     pub async fn open(lake: &TableStore, spec: &TableSpec) -> Result<Option<Self>, WorkerError> {
-        Self::open_named(lake, spec, &spec.name, &spec.location()).await
+        let place = Place::of(lake, spec)?;
+        Self::open_at(place, spec).await
     }
 
     /// The dead-letter table of this spec if its ledger exists.
     pub async fn open_dead_letters(lake: &TableStore, spec: &TableSpec) -> Result<Option<Self>, WorkerError> {
-        let name = spec.dead_letter_name();
-        Self::open_named(lake, spec, &name, &name.replace('.', "/")).await
+        let place = Place::of_dead_letters(lake, spec)?;
+        Self::open_at(place, spec).await
     }
 
-    async fn open_named(
-        lake: &TableStore,
-        spec: &TableSpec,
-        name: &str,
-        location: &str,
-    ) -> Result<Option<Self>, WorkerError> {
-        let path = lake.table_location(location);
-        let ledger = lake.ledger(path);
-        match ledger.load().await.for_table(name)? {
-            Some(state) => Ok(Some(Self::with_state(lake, spec, name, location, ledger, state).await?)),
+    async fn open_at(place: Place, spec: &TableSpec) -> Result<Option<Self>, WorkerError> {
+        let ledger = place.ledger();
+        match ledger.load().await.for_table(&place.name)? {
+            Some(state) => Ok(Some(Self::with_state(place, spec, ledger, state).await?)),
             None => Ok(None),
         }
     }
@@ -109,7 +187,7 @@ impl Table {
             schema,
             formats: spec.formats.clone(),
         };
-        Self::create_named(lake, spec, &spec.name, &spec.location(), change, commit_id, now_ms).await
+        Self::create_at(Place::of(lake, spec)?, spec, change, commit_id, now_ms).await
     }
 
     /// Opens the dead-letter table of this spec, creating it when there is none.
@@ -122,31 +200,32 @@ impl Table {
         if let Some(table) = Self::open_dead_letters(lake, spec).await? {
             return Ok(table);
         }
-        let name = spec.dead_letter_name();
         let change = Change::Create {
-            name: name.clone(),
+            name: spec.dead_letter_name(),
             schema: siltstone_ingest::dead_letter::schema(),
             partition_spec: Default::default(),
             sort_order: Default::default(),
             formats: spec.formats.clone(),
         };
-        Self::create_named(lake, spec, &name, &name.replace('.', "/"), change, commit_id, now_ms).await
+        Self::create_at(Place::of_dead_letters(lake, spec)?, spec, change, commit_id, now_ms).await
     }
 
-    async fn create_named(
-        lake: &TableStore,
+    async fn create_at(
+        place: Place,
         spec: &TableSpec,
-        name: &str,
-        location: &str,
         change: Change,
         commit_id: &str,
         now_ms: i64,
     ) -> Result<Self, WorkerError> {
+        let name = place.name.as_str();
         if let Change::Create { schema, formats, .. } = &change {
             crate::formats::check_new(name, schema, formats)?;
         }
-        let path = lake.table_location(location);
-        let ledger = lake.ledger(path);
+        if let Some(catalog) = &place.catalog {
+            // A catalog that refuses would leave a table that is never shown.
+            catalog.prepare().await.for_table(name)?;
+        }
+        let ledger = place.ledger();
         let state = match ledger.create(change, commit_id, now_ms).await {
             Ok(state) => state,
             // Another worker was first: its table is the table.
@@ -158,24 +237,24 @@ impl Table {
             }
             Err(error) => return Err(error).for_table(name),
         };
-        Self::with_state(lake, spec, name, location, ledger, state).await
+        Self::with_state(place, spec, ledger, state).await
     }
 
     async fn with_state(
-        lake: &TableStore,
+        place: Place,
         spec: &TableSpec,
-        name: &str,
-        location: &str,
         ledger: Ledger,
         state: LedgerState,
     ) -> Result<Self, WorkerError> {
-        let token_key = ledger.token_key().await.for_table(name)?;
+        let token_key = ledger.token_key().await.for_table(&place.name)?;
         let version = AtomicU64::new(state.version);
+        let Place { lake, name, location, url, catalog } = place;
         Ok(Self {
-            name: name.to_owned(),
-            location: lake.table_location(location),
-            url: lake.table_url(location),
+            name,
+            location,
+            url,
             store: lake.store.clone(),
+            catalog,
             ledger,
             token_key,
             details: DetailsCache::new(DETAILS_CACHED_MAX),
@@ -237,7 +316,7 @@ impl Table {
         match format {
             Format::Iceberg => {
                 let iceberg = IcebergTable::new(store, location, self.url.clone(), self.projection);
-                Box::new(iceberg.with_host(self.host.clone()))
+                Box::new(iceberg.with_catalog(self.catalog.clone()).with_host(self.host.clone()))
             }
             Format::Delta => Box::new(DeltaTable::new(store, location, self.url.clone(), self.projection)),
         }

@@ -55,6 +55,7 @@ fn status_row(status: &TableStatus) -> Vec<String> {
         .map(|(format, version)| {
             format!("{format}@{}", version.map_or(dash(), |version| version.to_string()))
         })
+        .chain(status.catalog.iter().map(|catalog| format!("({catalog})")))
         .collect::<Vec<_>>();
     vec![
         status.table.clone(),

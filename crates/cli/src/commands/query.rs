@@ -21,7 +21,8 @@ use crate::{
 };
 
 /// The tables' bucket goes by this address inside a session.
-const BUCKET: &str = "siltstone://lake/";
+/// Each table has a store of its own: its credentials may be its own, too.
+const STORE: &str = "siltstone://table-";
 
 pub async fn query(args: QueryArgs) -> anyhow::Result<u8> {
     let spec = load(&args.spec.file)?;
@@ -45,18 +46,21 @@ pub async fn ask(spec: &Spec, sql: &str) -> anyhow::Result<Vec<RecordBatch>> {
         .set_bool("datafusion.execution.parquet.schema_force_view_types", false);
     let context = SessionContext::new_with_config(config);
     let lake = inspect::open_lake(spec)?;
-    context.register_object_store(&url::Url::parse(BUCKET)?, lake.store.clone());
+    let mut stores = 0;
     for table in &spec.tables {
         for dead_letters in [false, true] {
             let Some(open) = inspect::open_table(&lake, table, dead_letters).await? else { continue };
-            register(&context, &open.name, inspect::live_files(&open).await?)?;
+            let store = format!("{STORE}{stores}/");
+            stores += 1;
+            context.register_object_store(&url::Url::parse(&store)?, open.store.clone());
+            register(&context, &open.name, &store, inspect::live_files(&open).await?)?;
         }
     }
     let answer = async { context.sql(sql).await?.collect().await };
     answer.await.map_err(|error: datafusion::error::DataFusionError| Invalid(error.strip_backtrace()).into())
 }
 
-fn register(context: &SessionContext, name: &str, live: LiveFiles) -> anyhow::Result<()> {
+fn register(context: &SessionContext, name: &str, store: &str, live: LiveFiles) -> anyhow::Result<()> {
     let reference = datafusion::sql::TableReference::bare(name);
     if live.files.is_empty() {
         context.register_table(reference, Arc::new(EmptyTable::new(live.schema)))?;
@@ -65,7 +69,7 @@ fn register(context: &SessionContext, name: &str, live: LiveFiles) -> anyhow::Re
     let paths = live
         .files
         .iter()
-        .map(|file| ListingTableUrl::parse(format!("{BUCKET}{}/{}", live.location, file.path)))
+        .map(|file| ListingTableUrl::parse(format!("{store}{}/{}", live.location, file.path)))
         .collect::<Result<Vec<_>, _>>()?;
     let options = ListingOptions::new(Arc::new(ParquetFormat::default())).with_file_extension(".parquet");
     let config = ListingTableConfig::new_with_multi_paths(paths)

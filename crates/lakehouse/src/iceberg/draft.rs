@@ -41,7 +41,8 @@ use super::{
 
 pub(crate) const NO_RESYNC: &str = "changed the table, and ledger entries or files that it has yet to show are no longer \
     kept, so that its change cannot be told from theirs; to have the Iceberg table rebuilt from the ledger, without \
-    that change, stop the workers, delete metadata/ and start them again";
+    that change, stop the workers, delete metadata/ (in a catalog: drop the table there, without purging its files) \
+    and start them again";
 
 /// Added files with what manifests say of them.
 pub(crate) type AddedFiles = Vec<(FileEntry, Arc<FileDetails>)>;
@@ -353,6 +354,27 @@ impl Draft {
         self.metadata.add_snapshot(snapshot);
         self.manifests = lines;
         Ok(())
+    }
+
+    /// A snapshot of the same files: what else the draft changes is then bound to a snapshot.
+    pub(crate) async fn restate(&mut self, table: &str, bucket: &Bucket) -> Result<(), LakeError> {
+        let (Some(version), Some(parent)) = (self.metadata.version(), self.metadata.current_snapshot())
+        else {
+            return Ok(());
+        };
+        let commit_id = parent.summary.get(COMMIT_ID).cloned().unwrap_or_default();
+        let offsets = Offsets::after(Some(parent));
+        let committed_ms = parent.timestamp_ms;
+        let step = Step { work: Work::Positions, version, commit_id, committed_ms, moves: Vec::new() };
+        let making = Making {
+            table,
+            snapshot_id: new_snapshot_id(&self.metadata, &bucket.host),
+            sequence_number: self.metadata.last_sequence_number + 1,
+            operation: "replace",
+            step: &step,
+        };
+        let lines = self.manifests.clone();
+        self.write_list(&making, bucket, lines, &FileTotals::default(), offsets).await
     }
 
     fn data_manifests(&self) -> impl Iterator<Item = &ManifestFile> {

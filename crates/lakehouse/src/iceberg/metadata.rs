@@ -4,6 +4,8 @@
 //! crate gives ids of its own, so the document is kept here as its JSON form and every version is parsed
 //! with the crate before it is put ([`Metadata::to_bytes`]). What other writers add is carried along.
 
+mod served;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
@@ -17,7 +19,7 @@ use crate::{error::LakeError, foreign::Marker, format::ProjectionOptions};
 /// Entries of the metadata log, and with it metadata files that are kept.
 const METADATA_LOG_MAX_DEFAULT: usize = 100;
 const NO_SNAPSHOT: i64 = -1;
-const MAIN: &str = "main";
+pub(crate) const MAIN: &str = "main";
 
 /// Ledger version shown; also in the summary of each snapshot of ours.
 pub(crate) const VERSION: &str = "siltstone.version";
@@ -62,6 +64,9 @@ pub(crate) struct Metadata {
     /// Statistics files and whatever else another writer put there.
     #[serde(flatten)]
     other: Map<String, Value>,
+    /// No snapshot may be older: a catalog checks its own log of metadata files, which it dates itself.
+    #[serde(skip)]
+    not_before_ms: Option<i64>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -131,6 +136,7 @@ impl Metadata {
             snapshot_log: Vec::new(),
             metadata_log: Vec::new(),
             other: Map::new(),
+            not_before_ms: None,
         };
         metadata.set_schema(new.schema)?;
         metadata.set_partition_spec(new.partition_spec)?;
@@ -145,7 +151,8 @@ impl Metadata {
         if metadata.format_version != 2 {
             let problem = format!(
                 "Iceberg format version {} is not supported, only 2; when another program upgraded the table, \
-                     stop the workers, delete metadata/ and start them again to have it rebuilt from the ledger",
+                 stop the workers, delete metadata/ (in a catalog: drop the table there, without purging its \
+                 files) and start them again to have it rebuilt from the ledger",
                 metadata.format_version
             );
             return Err(LakeError::invalid(path, problem));
@@ -181,6 +188,14 @@ impl Metadata {
 
     pub(crate) fn current_snapshot(&self) -> Option<&Snapshot> {
         self.snapshot(self.current_snapshot_id?)
+    }
+
+    pub(crate) fn current_id(&self) -> Option<i64> {
+        self.current_snapshot_id.filter(|id| *id != NO_SNAPSHOT)
+    }
+
+    pub(crate) fn main_ref(&self) -> Option<&Value> {
+        self.refs.get(MAIN)
     }
 
     fn snapshot(&self, id: i64) -> Option<&Snapshot> {
@@ -291,7 +306,8 @@ impl Metadata {
     pub(crate) fn next_timestamp_ms(&self, committed_ms: i64) -> i64 {
         let last = self.snapshot_log.last().map(|entry| entry.timestamp_ms);
         let parent = self.current_snapshot().map(|snapshot| snapshot.timestamp_ms);
-        last.max(parent).map_or(committed_ms, |last| committed_ms.max(last.saturating_add(1)))
+        let after = last.max(parent).map_or(committed_ms, |last| committed_ms.max(last.saturating_add(1)));
+        self.not_before_ms.map_or(after, |floor| after.max(floor))
     }
 
     /// Makes `snapshot` the current one of branch main.
@@ -351,7 +367,9 @@ impl Metadata {
         let lineage: BTreeSet<i64> = self.snapshot_log.iter().map(|entry| entry.snapshot_id).collect();
         let (stay, gone): (Vec<_>, Vec<_>) = std::mem::take(&mut self.snapshots).into_iter().partition(|s| {
             kept.contains(&s.snapshot_id)
-                || (!lineage.contains(&s.snapshot_id) && s.timestamp_ms >= oldest_ms)
+                || (!lineage.contains(&s.snapshot_id)
+                    && !s.summary.contains_key(VERSION)
+                    && s.timestamp_ms >= oldest_ms)
         });
         self.snapshots = stay;
         if !gone.is_empty() {
@@ -381,9 +399,10 @@ impl Metadata {
         if self.properties.get(LOG_DELETE).is_some_and(|on| on == "true") { dropped } else { Vec::new() }
     }
 
-    /// True when this is the table of the ledger with this identity.
+    /// True when this is the table of the ledger with this identity. A catalog gives the table a UUID of its own.
     pub(crate) fn belongs_to(&self, table_uuid: &str) -> bool {
-        self.table_uuid.eq_ignore_ascii_case(table_uuid)
+        let said = self.properties.get(TABLE_UUID).filter(|_| self.not_before_ms.is_some());
+        said.unwrap_or(&self.table_uuid).eq_ignore_ascii_case(table_uuid)
     }
 }
 
@@ -405,7 +424,7 @@ fn default_properties(new: &NewTable<'_>) -> BTreeMap<String, String> {
     .collect()
 }
 
-fn layout_id(layout: &Value, key: &str) -> Option<i64> {
+pub(crate) fn layout_id(layout: &Value, key: &str) -> Option<i64> {
     layout.get(key)?.as_i64()
 }
 

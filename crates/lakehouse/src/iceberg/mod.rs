@@ -1,4 +1,4 @@
-//! The Iceberg projection: shows the ledger as an Iceberg table, format version 2, in the bucket.
+//! The Iceberg projection: shows the ledger as an Iceberg table, format version 2.
 //!
 //! 1. [`table`] reads the newest metadata version and asks the ledger for the entries after the version
 //!    that it shows (`siltstone.version`).
@@ -6,7 +6,8 @@
 //! 3. [`draft`] writes manifests ([`encode`], merged as [`tiers`] says) and manifest lists for each, and
 //!    changes a copy of the metadata ([`metadata`]).
 //! 4. [`bucket`] creates the next metadata version by put-if-absent. When another worker was first, all
-//!    begins again from what it wrote; entries it showed are not shown twice.
+//!    begins again from what it wrote; entries it showed are not shown twice. Or, when the spec names an Iceberg REST
+//!    catalog, [`rest`] commits the same difference there, and the catalog keeps the metadata.
 //!
 //! A commit is four puts (manifest, manifest list, metadata, hint), however long the table's history:
 //! head, manifest list and recent manifests are kept in memory, and a lost race tells when they are stale.
@@ -25,6 +26,7 @@ mod manifests;
 mod metadata;
 mod offsets;
 mod reachable;
+mod rest;
 mod steps;
 mod summary;
 mod table;
@@ -34,4 +36,5 @@ mod tiers;
 mod tests;
 
 pub use reachable::Reachable;
+pub use rest::{RestTable, VendedCredentials};
 pub use table::{Expired, IcebergTable};

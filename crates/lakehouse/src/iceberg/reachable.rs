@@ -21,17 +21,17 @@ pub struct Reachable {
     pub data: BTreeSet<String>,
 }
 
-/// Collects over every snapshot of `metadata`, which is version `number`.
+/// Collects over every snapshot of `metadata`, which is the file of this URL.
 pub(crate) async fn reachable(
     bucket: &Bucket,
     manifests: &mut Manifests,
     metadata: &Metadata,
-    number: u64,
+    url: &str,
 ) -> Result<Reachable, LakeError> {
     let mut found = Reachable::default();
     let below = |url: &str| bucket.below(url).map(str::to_owned);
     found.metadata.insert("metadata/version-hint.text".to_owned());
-    found.metadata.insert(Bucket::metadata_name(number));
+    found.metadata.extend(below(url));
     found.metadata.extend(metadata.metadata_log.iter().filter_map(|entry| below(&entry.metadata_file)));
     let mut lines: BTreeMap<String, ManifestFile> = BTreeMap::new();
     for snapshot in &metadata.snapshots {

@@ -10,6 +10,7 @@
 
 mod foreign;
 mod maintain;
+mod publish;
 mod resync;
 
 use std::{collections::VecDeque, fmt, sync::Arc, time::Duration};
@@ -33,12 +34,13 @@ use crate::{
 pub use maintain::Expired;
 
 use super::{
-    bucket::{Bucket, PutOutcome},
+    bucket::Bucket,
     draft::{AddedFiles, Draft},
     manifests::{Manifests, read_list},
     metadata::{Metadata, MetadataLogEntry, NewTable},
     offsets::Offsets,
     reachable::{Reachable, reachable},
+    rest::RestTable,
     steps::{FILES_PER_SNAPSHOT_MAX, Step, Work, steps},
 };
 
@@ -60,14 +62,16 @@ const DELETIONS_MAX: usize = 10_000;
 /// A draft that took longer is not published: its manifests, which nothing names yet, may have been cleaned up.
 const DRAFT_MAX: Duration = Duration::from_secs(1_200);
 
-/// Shows a ledger as an Iceberg table in a bucket catalog.
+/// Shows a ledger as an Iceberg table, in a bucket catalog or in a REST catalog.
 pub struct IcebergTable {
     bucket: Bucket,
+    /// Where the metadata is kept; `None`: in the bucket.
+    catalog: Option<Arc<RestTable>>,
     options: ProjectionOptions,
     manifests: Manifests,
     head: Option<Head>,
-    /// Metadata version, and the ledger version up to which entries after it change nothing.
-    idle: Option<(u64, u64)>,
+    /// Metadata file, and the ledger version up to which entries after it change nothing.
+    idle: Option<(String, u64)>,
     /// Metadata files out of the log, too young to delete. Lost on a restart: the janitor finds them.
     deletions: VecDeque<MetadataLogEntry>,
     expired: Vec<String>,
@@ -77,8 +81,10 @@ pub struct IcebergTable {
 
 /// The newest metadata known.
 struct Head {
-    /// The N of `v<N>.metadata.json`.
+    /// The N of `v<N>.metadata.json`; in a REST catalog, whose names are its own, the last sequence number.
     number: u64,
+    /// The metadata file: another one, another head.
+    url: String,
     metadata: Metadata,
     /// Of the current snapshot; read when first needed.
     manifests: Option<Vec<ManifestFile>>,
@@ -112,6 +118,7 @@ impl IcebergTable {
         Self {
             manifests: Manifests::new(bucket.clone()),
             bucket,
+            catalog: None,
             options,
             head: None,
             idle: None,
@@ -129,6 +136,13 @@ impl IcebergTable {
         self
     }
 
+    /// In this catalog; `None`: in the bucket.
+    #[must_use]
+    pub fn with_catalog(mut self, catalog: Option<Arc<RestTable>>) -> Self {
+        self.catalog = catalog;
+        self
+    }
+
     /// URLs of manifest lists whose snapshots this process expired since the last call. They and what only
     /// they name may be deleted once no reader uses them; [`Self::reachable`] says what is still named.
     pub fn take_expired_manifest_lists(&mut self) -> Vec<String> {
@@ -143,7 +157,7 @@ impl IcebergTable {
         self.head = None;
         self.load().await?;
         match &self.head {
-            Some(head) => reachable(&self.bucket, &mut self.manifests, &head.metadata, head.number).await,
+            Some(head) => reachable(&self.bucket, &mut self.manifests, &head.metadata, &head.url).await,
             None => Ok(Reachable::default()),
         }
     }
@@ -155,40 +169,14 @@ impl IcebergTable {
     pub async fn metadata(&mut self) -> Result<Option<iceberg::spec::TableMetadata>, LakeError> {
         self.load().await?;
         let Some(head) = &self.head else { return Ok(None) };
-        let path = self.bucket.path(&Bucket::metadata_name(head.number)).to_string();
-        let bytes = head.metadata.to_bytes(&path)?;
-        let parsed = serde_json::from_slice(&bytes).map_err(|error| LakeError::json(path, &error))?;
+        let bytes = head.metadata.to_bytes(&head.url)?;
+        let parsed = serde_json::from_slice(&bytes).map_err(|error| LakeError::json(&head.url, &error))?;
         Ok(Some(parsed))
     }
 
     /// The URL of the newest metadata file known, for readers.
     pub fn metadata_url(&self) -> Option<String> {
-        let head = self.head.as_ref()?;
-        Some(self.bucket.url_of(&Bucket::metadata_name(head.number)))
-    }
-
-    /// Reads the head from the store, unless one in memory is fresh enough to build on.
-    async fn load(&mut self) -> Result<(), LakeError> {
-        if self.head.as_ref().is_some_and(|head| head.validated.elapsed() < HEAD_TRUSTED) {
-            return Ok(());
-        }
-        self.head = None;
-        let Some(stored) = self.bucket.head().await? else { return Ok(()) };
-        let name = Bucket::metadata_name(stored.version);
-        let metadata = Metadata::parse(self.bucket.path(&name).as_ref(), &stored.bytes)?;
-        let head = Head { number: stored.version, metadata, manifests: None, validated: Instant::now() };
-        if stored.hint != Some(stored.version) {
-            // Left behind by a worker that ended between the two puts.
-            self.point_hint(stored.version).await;
-        }
-        self.head = Some(head);
-        Ok(())
-    }
-
-    async fn point_hint(&self, number: u64) {
-        if let Err(error) = self.bucket.put_hint(number).await {
-            tracing::warn!(%error, "version hint not written; the next commit writes it");
-        }
+        self.head.as_ref().map(|head| head.url.clone())
     }
 
     /// Refuses a head that is not this ledger's table, or that another program moved back.
@@ -225,7 +213,7 @@ impl IcebergTable {
         self.check(state)?;
         let Some(head) = &self.head else { return self.create(ledger, state, details).await };
         let shown = head.metadata.version().unwrap_or(0);
-        let idle = self.idle.filter(|(number, _)| *number == head.number).map(|(_, version)| version);
+        let idle = idle_at(&self.idle, head);
         let known = idle.unwrap_or(shown).max(shown);
         if known >= state.version {
             return Ok(Attempt::Shown(known));
@@ -238,7 +226,7 @@ impl IcebergTable {
         let last = entries.last().map_or(shown, |entry| entry.version);
         let silent = steps.iter().all(|step| step.work == Work::Positions);
         if silent && last == state.version && last - shown < POSITIONS_ONLY_MAX {
-            self.idle = Some((head.number, last));
+            self.idle = Some((head.url.clone(), last));
             return Ok(Attempt::Shown(last));
         }
         self.show(ledger, state, details, &steps).await
@@ -279,7 +267,7 @@ impl IcebergTable {
             created_ms: first.committed_ms,
         })?;
         metadata.set_version(0, first.committed_ms);
-        self.publish(state, Draft { metadata, manifests: Vec::new() }, 0, &first.commit_id).await
+        self.publish(state, Draft { metadata, manifests: Vec::new() }, &first.commit_id).await
     }
 
     /// Shows the first steps, as many as fit one metadata version.
@@ -292,7 +280,6 @@ impl IcebergTable {
     ) -> Result<Attempt, LakeError> {
         let manifests = self.head_manifests().await?;
         let Some(head) = &self.head else { return Ok(Attempt::Conflict) };
-        let number = head.number;
         let mut draft = Draft { metadata: head.metadata.clone(), manifests };
         if draft.metadata.adopt_foreign_head() {
             tracing::info!(
@@ -317,7 +304,7 @@ impl IcebergTable {
             }
             commit_id = commit_of;
         }
-        self.publish(state, draft, number, commit_id).await
+        self.publish(state, draft, commit_id).await
     }
 
     async fn head_manifests(&mut self) -> Result<Vec<ManifestFile>, LakeError> {
@@ -356,79 +343,10 @@ impl IcebergTable {
         self.drafted.get_or_insert_with(Instant::now);
         draft.apply(&state.name, &mut self.manifests, &self.bucket, step, added, offsets).await
     }
+}
 
-    /// Puts the draft as the metadata version after `number`.
-    async fn publish(
-        &mut self,
-        state: &LedgerState,
-        mut draft: Draft,
-        number: u64,
-        commit_id: &str,
-    ) -> Result<Attempt, LakeError> {
-        // Counted from the snapshot that is published, so that the same ledger gives the same metadata.
-        let newest_ms = draft.metadata.current_snapshot().map(|snapshot| snapshot.timestamp_ms);
-        let expired = match newest_ms {
-            Some(newest_ms) => draft.metadata.expire_snapshots(&self.options, newest_ms),
-            None => Vec::new(),
-        };
-        let mut dropped = Vec::new();
-        if let Some(head) = &self.head {
-            dropped = draft.metadata.log_previous(MetadataLogEntry {
-                timestamp_ms: head.metadata.last_updated_ms,
-                metadata_file: self.bucket.url_of(&Bucket::metadata_name(number)),
-            });
-        }
-        if self.drafted.is_some_and(|drafted| drafted.elapsed() > DRAFT_MAX) {
-            self.head = None;
-            return Ok(Attempt::Conflict);
-        }
-        let next = number + 1;
-        let bytes = draft.metadata.to_bytes(&Bucket::metadata_name(next))?;
-        match self.bucket.put_metadata(next, &bytes).await? {
-            PutOutcome::Committed => {}
-            PutOutcome::Conflict => {
-                self.head = None;
-                return Ok(Attempt::Conflict);
-            }
-            PutOutcome::Unknown(fault) => {
-                self.head = None;
-                let (table, commit_id) = (state.name.clone(), commit_id.to_owned());
-                return Err(LakeError::Unknown { table, version: state.version, commit_id, fault });
-            }
-        }
-        crate::crash_point!("iceberg.after_metadata");
-        self.point_hint(next).await;
-        crate::crash_point!("iceberg.after_hint");
-        let shown = draft.metadata.version().unwrap_or(0);
-        self.expired.extend(expired.into_iter().map(|snapshot| snapshot.manifest_list));
-        self.expired.truncate(DELETIONS_MAX);
-        self.manifests.retain(&draft.manifests);
-        self.delete_old_metadata(dropped, draft.metadata.last_updated_ms);
-        let validated = Instant::now();
-        let manifests = Some(draft.manifests);
-        self.head = Some(Head { number: next, metadata: draft.metadata, manifests, validated });
-        Ok(Attempt::Shown(shown))
-    }
-
-    /// Deletes, in the background, metadata files that have been out of the log for long enough.
-    fn delete_old_metadata(&mut self, dropped: Vec<MetadataLogEntry>, now_ms: i64) {
-        self.deletions.extend(dropped);
-        let mut urls = Vec::new();
-        while let Some(oldest) = self.deletions.front()
-            && (self.deletions.len() > DELETIONS_MAX || oldest.timestamp_ms < now_ms - METADATA_KEPT_MS)
-        {
-            let old = oldest.timestamp_ms < now_ms - METADATA_KEPT_MS;
-            if let Some(entry) = self.deletions.pop_front()
-                && old
-            {
-                urls.push(entry.metadata_file);
-            }
-        }
-        if !urls.is_empty() {
-            let bucket = self.bucket.clone();
-            tokio::spawn(async move { bucket.delete_metadata(urls).await });
-        }
-    }
+fn idle_at(idle: &Option<(String, u64)>, head: &Head) -> Option<u64> {
+    idle.as_ref().filter(|(url, _)| *url == head.url).map(|(_, version)| *version)
 }
 
 fn added_files(step: &Step) -> &[FileEntry] {
@@ -450,12 +368,11 @@ impl TableFormat for IcebergTable {
     }
 
     async fn shown_version(&mut self) -> Result<Option<u64>, LakeError> {
-        let idle = self.idle;
         self.head = None;
         self.load().await?;
         let Some(head) = &self.head else { return Ok(None) };
         let shown = head.metadata.version();
-        let idle = idle.filter(|(number, _)| *number == head.number).map(|(_, version)| version);
+        let idle = idle_at(&self.idle, head);
         Ok(shown.max(idle.filter(|_| shown.is_some())))
     }
 

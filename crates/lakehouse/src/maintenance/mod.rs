@@ -41,6 +41,7 @@ use crate::{
     DeltaTable, IcebergTable,
     error::LakeError,
     format::{ProjectionOptions, TableFormat},
+    iceberg::RestTable,
     ledger::{Ledger, LedgerState},
 };
 
@@ -100,6 +101,13 @@ impl Janitor {
     #[must_use]
     pub fn with_host(mut self, host: Host) -> Self {
         self.iceberg = self.iceberg.with_host(host);
+        self
+    }
+
+    /// With the Iceberg form in this catalog; `None`: in the bucket.
+    #[must_use]
+    pub fn with_catalog(mut self, catalog: Option<Arc<RestTable>>) -> Self {
+        self.iceberg = self.iceberg.with_catalog(catalog);
         self
     }
 

@@ -105,7 +105,7 @@ impl Lower<'_> {
         }
     }
 
-    fn tls(&mut self, raw: RawTls, place: &Place<'_>) -> Tls {
+    pub(super) fn tls(&mut self, raw: RawTls, place: &Place<'_>) -> Tls {
         match (&raw.cert_file, &raw.key_file) {
             (Some(_), None) => self.fault(place, "cert_file needs key_file beside it"),
             (None, Some(_)) => self.fault(place, "key_file needs cert_file beside it"),

@@ -34,6 +34,8 @@ impl Lower<'_> {
         let files = self.files(&raw.files, &place.key("files"));
         let retention =
             self.retention(&raw.retention, &partition_by, raw.kafka_metadata, &place.key("retention"));
+        let formats = self.formats(&raw.formats, &place.key("formats"));
+        let catalog = self.catalog(raw.catalogs, &name, &formats, &place.key("catalogs"));
         let table = TableSpec {
             cluster: raw.source_cluster_name.0,
             topic: raw.source_topic.0,
@@ -46,7 +48,8 @@ impl Lower<'_> {
                 RawOnLostRange::Stop => OnLostRange::Stop,
                 RawOnLostRange::Continue => OnLostRange::Continue,
             },
-            formats: self.formats(&raw.formats, &place.key("formats")),
+            formats,
+            catalog,
             compaction: self.compaction(&raw.compaction, &files, &sort_by, &place.key("compaction")),
             partition_by,
             sort_by,

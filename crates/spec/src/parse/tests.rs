@@ -13,10 +13,11 @@ const SECRET: &str = "hunter2-cleartext";
 fn env(name: &str) -> Option<String> {
     match name {
         "PWD" => Some("/work".to_owned()),
-        "KAFKA_USER" | "SR_USER" | "FLEET_KEY" => Some("svc".to_owned()),
+        "KAFKA_USER" | "SR_USER" | "FLEET_KEY" | "CATALOG_ID" => Some("svc".to_owned()),
         "KAFKA_PASSWORD" | "SR_PASSWORD" | "EU_REGISTRY_TOKEN" | "SILTSTONE_CONTROL_PLANE_KEY" => {
             Some(SECRET.to_owned())
         }
+        "CATALOG_SECRET" => Some(SECRET.to_owned()),
         "EMPTY" => Some(String::new()),
         _ => None,
     }
@@ -296,6 +297,12 @@ const FIELDS: &[&str] = &[
     "input_schema: {fields: [{name: a, type: int}]}",
     "input_schema: {avro_file: nope.avsc}",
     "catalogs: [{type: rest}]",
+    "catalogs: [{type: glue, uri: 'https://c', password: hunter2}]",
+    "catalogs: [{type: rest, uri: 'https://c'}, {type: rest, uri: 'https://d'}]",
+    "catalogs: [{type: rest, uri: 'https://u:hunter2@c', token: hunter2}]",
+    "catalogs: [{type: rest, uri: 'https://c', table: a.b, oauth2: {client_id: '${KAFKA_USER}', client_secret: \
+     '${KAFKA_PASSWORD}'}, sigv4: {}}]",
+    "catalogs: [{type: rest, uri: 'https://c'}]\n    formats: [delta]",
     "dlq_mode: drop",
     "tombstones: row",
     "extra_fields: reject",

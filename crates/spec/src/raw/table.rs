@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::json;
 
+use super::RawCatalog;
 use crate::{
     forms::{
         Age, Column, ColumnName, CompressionText, Group, JsonText, Moment, Name, PartitionText, Size,
@@ -17,9 +18,7 @@ use crate::{
 /// One table, fed from one topic.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[schemars(rename = "Table", extend("x-siltstone-refused" = json!({
-    "catalogs": "catalogs are not supported yet; readers open the table by its location",
-})))]
+#[schemars(rename = "Table")]
 pub(crate) struct RawTable {
     /// Table name; its dots are directories below the destination. Default: `<cluster>__<topic>`.
     #[schemars(example = "shop.orders")]
@@ -59,6 +58,11 @@ pub(crate) struct RawTable {
     /// Table formats in which the same files are shown. One can be added later, not taken away.
     #[schemars(length(min = 1, max = 2), extend("default" = json!(["iceberg", "delta"])))]
     pub(crate) formats: Vec<RawFormat>,
+    /// The catalog that keeps the Iceberg table's metadata; at most one. Absent: readers open the table by its
+    /// location. A catalog that is added later shows the table anew from the ledger; what was kept before is left as it
+    /// stands, and so with one that is taken away.
+    #[schemars(length(max = 1), extend("default" = json!([])))]
+    pub(crate) catalogs: Vec<RawCatalog>,
     /// Partition fields: a column, or `year(c)`, `month(c)`, `day(c)`, `hour(c)`, `bucket(n, c)`,
     /// `truncate(n, c)`, `identity(c)`, `void(c)`, each with an optional ` as name`.
     /// Delta declares the identity fields of type boolean, int, long and decimal as its partition columns

@@ -30,7 +30,7 @@ use crate::{
 const POSITIONS_MAX: usize = 64 << 20;
 const EQUALITY: i64 = 2;
 const REBUILD: &str = "to have the Iceberg table rebuilt from the ledger, without that change, stop the workers, \
-                       delete metadata/ and start them again";
+                       delete metadata/ (in a catalog: drop the table there, without purging its files) and start them again";
 
 /// Positions by URL of the data file: the delete's sequence number, and the row.
 type Positions = HashMap<String, Vec<(i64, u64)>>;
@@ -141,7 +141,7 @@ impl IcebergTable {
         }
         self.check(state)?;
         let Some(head) = &self.head else { return Ok(Comparison::Agrees) };
-        let idle = self.idle.filter(|(number, _)| *number == head.number).map(|(_, version)| version);
+        let idle = super::idle_at(&self.idle, head);
         if head.metadata.version().max(idle) != Some(state.version) {
             return Ok(Comparison::Behind);
         }
@@ -177,14 +177,6 @@ impl IcebergTable {
         self.load().await?;
         let apart = |head: &super::Head| head.metadata.is_foreign_head() || head.metadata.apart().is_some();
         Ok(self.head.as_ref().is_some_and(apart))
-    }
-
-    /// True when no newer metadata follows the head in memory.
-    async fn is_newest(&self) -> Result<bool, LakeError> {
-        match &self.head {
-            Some(head) => self.bucket.has_metadata(head.number + 1).await.map(|newer| !newer),
-            None => Ok(false),
-        }
     }
 
     async fn collect(

@@ -24,7 +24,7 @@ pub struct Expired {
 impl IcebergTable {
     /// Calls `each` with every path or URL that the newest metadata leads to: metadata files, manifest lists,
     /// manifests, and the files of every retained snapshot. Returns the newest metadata version; `None`: the
-    /// table is not shown as Iceberg. Memory holds few manifests at a time.
+    /// table is not shown as Iceberg, or its metadata files are a catalog's. Memory holds few manifests at a time.
     ///
     /// `each` answers false to stop; then `false` is returned beside the version.
     ///
@@ -38,14 +38,14 @@ impl IcebergTable {
             self.head = None;
             self.load().await?;
             let Some(head) = &self.head else { return Ok((None, true)) };
-            let number = head.number;
+            let (number, url) = (self.catalog.is_none().then_some(head.number), head.url.clone());
             match Self::walk(&self.bucket, head, each).await {
-                Ok(went_on) => return Ok((Some(number), went_on)),
+                Ok(went_on) => return Ok((number, went_on)),
                 // Another janitor may have deleted what an older version named: look at the newest again.
                 Err(error) if error.kind() == ErrorKind::Data && attempt < CONFLICTS_MAX => {
                     self.head = None;
                     self.load().await?;
-                    if self.head.as_ref().is_none_or(|head| head.number == number) {
+                    if self.head.as_ref().is_none_or(|head| head.url == url) {
                         return Err(error);
                     }
                 }
@@ -60,7 +60,7 @@ impl IcebergTable {
         head: &Head,
         each: &mut (dyn FnMut(&str) -> bool + Send),
     ) -> Result<bool, LakeError> {
-        let mut go_on = each(&Bucket::metadata_name(head.number));
+        let mut go_on = each(&head.url);
         for entry in &head.metadata.metadata_log {
             go_on &= each(&entry.metadata_file);
         }
@@ -100,7 +100,6 @@ impl IcebergTable {
             let manifests = self.head_manifests().await?;
             let Some(head) = &self.head else { return Ok(Expired::default()) };
             let mut metadata = head.metadata.clone();
-            let number = head.number;
             let gone = metadata.expire_snapshots(&self.options, now_ms);
             let expired =
                 Expired { snapshots: gone.len() as u64, snapshots_left: metadata.snapshots.len() as u64 };
@@ -108,7 +107,7 @@ impl IcebergTable {
                 return Ok(expired);
             }
             crate::crash_point!("maintenance.before_expiry");
-            match self.publish(state, Draft { metadata, manifests }, number, "expiry").await? {
+            match self.publish(state, Draft { metadata, manifests }, "expiry").await? {
                 Attempt::Shown(_) => return Ok(expired),
                 Attempt::Conflict => self.bucket.backoff(attempt.min(5)).await,
             }

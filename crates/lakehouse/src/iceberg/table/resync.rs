@@ -54,7 +54,7 @@ impl IcebergTable {
             moves: Vec::new(),
         };
         self.apply(&mut draft, state, details, &step).await?;
-        self.publish(state, draft, number, &commit_id).await
+        self.publish(state, draft, &commit_id).await
     }
 
     /// The first metadata of a table whose first entry is no longer kept: with one snapshot of all that is live.
@@ -83,7 +83,7 @@ impl IcebergTable {
             moves: Vec::new(),
         };
         self.apply(&mut draft, state, details, &step).await?;
-        self.publish(state, draft, 0, &commit_id).await
+        self.publish(state, draft, &commit_id).await
     }
 }
 

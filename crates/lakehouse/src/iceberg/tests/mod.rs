@@ -9,5 +9,7 @@ mod failures;
 mod foreign;
 mod model;
 mod readers;
+mod rest;
 mod rig;
 mod show;
+mod stub;

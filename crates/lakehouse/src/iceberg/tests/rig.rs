@@ -245,6 +245,11 @@ impl Rig {
         assert_eq!(metadata.location(), URL);
         let hint = self.get(&format!("{URL}/metadata/version-hint.text")).await;
         assert_eq!(hint, version.to_string());
+        self.check_snapshots(&metadata).await
+    }
+
+    /// Reads every snapshot of this metadata and checks it against the ledger (I-4).
+    pub(super) async fn check_snapshots(&self, metadata: &TableMetadata) -> Vec<Shown> {
         let mut snapshots: Vec<_> = metadata.snapshots().cloned().collect();
         snapshots.sort_by_key(|snapshot| snapshot.sequence_number());
         let mut shown = Vec::new();
