@@ -18,10 +18,12 @@ GCS_PORT="${SILTSTONE_GCS_PORT:-$((S3_PORT + 10))}"
 GCS_XML_PORT="${SILTSTONE_GCS_XML_PORT:-$((S3_PORT + 11))}"
 AZURE_PORT="${SILTSTONE_AZURE_PORT:-$((S3_PORT + 12))}"
 ICEBERG_PORT="${SILTSTONE_ICEBERG_PORT:-$((S3_PORT + 13))}"
+POSTGRES_PORT="${SILTSTONE_POSTGRES_PORT:-24432}"        # and the one above it
 
 # Credentials of throw-away services on the loopback interface.
 KAFKA_USER=alice KAFKA_PASSWORD=alice-secret
 REGISTRY_USER=reader REGISTRY_PASSWORD=reader-secret
+POSTGRES_USER=plane POSTGRES_PASSWORD=plane-secret
 S3_ACCESS_KEY=siltstone S3_SECRET_KEY=siltstone-secret S3_BUCKET=lake S3_TABLE_BUCKET=tables
 GCS_BUCKET=lake
 # The storage emulator's account and key, which every copy of it has.

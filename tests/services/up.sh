@@ -9,10 +9,11 @@ source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 "$SERVICES_DIR/azure.sh" fetch
 "$SERVICES_DIR/gcs.sh" fetch
 "$SERVICES_DIR/iceberg.sh" fetch
+"$SERVICES_DIR/postgres.sh" fetch
 
 starts=()
 for service in "kafka.sh up" "registry.sh up open" "registry.sh up auth" "s3.sh up" "azure.sh up" "gcs.sh up json" "gcs.sh up xml" \
-  "iceberg.sh up"; do
+  "iceberg.sh up" "postgres.sh up"; do
   # shellcheck disable=SC2086
   "$SERVICES_DIR"/$service & starts+=($!)
 done
@@ -48,5 +49,6 @@ SILTSTONE_TEST_AZURE_ENDPOINT=http://127.0.0.1:$AZURE_PORT
 SILTSTONE_TEST_AZURE_CONTAINER=$AZURE_CONTAINER
 SILTSTONE_TEST_AZURE_ACCOUNT=$AZURE_ACCOUNT
 SILTSTONE_TEST_AZURE_KEY=$AZURE_KEY
+SILTSTONE_TEST_POSTGRES=postgres://$POSTGRES_USER:$POSTGRES_PASSWORD@127.0.0.1:$POSTGRES_PORT/postgres
 ENV
 say "services are up; addresses in $SILTSTONE_LAB/run/services.env"

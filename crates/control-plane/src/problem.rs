@@ -147,7 +147,7 @@ impl From<StoreError> for Problem {
             StoreError::Full { what, max } => {
                 Self::invalid(format!("there are {max} {what}, and there may be no more; delete one first"))
             }
-            StoreError::Unavailable { .. } => {
+            StoreError::Unavailable { .. } | StoreError::Contended => {
                 tracing::warn!(%error, "the database did not answer");
                 let detail = "the database does not answer; try again";
                 Self { retry_after_seconds: Some(1), ..Self::new(ProblemType::Unavailable, detail) }

@@ -142,7 +142,7 @@ pub(crate) async fn list(call: Call) -> Result<Reply, Problem> {
         // Names are compared as bytes by both engines, so that a cursor means the same in both.
         let rows = sqlx::query(
             "SELECT name, source_format, formats, version, committed_ms, row_count, file_count, byte_count FROM tables
-             WHERE cluster_id = $1 AND name > $2 AND substr(name, 1, $3) = $4 ORDER BY name LIMIT $5",
+             WHERE cluster_id = $1 AND name > $2 AND substr(name, 1, CAST($3 AS INTEGER)) = $4 ORDER BY name LIMIT $5",
         )
         .bind(cluster)
         .bind(&after)

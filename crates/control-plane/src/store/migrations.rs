@@ -4,7 +4,7 @@
 use sha2::{Digest, Sha256};
 use sqlx::{AssertSqlSafe, Executor, Row};
 
-use super::{Engine, Store, StoreError};
+use super::{Engine, Store, StoreError, Tx};
 
 /// `{bytes}` stands for the engine's type of byte strings.
 const STEPS: &[(i64, &str)] =
@@ -57,7 +57,29 @@ pub(super) async fn migrate(store: &Store) -> Result<(), StoreError> {
             .execute(tx.connection())
             .await?;
     }
+    if store.engine() == Engine::Postgres {
+        order_by_bytes(&mut tx).await?;
+    }
     tx.commit().await
+}
+
+/// Text is compared by its bytes, as SQLite does, whatever the locale of the database is: cursors rest on it.
+async fn order_by_bytes(tx: &mut Tx) -> Result<(), StoreError> {
+    let columns = sqlx::query(
+        "SELECT CAST(table_name AS TEXT) AS of_table, CAST(column_name AS TEXT) AS of_column
+         FROM information_schema.columns
+         WHERE table_schema = current_schema AND data_type = 'text' AND COALESCE(collation_name, '') <> 'C'
+           AND table_name IN (SELECT tablename FROM pg_tables WHERE schemaname = current_schema)
+         ORDER BY table_name, column_name",
+    )
+    .fetch_all(tx.connection())
+    .await?;
+    for row in columns {
+        let (table, column): (String, String) = (row.try_get("of_table")?, row.try_get("of_column")?);
+        let statement = format!(r#"ALTER TABLE "{table}" ALTER COLUMN "{column}" TYPE TEXT COLLATE "C""#);
+        tx.connection().execute(sqlx::query(AssertSqlSafe(statement))).await?;
+    }
+    Ok(())
 }
 
 fn digest_of(sql: &str) -> String {

@@ -6,7 +6,7 @@
 
 mod migrations;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, future::Future, sync::Arc, time::Duration};
 
 use sqlx::{
     Any, AnyPool, Executor, Row, Transaction,
@@ -17,6 +17,10 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 
 /// Waiting for a connection, then the database counts as unavailable.
 const ACQUIRE_MAX: Duration = Duration::from_secs(5);
+/// A transaction that met another one is tried so often in all.
+const TRIES_MAX: u32 = 5;
+/// The first wait between two tries; each further one is twice as long.
+const TRY_AFTER: Duration = Duration::from_millis(10);
 
 /// What speaks the dialect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +34,8 @@ pub enum Engine {
 pub enum StoreError {
     #[error("the database does not answer ({what})")]
     Unavailable { what: &'static str },
+    #[error("the database could not do this beside what others do at the same time; try again")]
+    Contended,
     #[error("a {what} of this name exists")]
     Taken { what: &'static str },
     #[error("the database holds something unexpected ({what})")]
@@ -43,6 +49,7 @@ pub enum StoreError {
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         match &error {
+            sqlx::Error::Database(fault) if is_contention(fault.code().as_deref()) => Self::Contended,
             sqlx::Error::Database(fault) => match fault.kind() {
                 SqlKind::UniqueViolation => Self::Taken { what: "thing" },
                 SqlKind::ForeignKeyViolation => Self::Broken { what: "a reference" },
@@ -57,6 +64,31 @@ impl From<sqlx::Error> for StoreError {
             _ => Self::Unavailable { what: "the connection failed" },
         }
     }
+}
+
+/// Postgres: serialization failure, deadlock, lock not available. SQLite: busy, and busy with an old snapshot.
+fn is_contention(code: Option<&str>) -> bool {
+    code.is_some_and(|code| ["40001", "40P01", "55P03", "5", "517"].contains(&code))
+}
+
+/// Tries a whole transaction again, a bounded number of times, when it met another one. `attempt` begins and commits it,
+/// so that nothing of a failed try is left.
+///
+/// # Errors
+/// The attempt's last one.
+pub async fn retried<T, F>(mut attempt: impl FnMut() -> F) -> Result<T, StoreError>
+where
+    F: Future<Output = Result<T, StoreError>>,
+{
+    let mut wait = TRY_AFTER;
+    for _ in 1..TRIES_MAX {
+        match attempt().await {
+            Err(StoreError::Contended) => tokio::time::sleep(wait).await,
+            done => return done,
+        }
+        wait *= 2;
+    }
+    attempt().await
 }
 
 /// Postgres's class of syntax errors, and SQLite's generic error.

@@ -1,0 +1,3 @@
+//! `server`, on Postgres.
+#[path = "server.rs"]
+mod server;
