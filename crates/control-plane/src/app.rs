@@ -5,10 +5,10 @@ use std::sync::Arc;
 use crate::{
     audit::AuditLog,
     auth::{Authenticator, rate::Buckets},
+    backup::BackupError,
     clock::Clock,
     commands::CommandHub,
-    config::{Config, ConfigError},
-    crypto::{CryptoError, MasterKey, MasterKeys},
+    config::{Config, ConfigError, MasterKeyError},
     id,
     inventory::ReportWriter,
     presence::Memory,
@@ -38,8 +38,10 @@ pub enum StartError {
     Config(#[from] ConfigError),
     #[error(transparent)]
     Store(#[from] StoreError),
-    #[error("master_key: {0}")]
-    Crypto(#[from] CryptoError),
+    #[error(transparent)]
+    MasterKey(#[from] MasterKeyError),
+    #[error(transparent)]
+    Backup(#[from] BackupError),
     #[error("listen on {address}: {source}")]
     Listen { address: std::net::SocketAddr, source: std::io::Error },
     #[error("tls: {what}")]
@@ -51,13 +53,13 @@ pub enum StartError {
 /// # Errors
 /// The config's, the database's.
 pub async fn open(config: &Config) -> Result<(Store, Arc<KeyRing>), StartError> {
-    let master = MasterKey::from_base64(&config.master_key.key.reveal()?)?;
-    let mut previous = Vec::new();
-    for reference in &config.master_key.previous {
-        previous.push(MasterKey::from_base64(&reference.reveal()?)?);
-    }
+    open_at(config, Clock::system()).await
+}
+
+async fn open_at(config: &Config, clock: Clock) -> Result<(Store, Arc<KeyRing>), StartError> {
+    let masters = config.master_key.keys()?;
     let store = Store::open(&config.database.url.reveal()?, config.database.connections).await?;
-    let keys = Arc::new(KeyRing::new(store.clone(), MasterKeys::new(master, previous)));
+    let keys = Arc::new(KeyRing::new(store.clone(), masters, clock));
     Ok((store, keys))
 }
 
@@ -67,7 +69,7 @@ impl App {
     /// # Errors
     /// As [`open`].
     pub async fn start(config: Config, clock: Clock) -> Result<Arc<Self>, StartError> {
-        let (store, keys) = open(&config).await?;
+        let (store, keys) = open_at(&config, clock.clone()).await?;
         let (audit, _) = AuditLog::start(store.clone(), clock.clone());
         let rate = f64::from(config.limits.requests_per_second.max(1));
         Ok(Arc::new(Self {

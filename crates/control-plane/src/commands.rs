@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 
 use crate::{
     clock::Clock,
-    store::{Store, StoreError},
+    store::{Store, StoreError, retried},
 };
 
 /// A command of which nothing is heard is handed to another worker after this.
@@ -106,6 +106,10 @@ impl CommandHub {
     /// # Errors
     /// The database's.
     pub async fn ended(&self, cluster: &str, ended: &CommandOutcome) -> Result<bool, StoreError> {
+        retried(|| self.keep(cluster, ended)).await
+    }
+
+    async fn keep(&self, cluster: &str, ended: &CommandOutcome) -> Result<bool, StoreError> {
         let mut tx = self.store.begin().await?;
         let known = sqlx::query("SELECT id FROM commands WHERE id = $1 AND cluster_id = $2")
             .bind(&ended.command_id)

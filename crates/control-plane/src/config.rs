@@ -1,5 +1,7 @@
 //! The one config file, in TOML. Unknown fields are refused; secrets are references: `env:NAME` or `file:/path`.
 
+mod data;
+
 use std::{
     collections::BTreeMap,
     fmt, fs, io,
@@ -9,6 +11,8 @@ use std::{
 
 use serde::Deserialize;
 use zeroize::Zeroizing;
+
+pub use self::data::{BackupConfig, MasterKeyConfig, MasterKeyError};
 
 /// How a control plane runs.
 #[derive(Debug, Clone, Deserialize)]
@@ -27,6 +31,8 @@ pub struct Config {
     pub limits: LimitsConfig,
     #[serde(default)]
     pub audit: AuditConfig,
+    /// Without it, no backups are made but by `siltstone-control-plane backup`.
+    pub backup: Option<BackupConfig>,
 }
 
 /// Certificate and key, PEM files.
@@ -44,16 +50,6 @@ pub struct DatabaseConfig {
     pub url: SecretRef,
     #[serde(default = "connections")]
     pub connections: u32,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct MasterKeyConfig {
-    /// 32 bytes in base64.
-    pub key: SecretRef,
-    /// Keys that were in use before; what they wrapped is still read.
-    #[serde(default)]
-    pub previous: Vec<SecretRef>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -180,6 +176,10 @@ impl Config {
         let plain = |c: char| c.is_ascii_alphanumeric() || c == '-';
         if region.is_empty() || region.len() > 64 || !region.chars().all(plain) {
             let what = "region: letters, digits and dashes, at most 64".to_owned();
+            return Err(ConfigError::Value { what });
+        }
+        if self.backup.as_ref().is_some_and(|backup| backup.every_minutes == 0 || backup.keep == 0) {
+            let what = "backup: every_minutes and keep are 1 at least".to_owned();
             return Err(ConfigError::Value { what });
         }
         Ok(())

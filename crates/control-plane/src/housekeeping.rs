@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use crate::{
     app::App,
     audit,
-    store::{Store, StoreError},
+    store::{Store, StoreError, retried},
 };
 
 const EVERY: Duration = Duration::from_secs(3600);
@@ -48,17 +48,23 @@ pub async fn keep(app: Arc<App>) {
 /// The database's; what was deleted before stays so.
 pub async fn round(store: &Store, kept: Kept, now_ms: i64) -> Result<(), StoreError> {
     let before = |days: u32| now_ms.saturating_sub(i64::from(days).saturating_mul(DAY_MS));
-    audit::prune(store, before(kept.audit_days), kept.until_exported).await?;
+    retried(|| audit::prune(store, before(kept.audit_days), kept.until_exported)).await?;
+    retried(|| trim(store, before(kept.command_days), kept.commits)).await?;
+    store.scrub().await?;
+    Ok(())
+}
+
+async fn trim(store: &Store, commands_before_ms: i64, commits: i64) -> Result<(), StoreError> {
     let mut tx = store.begin().await?;
     sqlx::query("DELETE FROM commands WHERE expires_ms < $1")
-        .bind(before(kept.command_days))
+        .bind(commands_before_ms)
         .execute(tx.connection())
         .await?;
     sqlx::query(
         "DELETE FROM commits WHERE version <=
            (SELECT tables.version FROM tables WHERE tables.id = commits.table_id) - $1",
     )
-    .bind(kept.commits)
+    .bind(commits)
     .execute(tx.connection())
     .await?;
     tx.commit().await

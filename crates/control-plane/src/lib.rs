@@ -2,13 +2,14 @@
 //!
 //! Depends on `siltstone-protocol` alone: a value of a record has no type here that could hold it. `endpoints` is the
 //! one table of what can be asked and by whom; `inventory` applies reports; `store` is the database, in which
-//! `housekeeping` keeps order; `crypto` seals what is in it; `auth` and `audit` say and write down who did what;
-//! `presence` is held in memory only.
+//! `housekeeping` keeps order; `crypto` seals what is in it, `reseal` does so anew; `backup` copies it; `auth` and `audit`
+//! say and write down who did what; `presence` is held in memory only.
 
 pub mod api;
 pub mod app;
 pub mod audit;
 pub mod auth;
+pub mod backup;
 pub mod clock;
 pub mod commands;
 pub mod config;
@@ -20,6 +21,7 @@ pub mod id;
 pub mod inventory;
 pub mod presence;
 pub mod problem;
+pub mod reseal;
 pub mod serve;
 pub mod setup;
 pub mod store;

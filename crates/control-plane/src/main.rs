@@ -1,15 +1,22 @@
 //! The binary `siltstone-control-plane`.
 
-use std::{io::Write, path::PathBuf, process::ExitCode, sync::Arc};
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+};
 
 use clap::{Parser, Subcommand};
 use siltstone_control_plane::{
     app::{App, StartError, open},
     audit::{self, AuditExport},
+    backup,
     clock::Clock,
     config::Config,
     crypto::MasterKey,
-    endpoints, housekeeping, serve, setup,
+    endpoints, housekeeping, reseal, serve, setup,
+    tenants::KeyRing,
 };
 
 /// What workers report of tables: kept, shown, and never a record.
@@ -35,9 +42,30 @@ enum Command {
     /// Check the audit log.
     #[command(subcommand)]
     Audit(AuditCommand),
-    /// Master keys.
+    /// Master keys and data keys.
     #[command(subcommand)]
     Key(KeyCommand),
+    /// Make a backup, while the server runs or not. Prints where it is.
+    Backup {
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// The folder of backups; the new one gets a name in it by its time.
+        #[arg(long)]
+        to: PathBuf,
+    },
+    /// Restore a backup into the empty database that the config names, of either engine. The server must not run.
+    Restore {
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// A backup, or a folder of backups.
+        #[arg(long)]
+        from: PathBuf,
+        /// From a folder: the newest backup at or before this time, like 2026-11-26T13:00:00Z. Default: the newest.
+        #[arg(long, value_parser = backup::parse_time)]
+        at: Option<i64>,
+    },
+    /// Write the database anew without what was deleted, and give its room back. Others wait meanwhile.
+    Vacuum(ConfigArgs),
     /// Print the OpenAPI document.
     Openapi,
 }
@@ -54,6 +82,9 @@ enum KeyCommand {
     Generate,
     /// Wrap every data key with the master key in use; the ones under `previous` are not needed after that.
     RotateMaster(ConfigArgs),
+    /// Give every organisation a new data key. The server seals with it within a minute, seals anew what older ones
+    /// sealed, and then deletes those.
+    RotateData(ConfigArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -81,15 +112,17 @@ async fn run(command: Command) -> Result<ExitCode, StartError> {
         Command::Serve(args) => {
             let app = App::start(Config::read(&args.config)?, clock).await?;
             let bound = |address| tracing::info!(%address, "serving");
-            let order = tokio::spawn(housekeeping::keep(Arc::clone(&app)));
-            let export = match &app.config.audit.kafka {
-                Some(topic) => Some(tokio::spawn(AuditExport::new(topic, app.store.clone())?.run())),
-                None => None,
-            };
+            let mut tasks = vec![
+                tokio::spawn(housekeeping::keep(Arc::clone(&app))),
+                tokio::spawn(reseal::keep(Arc::clone(&app))),
+                tokio::spawn(backup::keep(Arc::clone(&app))),
+            ];
+            if let Some(topic) = &app.config.audit.kafka {
+                tasks.push(tokio::spawn(AuditExport::new(topic, app.store.clone())?.run()));
+            }
             let served = serve::serve(Arc::clone(&app), bound, stop()).await;
-            order.abort();
-            if let Some(export) = export {
-                export.abort();
+            for task in tasks {
+                task.abort();
             }
             // Reads do not wait for their entries; the end does.
             if !app.audit.flush().await {
@@ -116,9 +149,49 @@ async fn run(command: Command) -> Result<ExitCode, StartError> {
             let (_, keys) = open(&Config::read(&args.config)?).await?;
             say(&format!("{} data keys were wrapped anew", keys.rewrap().await?));
         }
+        Command::Key(KeyCommand::RotateData(args)) => {
+            let (_, keys) = open(&Config::read(&args.config)?).await?;
+            say(&format!("{} data keys were made", keys.rotate_data(None).await?));
+        }
+        Command::Backup { config, to } => {
+            let (store, _) = open(&Config::read(&config.config)?).await?;
+            say(&backup::backup(&store, &to, clock.now_ms()).await?.display().to_string());
+        }
+        Command::Restore { config, from, at } => return restore(&config, &from, at, &clock).await,
+        Command::Vacuum(args) => {
+            let (store, _) = open(&Config::read(&args.config)?).await?;
+            if !store.vacuum().await? {
+                say("a reader held it up; try again");
+                return Ok(ExitCode::from(1));
+            }
+        }
         Command::Openapi => say(&serde_json::to_string_pretty(&endpoints::document()).unwrap_or_default()),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+async fn restore(
+    args: &ConfigArgs,
+    from: &Path,
+    at_ms: Option<i64>,
+    clock: &Clock,
+) -> Result<ExitCode, StartError> {
+    let config = Config::read(&args.config)?;
+    let from = backup::choose(from, at_ms)?;
+    let url = config.database.url.reveal()?;
+    let (store, restored) = backup::restore(&url, config.database.connections, &from, clock).await?;
+    say(&format!("{} rows were restored from {}", restored.rows, from.display()));
+    let (good, faults) = audit::verify(&store).await?;
+    for (organisation, fault) in &faults {
+        say(&format!("organisation {organisation}: {fault}"));
+    }
+    say(&format!("{good} entries of the audit log hold"));
+    // Better now than at the first report.
+    let unreadable = KeyRing::new(store, config.master_key.keys()?, clock.clone()).unreadable().await?;
+    for (organisation, error) in &unreadable {
+        say(&format!("organisation {organisation}: {error}"));
+    }
+    Ok(ExitCode::from(u8::from(!(faults.is_empty() && unreadable.is_empty()))))
 }
 
 /// A line of results.

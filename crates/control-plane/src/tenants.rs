@@ -3,22 +3,32 @@
 use std::{
     collections::HashMap,
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use sqlx::Row;
 
 use crate::{
+    clock::Clock,
     crypto::{CryptoError, DataKeys, MasterKeys, Purpose, StoredKey},
     store::{Store, StoreError, Tx},
 };
 
 /// Organisations whose opened keys are remembered.
 const OPENED_MAX: usize = 10_000;
+/// They are read anew after this, milliseconds: another server may have added one. Shorter than
+/// [`SEALS_AFTER_MS`](crate::crypto::SEALS_AFTER_MS).
+const READ_AFTER_MS: i64 = 5_000;
 
 impl From<CryptoError> for StoreError {
-    fn from(_: CryptoError) -> Self {
-        Self::Broken { what: "a data key or sealed value does not open; check the master keys in the config" }
+    fn from(error: CryptoError) -> Self {
+        match error {
+            CryptoError::KeyServiceAway => Self::Unavailable { what: "the key service does not answer" },
+            CryptoError::KeyService { what } => Self::Unavailable { what },
+            _ => Self::Broken {
+                what: "a data key or sealed value does not open; check the master keys in the config",
+            },
+        }
     }
 }
 
@@ -26,30 +36,85 @@ impl From<CryptoError> for StoreError {
 pub struct KeyRing {
     store: Store,
     masters: MasterKeys,
-    opened: Mutex<HashMap<String, Arc<DataKeys>>>,
+    clock: Clock,
+    /// And when they were read.
+    opened: Mutex<HashMap<String, (i64, Arc<DataKeys>)>>,
 }
 
 impl KeyRing {
-    pub fn new(store: Store, masters: MasterKeys) -> Self {
-        Self { store, masters, opened: Mutex::default() }
+    pub fn new(store: Store, masters: MasterKeys, clock: Clock) -> Self {
+        Self { store, masters, clock, opened: Mutex::default() }
     }
 
     /// The opened keys of an organisation.
     ///
     /// # Errors
-    /// The database's; `Broken` when no master key opens them.
+    /// The database's; `Broken` when no master key opens them; `Unavailable` when the key service does not answer.
     pub async fn of(&self, organisation: &str) -> Result<Arc<DataKeys>, StoreError> {
-        if let Some(known) = self.opened.lock().unwrap_or_else(PoisonError::into_inner).get(organisation) {
+        let now_ms = self.clock.now_ms();
+        let known = self.all().get(organisation).cloned();
+        if let Some((read_ms, known)) = &known
+            && (*read_ms..read_ms.saturating_add(READ_AFTER_MS)).contains(&now_ms)
+        {
             return Ok(Arc::clone(known));
         }
         let stored = stored_keys(&self.store, Some(organisation)).await?;
         let stored: Vec<StoredKey> = stored.into_iter().map(|(_, key)| key).collect();
-        let opened = Arc::new(DataKeys::unlock(&self.masters, &stored)?);
-        let mut all = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = known.as_ref().map(|(_, known)| known.as_ref());
+        let opened = Arc::new(DataKeys::unlock(&self.masters, &stored, known, now_ms).await?);
+        let mut all = self.all();
         if all.len() >= OPENED_MAX {
             all.clear();
         }
-        Ok(Arc::clone(all.entry(organisation.to_owned()).or_insert(opened)))
+        all.insert(organisation.to_owned(), (now_ms, Arc::clone(&opened)));
+        Ok(opened)
+    }
+
+    fn all(&self) -> MutexGuard<'_, HashMap<String, (i64, Arc<DataKeys>)>> {
+        self.opened.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets go of an organisation's keys, which was deleted.
+    pub fn forget(&self, organisation: &str) {
+        self.all().remove(organisation);
+    }
+
+    /// Organisations whose keys do not open, and why.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn unreadable(&self) -> Result<Vec<(String, StoreError)>, StoreError> {
+        let rows = sqlx::query("SELECT id FROM organisations ORDER BY id").fetch_all(self.store.pool()).await?;
+        let mut all = Vec::new();
+        for row in rows {
+            let id: String = row.try_get("id")?;
+            if let Err(error) = self.of(&id).await {
+                all.push((id, error));
+            }
+        }
+        Ok(all)
+    }
+
+    /// Gives every organisation a new data key, or the one that is named. It seals after a while, and `reseal` does the
+    /// rest. Returns how many were made.
+    ///
+    /// # Errors
+    /// As [`Self::of`].
+    pub async fn rotate_data(&self, organisation: Option<&str>) -> Result<u64, StoreError> {
+        let rows = sqlx::query("SELECT id FROM organisations ORDER BY id").fetch_all(self.store.pool()).await?;
+        let mut made = 0;
+        for row in rows {
+            let id: String = row.try_get("id")?;
+            if organisation.is_some_and(|organisation| organisation != id) {
+                continue;
+            }
+            let key = StoredKey::generate(&self.masters, Purpose::Seal, self.clock.now_ms()).await?;
+            let mut tx = self.store.begin().await?;
+            insert_key(&mut tx, &id, &key).await?;
+            tx.commit().await?;
+            made += 1;
+        }
+        Ok(made)
     }
 
     /// Gives a new organisation its keys.
@@ -58,7 +123,7 @@ impl KeyRing {
     /// The database's.
     pub async fn create(&self, tx: &mut Tx, organisation: &str, now_ms: i64) -> Result<(), StoreError> {
         for purpose in [Purpose::Seal, Purpose::LookUp] {
-            let key = StoredKey::generate(&self.masters, purpose, now_ms)?;
+            let key = StoredKey::generate(&self.masters, purpose, now_ms).await?;
             insert_key(tx, organisation, &key).await?;
         }
         Ok(())
@@ -69,18 +134,20 @@ impl KeyRing {
     /// # Errors
     /// The database's; `Broken` when a key was wrapped by a master key that the config does not have.
     pub async fn rewrap(&self) -> Result<u64, StoreError> {
-        let mut tx = self.store.begin().await?;
-        let mut changed = 0;
+        let mut wrapped = Vec::new();
         for (_, key) in stored_keys(&self.store, None).await? {
-            if let Some(key) = key.rewrapped(&self.masters)? {
-                sqlx::query("UPDATE data_keys SET master = $2, wrapped = $3 WHERE id = $1")
-                    .bind(&key.id)
-                    .bind(&key.master)
-                    .bind(key.wrapped)
-                    .execute(tx.connection())
-                    .await?;
-                changed += 1;
-            }
+            wrapped.extend(key.rewrapped(&self.masters).await?);
+        }
+        let mut changed = 0;
+        let mut tx = self.store.begin().await?;
+        for key in wrapped {
+            sqlx::query("UPDATE data_keys SET master = $2, wrapped = $3 WHERE id = $1")
+                .bind(&key.id)
+                .bind(&key.master)
+                .bind(key.wrapped)
+                .execute(tx.connection())
+                .await?;
+            changed += 1;
         }
         tx.commit().await?;
         Ok(changed)

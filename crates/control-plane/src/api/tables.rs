@@ -8,7 +8,7 @@ use siltstone_protocol::{
 };
 use sqlx::{Row, any::AnyRow};
 
-use super::cursor_number;
+use super::{cursor_number, tenants::scrubbed};
 use crate::{
     auth::Resource,
     crypto::DataKeys,
@@ -16,7 +16,7 @@ use crate::{
     inventory::{FileDetail, TableDetail},
     presence::TableNow,
     problem::{Problem, ProblemType},
-    store::StoreError,
+    store::{StoreError, retried},
 };
 
 /// A table in a list.
@@ -241,11 +241,19 @@ fn table(row: &AnyRow, keys: &DataKeys) -> Result<Table, StoreError> {
 
 pub(crate) async fn delete(call: Call) -> Result<Reply, Problem> {
     let id = table_id(&call).await?;
-    let mut tx = call.app.store.begin().await?;
-    let deleted = sqlx::query("DELETE FROM tables WHERE id = $1").bind(id).execute(tx.connection()).await;
-    deleted.map_err(StoreError::from)?;
-    tx.commit().await?;
-    Ok(Reply::none())
+    let (_, cluster) = cluster(&call)?;
+    retried(|| async {
+        let mut tx = call.app.store.begin().await?;
+        sqlx::query("DELETE FROM tables WHERE id = $1").bind(&id).execute(tx.connection()).await?;
+        sqlx::query("DELETE FROM commands WHERE cluster_id = $1 AND table_name = $2")
+            .bind(cluster)
+            .bind(call.path("table"))
+            .execute(tx.connection())
+            .await?;
+        tx.commit().await
+    })
+    .await?;
+    scrubbed(&call).await
 }
 
 pub(crate) async fn files(call: Call) -> Result<Reply, Problem> {

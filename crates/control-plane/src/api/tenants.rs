@@ -8,8 +8,8 @@ use super::name;
 use crate::{
     auth::Resource,
     endpoints::{Call, Page, Reply},
-    problem::Problem,
-    store::StoreError,
+    problem::{Problem, ProblemType},
+    store::{StoreError, retried},
 };
 
 /// Environments of an organisation, and clusters of an environment, at most.
@@ -107,7 +107,40 @@ pub(crate) async fn make_environment(call: Call) -> Result<Reply, Problem> {
 }
 
 pub(crate) async fn delete_environment(call: Call) -> Result<Reply, Problem> {
-    delete(&call, "DELETE FROM environments WHERE id = $1", call.path("environment")).await
+    let environment = call.path("environment");
+    let bound = format!("environment/{environment}");
+    delete(&call, "DELETE FROM environments WHERE id = $1", environment, &bound).await
+}
+
+/// Everything of the organisation goes: rows of every table, its data keys, its audit log. What is left is one entry in
+/// an audit log of its own, which says who deleted it.
+pub(crate) async fn delete_organisation(call: Call) -> Result<Reply, Problem> {
+    let (store, id) = (&call.app.store, call.organisation()?);
+    let row = sqlx::query("SELECT name FROM organisations WHERE id = $1").bind(id).fetch_one(store.pool()).await;
+    let name: String = row.and_then(|row| row.try_get("name")).map_err(StoreError::from)?;
+    if call.text("confirm") != Some(name.as_str()) {
+        return Err(Problem::invalid("query: confirm must be the name of the organisation, which is deleted"));
+    }
+    // Entries that wait would come after.
+    if !call.app.audit.flush().await {
+        return Err(Problem::new(ProblemType::Internal, "see the server's log"));
+    }
+    retried(|| async {
+        let mut tx = store.begin().await?;
+        for statement in [
+            // First of all: with it, what its columns hold is unreadable, wherever there is a copy.
+            "DELETE FROM data_keys WHERE organisation_id = $1",
+            "DELETE FROM audit WHERE organisation_id = $1",
+            "DELETE FROM audit_heads WHERE organisation_id = $1",
+            "DELETE FROM organisations WHERE id = $1",
+        ] {
+            sqlx::query(statement).bind(id).execute(tx.connection()).await?;
+        }
+        tx.commit().await
+    })
+    .await?;
+    call.app.keys.forget(id);
+    scrubbed(&call).await
 }
 
 pub(crate) async fn clusters(call: Call) -> Result<Reply, Problem> {
@@ -162,13 +195,44 @@ pub(crate) async fn make_cluster(call: Call) -> Result<Reply, Problem> {
 }
 
 pub(crate) async fn delete_cluster(call: Call) -> Result<Reply, Problem> {
-    delete(&call, "DELETE FROM clusters WHERE id = $1", call.path("cluster")).await
+    let (environment, cluster) = (call.path("environment"), call.path("cluster"));
+    let bound = format!("environment/{environment}/cluster/{cluster}");
+    delete(&call, "DELETE FROM clusters WHERE id = $1", cluster, &bound).await
 }
 
-/// What belongs to it goes with it.
-async fn delete(call: &Call, statement: &'static str, id: &str) -> Result<Reply, Problem> {
-    let mut tx = call.app.store.begin().await?;
-    sqlx::query(statement).bind(id).execute(tx.connection()).await.map_err(StoreError::from)?;
-    tx.commit().await?;
+/// What belongs to it goes with it; roles on it, too.
+async fn delete(call: &Call, statement: &'static str, id: &str, bound: &str) -> Result<Reply, Problem> {
+    let organisation = call.organisation()?;
+    retried(|| async {
+        let mut tx = call.app.store.begin().await?;
+        sqlx::query(statement).bind(id).execute(tx.connection()).await?;
+        for below in [bound.to_owned(), format!("{bound}/")] {
+            let is_whole = below == bound;
+            let statement = if is_whole {
+                "DELETE FROM role_bindings WHERE organisation_id = $1 AND pattern = $2"
+            } else {
+                "DELETE FROM role_bindings WHERE organisation_id = $1
+                   AND substr(pattern, 1, CAST($3 AS INTEGER)) = $2"
+            };
+            let mut query = sqlx::query(statement).bind(organisation).bind(&below);
+            if !is_whole {
+                query = query.bind(i64::try_from(below.len()).unwrap_or(0));
+            }
+            query.execute(tx.connection()).await?;
+        }
+        tx.commit().await
+    })
+    .await?;
+    scrubbed(call).await
+}
+
+/// What was deleted leaves the database's log of changes, too. A reader may hold it up: then housekeeping does it.
+pub(super) async fn scrubbed(call: &Call) -> Result<Reply, Problem> {
+    match call.app.store.scrub().await {
+        Ok(true) => {}
+        Ok(false) => tracing::info!("what was deleted is still in the database's log; it leaves within an hour"),
+        // It is deleted, and nobody is to think otherwise.
+        Err(error) => tracing::warn!(%error, "the database's log still holds what was deleted"),
+    }
     Ok(Reply::none())
 }

@@ -23,6 +23,11 @@ const CURSOR: QueryParameter = QueryParameter {
     about: "`next_cursor` of the part before.",
     kind: QueryKind::Text { max: 512 },
 };
+const CONFIRM: QueryParameter = QueryParameter {
+    name: "confirm",
+    about: "The organisation's name.",
+    kind: QueryKind::Text { max: 400 },
+};
 const LIMIT: QueryParameter = QueryParameter {
     name: "limit",
     about: "Items of a part at most.",
@@ -179,6 +184,15 @@ fn tenant_endpoints() -> Vec<Endpoint> {
             tenants::organisation,
         )
         .gives::<tenants::Organisation>(),
+        Endpoint::new(
+            delete.clone(),
+            "/api/v1/organisation",
+            "deleteOrganisation",
+            (P::ManageAccess, Scope::Organisation),
+            "Deletes the organisation: all that is known of it, its keys and its audit log.",
+            tenants::delete_organisation,
+        )
+        .query(&[CONFIRM]),
         Endpoint::new(
             get.clone(),
             all,

@@ -244,7 +244,12 @@ async fn make(
     .bind(sealed)
     .bind(now_ms)
     .execute(tx.connection())
-    .await?;
+    .await
+    .map_err(|error| match StoreError::from(error) {
+        // Another server made it meanwhile.
+        StoreError::Taken { .. } => StoreError::Contended,
+        other => other,
+    })?;
     Ok(Held {
         id,
         uuid: String::new(),

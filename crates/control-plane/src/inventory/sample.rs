@@ -5,7 +5,7 @@ use sqlx::Row;
 use super::delta::count;
 use crate::{
     presence::TableNow,
-    store::{Store, StoreError},
+    store::{Store, StoreError, retried},
 };
 
 const EVERY_MS: i64 = 60_000;
@@ -27,7 +27,15 @@ pub async fn sample(
     if tables.is_empty() {
         return Ok(());
     }
-    let at_ms = now_ms - now_ms.rem_euclid(EVERY_MS);
+    retried(|| keep(store, cluster, tables, now_ms - now_ms.rem_euclid(EVERY_MS))).await
+}
+
+async fn keep(
+    store: &Store,
+    cluster: &str,
+    tables: &[(String, TableNow)],
+    at_ms: i64,
+) -> Result<(), StoreError> {
     let mut tx = store.begin().await?;
     for (name, now) in tables {
         let table = sqlx::query(

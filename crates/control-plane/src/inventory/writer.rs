@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::{apply, image};
 use crate::{
     clock::Clock,
-    store::{Engine, Store, StoreError},
+    store::{Engine, Store, StoreError, retried},
     tenants::KeyRing,
 };
 
@@ -96,7 +96,7 @@ impl fmt::Debug for ReportWriter {
 async fn work(store: Store, keys: Arc<KeyRing>, clock: Clock, mut waiting: mpsc::Receiver<Waiting>) {
     let mut group = Vec::new();
     while waiting.recv_many(&mut group, GROUP_MAX).await > 0 {
-        match apply_all(&store, &keys, &clock, &group).await {
+        match retried(|| apply_all(&store, &keys, &clock, &group)).await {
             Ok(acks) => {
                 for (one, ack) in group.drain(..).zip(acks) {
                     // Who sent it may have gone; it will ask again where it stands.
@@ -104,10 +104,10 @@ async fn work(store: Store, keys: Arc<KeyRing>, clock: Clock, mut waiting: mpsc:
                 }
             }
             // One of them may be at fault: each for itself.
-            Err(_) if group.len() > 1 => {
+            Err(error) if group.len() > 1 && !error.is_outage() => {
                 for one in group.drain(..) {
                     let single = std::slice::from_ref(&one);
-                    let acks = apply_all(&store, &keys, &clock, single).await;
+                    let acks = retried(|| apply_all(&store, &keys, &clock, single)).await;
                     let ack = acks.and_then(|acks| {
                         acks.first().copied().ok_or(StoreError::Broken { what: "an answer is missing" })
                     });

@@ -4,7 +4,14 @@
 //! is nullable: what is absent is `''`, `0` or `-1`, as each column says. SQLite has one writer at a time, so writes
 //! queue for it here instead of failing there; a commit is durable when [`Tx::commit`] returns.
 
+mod catalog;
 mod migrations;
+mod scrub;
+
+pub(crate) use self::{
+    catalog::{Column, Kind, Shape, shape},
+    migrations::{Step, applied, apply},
+};
 
 use std::{fmt, future::Future, sync::Arc, time::Duration};
 
@@ -50,6 +57,9 @@ impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         match &error {
             sqlx::Error::Database(fault) if is_contention(fault.code().as_deref()) => Self::Contended,
+            sqlx::Error::Database(fault) if is_outage(fault.code().as_deref()) => {
+                Self::Unavailable { what: OUTAGE }
+            }
             sqlx::Error::Database(fault) => match fault.kind() {
                 SqlKind::UniqueViolation => Self::Taken { what: "thing" },
                 SqlKind::ForeignKeyViolation => Self::Broken { what: "a reference" },
@@ -60,10 +70,25 @@ impl From<sqlx::Error> for StoreError {
             sqlx::Error::ColumnDecode { .. } | sqlx::Error::ColumnNotFound(_) | sqlx::Error::Decode(_) => {
                 Self::Broken { what: "a column" }
             }
-            sqlx::Error::PoolTimedOut => Self::Unavailable { what: "all connections are busy" },
-            _ => Self::Unavailable { what: "the connection failed" },
+            sqlx::Error::PoolTimedOut => Self::Unavailable { what: BUSY },
+            _ => Self::Unavailable { what: OUTAGE },
         }
     }
+}
+
+const OUTAGE: &str = "the connection failed";
+const BUSY: &str = "all connections are busy";
+
+impl StoreError {
+    /// The database itself is away: whatever else is asked of it now fails too.
+    pub fn is_outage(&self) -> bool {
+        matches!(self, Self::Unavailable { what } if [OUTAGE, BUSY].contains(what))
+    }
+}
+
+/// Postgres: it shuts down, starts, or lost the connection.
+fn is_outage(code: Option<&str>) -> bool {
+    code.is_some_and(|code| code.len() == 5 && (code.starts_with("57P") || code.starts_with("08")))
 }
 
 /// Postgres: serialization failure, deadlock, lock not available. SQLite: busy, and busy with an old snapshot.
@@ -110,6 +135,16 @@ impl Store {
     /// # Errors
     /// `Unavailable`; `Migration` when it was made by a newer program, or its history was changed.
     pub async fn open(url: &str, connections: u32) -> Result<Self, StoreError> {
+        let store = Self::connect(url, connections).await?;
+        migrations::migrate(&store).await?;
+        Ok(store)
+    }
+
+    /// Opens the database as it is.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub(crate) async fn connect(url: &str, connections: u32) -> Result<Self, StoreError> {
         install_default_drivers();
         let engine = match url.split(':').next() {
             Some("sqlite") => Engine::Sqlite,
@@ -144,9 +179,7 @@ impl Store {
             })
             .connect(&url)
             .await?;
-        let store = Self { pool, engine, writer: Arc::default() };
-        migrations::migrate(&store).await?;
-        Ok(store)
+        Ok(Self { pool, engine, writer: Arc::default() })
     }
 
     /// For reading.
@@ -169,6 +202,18 @@ impl Store {
         };
         let inner = self.pool.begin().await?;
         Ok(Tx { inner, _turn: turn })
+    }
+
+    /// A view of all of the database at one moment, which others neither wait for nor change. For reading.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub(crate) async fn snapshot(&self) -> Result<Tx, StoreError> {
+        let mut inner = self.pool.begin().await?;
+        if self.engine == Engine::Postgres {
+            inner.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY").await?;
+        }
+        Ok(Tx { inner, _turn: None })
     }
 
     pub async fn close(&self) {

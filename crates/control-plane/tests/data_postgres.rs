@@ -1,0 +1,3 @@
+//! `data`, on Postgres.
+#[path = "data.rs"]
+mod data;
