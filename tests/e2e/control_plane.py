@@ -52,9 +52,9 @@ class Client:
 
 
 class ControlPlane:
-    """A running control plane on the loopback interface, with a database of its own."""
+    """A running control plane on the loopback interface, with a database of its own: a file, or where `database` says."""
 
-    def __init__(self, binary: pathlib.Path, home: pathlib.Path, more: str = ""):
+    def __init__(self, binary: pathlib.Path, home: pathlib.Path, more: str = "", database: str = ""):
         """`more`: what the config says besides."""
         self.binary, self.home = binary, home
         with socket.socket() as probe:
@@ -64,15 +64,27 @@ class ControlPlane:
         self.config = home / "control-plane.toml"
         (home / "master.key").write_text(base64.b64encode(secrets.token_bytes(32)).decode())
         self.config.write_text(
-            f'listen = "127.0.0.1:{port}"\n\n[database]\nurl = "sqlite://{home}/control-plane.db"\n\n'
+            f'listen = "127.0.0.1:{port}"\n\n[database]\nurl = "{database or self.file("control-plane.db")}"\n\n'
             f'[master_key]\nkey = "file:{home}/master.key"\n{more}'
         )
-        made = subprocess.run(
-            [binary, "init", "--config", self.config], capture_output=True, text=True, timeout=60, check=False
-        )
-        assert made.returncode == 0, made.stderr
-        self.admin = Client(self.url, KEY.search(made.stdout)[0])
+        self.admin = Client(self.url, KEY.search(self.run("init"))[0])
         self.process = None
+
+    def file(self, name: str) -> str:
+        """The URL of a database in a file."""
+        return f"sqlite://{self.home}/{name}"
+
+    def use(self, database: str) -> None:
+        """From its next start on, another database."""
+        config = self.config.read_text()
+        self.config.write_text(re.sub(r'(?m)^url = ".*"$', f'url = "{database}"', config))
+
+    def run(self, *command: str) -> str:
+        """Runs a command of the program to its end; what it says."""
+        arguments = [self.binary, *command, "--config", self.config]
+        made = subprocess.run(arguments, capture_output=True, text=True, timeout=120, check=False)
+        assert made.returncode == 0, made.stdout + made.stderr
+        return made.stdout
 
     def start(self, **env: str) -> None:
         with (self.home / "log").open("ab") as log:

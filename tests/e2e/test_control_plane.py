@@ -1,11 +1,13 @@
 """A worker and a control plane, both as their users run them: what is reported is there once, whatever dies meanwhile."""
 
 import json
+import time
 
 import control_plane
 import pytest
 import readers
 from control_plane import API, ControlPlane
+from databases import Postgres
 from produce import Sent, create_topic, send
 from siltstone import json_table, wait
 
@@ -13,9 +15,20 @@ COLUMNS = [{"name": "id", "type": "long"}, {"name": "note", "type": "string"}]
 KEY = "CONTROL_PLANE_KEY"
 
 
+@pytest.fixture(params=["sqlite", "postgres"])
+def database(request):
+    """The URL of a database of its own; empty: a file."""
+    if request.param == "sqlite":
+        yield ""
+        return
+    server = Postgres()
+    yield server.url
+    server.stop()
+
+
 @pytest.fixture
-def plane(tmp_path):
-    one = ControlPlane(control_plane.build(), tmp_path)
+def plane(tmp_path, database):
+    one = ControlPlane(control_plane.build(), tmp_path, database=database)
     one.start()
     yield one
     one.stop()
@@ -88,11 +101,42 @@ def test_what_was_committed_is_there_once_though_the_server_was_killed(engine, n
     # What was never opted in is not there.
     stored = b"".join(part.read_bytes() for part in plane.home.glob("control-plane.db*"))
     assert b"note 7" not in stored and b".parquet" not in stored
-    program = control_plane.build()
-    verify = control_plane.subprocess.run(
-        [program, "audit", "verify", "--config", plane.config], capture_output=True, text=True, timeout=60, check=False
-    )
-    assert verify.returncode == 0, verify.stdout + verify.stderr
+    plane.run("audit", "verify")
+
+
+def test_a_restored_control_plane_catches_up_with_live_tables(engine, name, plane, database):
+    topic, cluster = create_topic(partitions=2), Cluster(plane)
+    run = reporting(engine, name, topic, cluster, freshness={"max_age": "1s"})
+    send(topic, [row(n) for n in range(50)])
+    worker = run.worker()
+    wait(lambda: run.table().exists() and cluster.all("tables"), 60, "the table to be known")
+    backups = plane.home / "backups"
+    made = plane.run("backup", "--to", str(backups)).strip()
+    early = int(time.time() * 1000)
+    for batch in range(1, 4):
+        send(topic, [row(n) for n in range(50 * batch, 50 * batch + 50)])
+        wait(lambda count=50 * batch + 50: readers.count(run.table()) == count, 60, "rows")
+    last = run.table().ledger()[-1]["version"]
+    wait(lambda: cluster.get(f"tables/{name}")["version"] == last, 90, "the reports to come", every=1)
+    plane.run("backup", "--to", str(backups))
+    plane.stop()
+    # Into a file, whatever the backup comes from.
+    plane.use(plane.file("restored.db"))
+    said = plane.run("restore", "--from", str(backups), "--at", str(early))
+    assert made in said and "hold" in said
+    plane.start()
+    assert cluster.get(f"tables/{name}")["version"] <= last
+    send(topic, [row(n) for n in range(200, 250)])
+    wait(lambda: readers.count(run.table()) == 250, 60, "rows after the restore")
+    last = run.table().ledger()[-1]["version"]
+    wait(lambda: cluster.get(f"tables/{name}")["version"] == last, 90, "the reports to catch up", every=1)
+    assert worker.stop() == 0
+    table = cluster.get(f"tables/{name}")
+    files = {one["path"] for one in cluster.all(f"tables/{name}/files")}
+    assert (table["rows"], files) == (250, {one["path"] for one in run.json("files", name)})
+    assert {one["partition"]: one["max_offset"] for one in cluster.all(f"tables/{name}/offsets")} == run.committed()
+    assert "restore" in {entry["action"] for entry in plane.admin("GET", f"{API}/audit?limit=1000")["items"]}
+    plane.run("audit", "verify")
 
 
 def test_commands_reach_a_worker_and_come_back_with_an_outcome(engine, name, plane):

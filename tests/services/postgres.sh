@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# PostgreSQL, from Maven Central.   postgres.sh fetch|up|down|status|crash [shared|crashing]
+# PostgreSQL, from Maven Central.   postgres.sh fetch|up|down|status|url|crash [shared|crashing]
 #
 # `shared` (the default) is for all tests, each in a database of its own. `crashing` is for those that end it under
 # load: `crash` ends it as a power cut would, and starts it on what it left. PostgreSQL refuses to run as root: for root it
@@ -28,7 +28,7 @@ APP="$ROOM/dist/postgres-$VERSION"
 case "${2:-shared}" in
   shared) NAME=postgres PORT=$POSTGRES_PORT ;;
   crashing) NAME=postgres-crashing PORT=$((POSTGRES_PORT + 1)) ;;
-  *) say "usage: $0 fetch|up|down|status|crash [shared|crashing]"; exit 2 ;;
+  *) say "usage: $0 fetch|up|down|status|url|crash [shared|crashing]"; exit 2 ;;
 esac
 DATA="$ROOM/data/$NAME"
 
@@ -100,5 +100,6 @@ halt() {
 case "${1:-}" in
   crash) locked "$NAME" crash ;;
   down) locked "$NAME" halt ;;
+  url) echo "postgres://$POSTGRES_USER:$POSTGRES_PASSWORD@127.0.0.1:$PORT/postgres" ;;
   *) main "$NAME" "$@" ;;
 esac
