@@ -116,7 +116,8 @@ impl Organisation<'_> {
                 let place = vec![Part::Text(id.clone())];
                 Ok(Found { row: id, sealed: row.try_get("sealed")?, place })
             };
-            rows += self.all(&format!("{name}.sealed"), (self.id, &page, &change), start, BATCH, read).await?;
+            rows +=
+                self.all(&format!("{name}.sealed"), (self.id, &page, &change), start, BATCH, read).await?;
         }
         let mut after = String::new();
         loop {
@@ -217,7 +218,8 @@ impl Organisation<'_> {
         let mut deleted = 0;
         for row in sqlx::query(stored).bind(self.id).fetch_all(tx.connection()).await? {
             let (id, unused_ms): (String, i64) = (row.try_get("id")?, row.try_get("unused_ms")?);
-            let key = Ulid::from_string(&id).map_err(|_| StoreError::Broken { what: "the id of a data key" })?;
+            let key =
+                Ulid::from_string(&id).map_err(|_| StoreError::Broken { what: "the id of a data key" })?;
             if key >= self.keys.current() {
                 continue;
             }

@@ -84,7 +84,8 @@ impl KeyRing {
     /// # Errors
     /// The database's.
     pub async fn unreadable(&self) -> Result<Vec<(String, StoreError)>, StoreError> {
-        let rows = sqlx::query("SELECT id FROM organisations ORDER BY id").fetch_all(self.store.pool()).await?;
+        let rows =
+            sqlx::query("SELECT id FROM organisations ORDER BY id").fetch_all(self.store.pool()).await?;
         let mut all = Vec::new();
         for row in rows {
             let id: String = row.try_get("id")?;
@@ -101,7 +102,8 @@ impl KeyRing {
     /// # Errors
     /// As [`Self::of`].
     pub async fn rotate_data(&self, organisation: Option<&str>) -> Result<u64, StoreError> {
-        let rows = sqlx::query("SELECT id FROM organisations ORDER BY id").fetch_all(self.store.pool()).await?;
+        let rows =
+            sqlx::query("SELECT id FROM organisations ORDER BY id").fetch_all(self.store.pool()).await?;
         let mut made = 0;
         for row in rows {
             let id: String = row.try_get("id")?;

@@ -89,7 +89,6 @@ async fn a_backup_made_under_load_is_restored_in_both_databases_and_catches_up()
     }
 }
 
-
 #[tokio::test]
 async fn a_backup_that_was_changed_restores_nothing() {
     let directory = TempDir::new().unwrap();
@@ -134,7 +133,9 @@ async fn data_keys_rotate_while_reports_come_in_and_old_ones_go() {
     let before = (plane.shown(&tenant, "a").await, plane.shown(&other, "a").await);
     let (store, ring) = (&plane.app.store, &plane.app.keys);
     let seals = async || {
-        let row = sqlx::query("SELECT COUNT(*) AS n FROM data_keys WHERE purpose = 'seal'").fetch_one(store.pool()).await;
+        let row = sqlx::query("SELECT COUNT(*) AS n FROM data_keys WHERE purpose = 'seal'")
+            .fetch_one(store.pool())
+            .await;
         sqlx::Row::get::<i64, _>(&row.unwrap(), "n")
     };
     let old = ring.of(&tenant.id).await.unwrap().current();
@@ -182,7 +183,11 @@ async fn a_key_that_an_unknown_column_still_needs_stays() {
     let bytes = if database.is_file() { "BLOB" } else { "BYTEA" };
     let make = format!("CREATE TABLE later (name TEXT PRIMARY KEY, sealed {bytes} NOT NULL)");
     sqlx::query(sqlx::AssertSqlSafe(make)).execute(store.pool()).await.unwrap();
-    sqlx::query("INSERT INTO later VALUES ('1', $1)").bind(sealed.clone()).execute(store.pool()).await.unwrap();
+    sqlx::query("INSERT INTO later VALUES ('1', $1)")
+        .bind(sealed.clone())
+        .execute(store.pool())
+        .await
+        .unwrap();
     ring.rotate_data(None).await.unwrap();
     for _ in 0..3 {
         let now_ms = plane.later(DELETED_AFTER_MS + SEALS_AFTER_MS);
@@ -245,7 +250,8 @@ async fn an_organisation_that_is_deleted_leaves_nothing_of_itself() {
 
 /// Whether a file of the database has this text.
 fn held(directory: &Path, text: &str) -> bool {
-    let files = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file());
+    let files =
+        fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file());
     let stored: Vec<Vec<u8>> = files
         .filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with("control-plane.db"))
         .map(|path| fs::read(path).unwrap())

@@ -85,10 +85,13 @@ async fn decrypt(
     if let Some(fault) = vault.fault(&headers) {
         return fault;
     }
-    let at = body["ciphertext"].as_str().unwrap().strip_prefix("vault:v1:").unwrap().parse::<usize>().unwrap();
+    let at =
+        body["ciphertext"].as_str().unwrap().strip_prefix("vault:v1:").unwrap().parse::<usize>().unwrap();
     match vault.plain.lock().unwrap().get(at) {
         Some(plain) => (StatusCode::OK, Json(json!({ "data": { "plaintext": plain } }))),
-        None => (StatusCode::BAD_REQUEST, Json(json!({ "errors": ["cipher: message authentication failed"] }))),
+        None => {
+            (StatusCode::BAD_REQUEST, Json(json!({ "errors": ["cipher: message authentication failed"] })))
+        }
     }
 }
 
@@ -96,7 +99,17 @@ async fn decrypt(
 async fn vault(directory: &Path) -> (Arc<Vault>, SocketAddr, PathBuf) {
     let (key, certificate) = (directory.join("vault.key"), directory.join("vault.pem"));
     let made = Command::new("openssl")
-        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"])
+        .args([
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-nodes",
+            "-days",
+            "2",
+        ])
         .args(["-subj", "/CN=vault", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout"])
         .arg(&key)
         .arg("-out")
@@ -136,25 +149,24 @@ async fn data_keys_are_wrapped_by_the_key_service_and_it_is_asked_once_for_each(
     let directory = TempDir::new().unwrap();
     let (vault, address, authority) = vault(directory.path()).await;
     let database = Database::make(directory.path()).await;
-    let config = with_vault(directory.path(), &database.url, address, &authority, "");
+    let served = with_vault(directory.path(), &database.url, address, &authority, "");
     // It is away for a moment, and that is nothing.
     vault.failing.store(2, Ordering::SeqCst);
-    let made = organisation(&config, "acme").await;
+    let made = organisation(&served, "acme").await;
     assert_eq!(vault.asked.load(Ordering::SeqCst), 4);
-    let plane = Plane::start(config.clone()).await;
+    let plane = Plane::start(served.clone()).await;
     let tenant = plane.tenant(made.clone(), "one").await;
     plane.report(&tenant, "a", 0, 5).await;
-    let shown = plane.shown(&tenant, "a").await;
     assert_eq!(vault.asked.load(Ordering::SeqCst), 6);
     // The service goes away: what was opened stays open, though it is read anew.
     vault.failing.store(1_000, Ordering::SeqCst);
     plane.later(60_000);
     plane.report(&tenant, "a", 5, 6).await;
-    plane.report(&tenant, "a", 5, 6).await;
+    let shown = plane.shown(&tenant, "a").await;
     assert_eq!(vault.asked.load(Ordering::SeqCst), 6);
 
     // A start while it is away: the database is there, its columns are not, and it says so.
-    let (_, keys) = open(&config).await.unwrap();
+    let (_, keys) = open(&served).await.unwrap();
     let away = keys.of(&made.0).await.unwrap_err();
     assert_eq!(away, StoreError::Unavailable { what: "the key service does not answer" });
     vault.failing.store(0, Ordering::SeqCst);
@@ -178,11 +190,10 @@ async fn data_keys_are_wrapped_by_the_key_service_and_it_is_asked_once_for_each(
     let returned = with_vault(directory.path(), &database.url, address, &authority, &more);
     assert_eq!(open(&returned).await.unwrap().1.rewrap().await.unwrap(), 2);
     let plane = Plane::start(with_vault(directory.path(), &database.url, address, &authority, "")).await;
-    assert_ne!(plane.shown(&tenant, "a").await, shown, "a version was added");
+    assert_eq!(plane.shown(&tenant, "a").await, shown);
     let report = plane.report(&tenant, "a", 6, 7).await;
     assert_eq!(report["version"], 6);
 }
-
 
 #[tokio::test]
 async fn a_key_of_another_row_or_an_unknown_authority_or_a_wrong_token_opens_nothing() {
@@ -207,7 +218,8 @@ async fn a_key_of_another_row_or_an_unknown_authority_or_a_wrong_token_opens_not
 
     // Two rows change places.
     let (store, keys) = open(&right).await.unwrap();
-    let rows = sqlx::query("SELECT id, wrapped FROM data_keys ORDER BY id").fetch_all(store.pool()).await.unwrap();
+    let rows =
+        sqlx::query("SELECT id, wrapped FROM data_keys ORDER BY id").fetch_all(store.pool()).await.unwrap();
     let of = |at: usize| {
         (sqlx::Row::get::<String, _>(&rows[at], "id"), sqlx::Row::get::<Vec<u8>, _>(&rows[1 - at], "wrapped"))
     };
@@ -232,7 +244,8 @@ fn urls_that_would_give_the_token_away_are_refused() {
         assert!(matches!(refused, CryptoError::BadVault { .. }), "{url}");
         assert!(refused.to_string().contains(part), "{url}: {refused}");
     }
-    let key = VaultKey::new("https://v.example/v1/transit/keys/a", Zeroizing::new(TOKEN.to_owned()), None).unwrap();
+    let key =
+        VaultKey::new("https://v.example/v1/transit/keys/a", Zeroizing::new(TOKEN.to_owned()), None).unwrap();
     assert!(!format!("{:?} {:?}", key, MasterKey::vault(key_again())).contains(TOKEN));
 }
 

@@ -259,7 +259,8 @@ async fn rights_are_as_the_table_says_everywhere() {
                     .replace("{api_key}", "none");
                 // Deleting what the test stands on would end it.
                 if endpoint.method == "DELETE"
-                    && ["deleteOrganisation", "deleteEnvironment", "deleteCluster"].contains(&endpoint.operation)
+                    && ["deleteOrganisation", "deleteEnvironment", "deleteCluster"]
+                        .contains(&endpoint.operation)
                 {
                     continue;
                 }

@@ -116,10 +116,13 @@ pub(crate) async fn delete_environment(call: Call) -> Result<Reply, Problem> {
 /// an audit log of its own, which says who deleted it.
 pub(crate) async fn delete_organisation(call: Call) -> Result<Reply, Problem> {
     let (store, id) = (&call.app.store, call.organisation()?);
-    let row = sqlx::query("SELECT name FROM organisations WHERE id = $1").bind(id).fetch_one(store.pool()).await;
+    let row =
+        sqlx::query("SELECT name FROM organisations WHERE id = $1").bind(id).fetch_one(store.pool()).await;
     let name: String = row.and_then(|row| row.try_get("name")).map_err(StoreError::from)?;
     if call.text("confirm") != Some(name.as_str()) {
-        return Err(Problem::invalid("query: confirm must be the name of the organisation, which is deleted"));
+        return Err(Problem::invalid(
+            "query: confirm must be the name of the organisation, which is deleted",
+        ));
     }
     // Entries that wait would come after.
     if !call.app.audit.flush().await {
@@ -230,7 +233,9 @@ async fn delete(call: &Call, statement: &'static str, id: &str, bound: &str) -> 
 pub(super) async fn scrubbed(call: &Call) -> Result<Reply, Problem> {
     match call.app.store.scrub().await {
         Ok(true) => {}
-        Ok(false) => tracing::info!("what was deleted is still in the database's log; it leaves within an hour"),
+        Ok(false) => {
+            tracing::info!("what was deleted is still in the database's log; it leaves within an hour")
+        }
         // It is deleted, and nobody is to think otherwise.
         Err(error) => tracing::warn!(%error, "the database's log still holds what was deleted"),
     }

@@ -57,7 +57,12 @@ async fn fill(store: &Store, part: &Path, now_ms: i64) -> Result<(), BackupError
         tables: Vec::new(),
     };
     for shape in shape(&mut tx, store.engine()).await? {
-        let table = TablePart { name: shape.name.clone(), columns: shape.columns.clone(), rows: 0, sha256: String::new() };
+        let table = TablePart {
+            name: shape.name.clone(),
+            columns: shape.columns.clone(),
+            rows: 0,
+            sha256: String::new(),
+        };
         let path = part.join(table.file());
         let (pieces, waiting) = mpsc::channel(PIECES_MAX);
         let writer = tokio::task::spawn_blocking({
@@ -91,8 +96,12 @@ async fn rows(tx: &mut Tx, shape: &Shape, pieces: &mpsc::Sender<Vec<u8>>) -> Res
     let mut found = sqlx::query(AssertSqlSafe(statement)).fetch(tx.connection());
     let (mut rows, mut piece) = (0, Vec::with_capacity(PIECE_BYTES));
     while let Some(row) = found.try_next().await.map_err(StoreError::from)? {
-        let values: Vec<Value> =
-            shape.columns.iter().enumerate().map(|(at, column)| value(&row, at, column)).collect::<Result<_, _>>()?;
+        let values: Vec<Value> = shape
+            .columns
+            .iter()
+            .enumerate()
+            .map(|(at, column)| value(&row, at, column))
+            .collect::<Result<_, _>>()?;
         serde_json::to_writer(&mut piece, &values).map_err(|_| BackupError::Ended)?;
         piece.push(b'\n');
         rows += 1;

@@ -149,15 +149,19 @@ fn manifest(backup: &Path) -> Result<Manifest, BackupError> {
         return Err(damaged("its manifest is too long"));
     }
     let text = fs::read(&path).map_err(failed)?;
-    let manifest: Manifest = serde_json::from_slice(&text).map_err(|_| damaged("its manifest cannot be read"))?;
+    let manifest: Manifest =
+        serde_json::from_slice(&text).map_err(|_| damaged("its manifest cannot be read"))?;
     if manifest.format != FORMAT {
         return Err(damaged("its format is of a newer program; restore it with that one"));
     }
     // Names become parts of statements and paths.
     let is_word = |name: &str| {
-        !name.is_empty() && name.len() <= 63 && name.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'_')
+        !name.is_empty()
+            && name.len() <= 63
+            && name.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'_')
     };
-    let are_words = |table: &TablePart| is_word(&table.name) && table.columns.iter().all(|one| is_word(&one.name));
+    let are_words =
+        |table: &TablePart| is_word(&table.name) && table.columns.iter().all(|one| is_word(&one.name));
     if !manifest.tables.iter().all(are_words) {
         return Err(damaged("its manifest names what cannot be a table"));
     }

@@ -125,8 +125,7 @@ async fn insert(
             format!("({})", places.join(", "))
         })
         .collect();
-    let statement =
-        format!("INSERT INTO {} ({}) VALUES {}", table.name, names.join(", "), places.join(", "));
+    let statement = format!("INSERT INTO {} ({}) VALUES {}", table.name, names.join(", "), places.join(", "));
     let mut query = sqlx::query(AssertSqlSafe(statement));
     for row in chunk {
         if row.len() != width {

@@ -37,8 +37,7 @@ async fn round(store: &Store, config: &BackupConfig, now_ms: i64) -> Result<(), 
     tracing::info!(path = %path.display(), "made a backup");
     let all = list(directory)?;
     for old in all.iter().rev().skip(config.keep) {
-        fs::remove_dir_all(&old.path)
-            .map_err(|source| BackupError::Io { path: old.path.clone(), source })?;
+        fs::remove_dir_all(&old.path).map_err(|source| BackupError::Io { path: old.path.clone(), source })?;
     }
     Ok(())
 }

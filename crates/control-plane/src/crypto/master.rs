@@ -71,7 +71,8 @@ impl MasterKey {
                 let mut nonce = [0; NONCE_BYTES];
                 rand::rng().fill_bytes(&mut nonce);
                 let payload = Payload { msg: key, aad: row.as_bytes() };
-                let sealed = Aes256Gcm::new(bytes.as_ref().into()).encrypt(Nonce::from_slice(&nonce), payload);
+                let sealed =
+                    Aes256Gcm::new(bytes.as_ref().into()).encrypt(Nonce::from_slice(&nonce), payload);
                 Ok([nonce.as_slice(), &sealed.map_err(|_| CryptoError::Broken)?].concat())
             }
             // The row goes in, so that a key opens in its own row alone.

@@ -48,7 +48,8 @@ impl VaultKey {
         if !url.username().is_empty() || url.password().is_some() || url.query().is_some() {
             return Err(bad("it holds more than host and path; the token has a field of its own"));
         }
-        let (base, name) = url.as_str().rsplit_once("/keys/").ok_or(bad("its path must end in /keys/NAME"))?;
+        let (base, name) =
+            url.as_str().rsplit_once("/keys/").ok_or(bad("its path must end in /keys/NAME"))?;
         if name.is_empty() || name.contains('/') {
             return Err(bad("its path must end in /keys/NAME"));
         }
@@ -78,7 +79,8 @@ impl VaultKey {
     pub(super) async fn encrypt(&self, plain: &[u8]) -> Result<String, CryptoError> {
         let plaintext = BASE64_STANDARD.encode(plain);
         let answer = self.ask("encrypt", &json!({ "plaintext": plaintext })).await?;
-        let sealed = answer.pointer("/data/ciphertext").and_then(Value::as_str).filter(|text| !text.is_empty());
+        let sealed =
+            answer.pointer("/data/ciphertext").and_then(Value::as_str).filter(|text| !text.is_empty());
         sealed.map(str::to_owned).ok_or(CryptoError::KeyService { what: "its answer has no ciphertext" })
     }
 

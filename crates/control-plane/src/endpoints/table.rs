@@ -23,11 +23,8 @@ const CURSOR: QueryParameter = QueryParameter {
     about: "`next_cursor` of the part before.",
     kind: QueryKind::Text { max: 512 },
 };
-const CONFIRM: QueryParameter = QueryParameter {
-    name: "confirm",
-    about: "The organisation's name.",
-    kind: QueryKind::Text { max: 400 },
-};
+const CONFIRM: QueryParameter =
+    QueryParameter { name: "confirm", about: "The organisation's name.", kind: QueryKind::Text { max: 400 } };
 const LIMIT: QueryParameter = QueryParameter {
     name: "limit",
     about: "Items of a part at most.",

@@ -37,12 +37,13 @@ pub(super) async fn migrate(store: &Store) -> Result<(), StoreError> {
 /// # Errors
 /// `Migration` when it does not.
 pub(crate) async fn applied(tx: &mut Tx) -> Result<Vec<Step>, StoreError> {
+    // Not kept prepared: a step may change the column's type, and Postgres refuses a plan from before.
     let rows = sqlx::query("SELECT number, digest FROM migrations ORDER BY number")
+        .persistent(false)
         .fetch_all(tx.connection())
         .await?;
-    let step = |row: &sqlx::any::AnyRow| {
-        Ok(Step { number: row.try_get("number")?, digest: row.try_get("digest")? })
-    };
+    let step =
+        |row: &sqlx::any::AnyRow| Ok(Step { number: row.try_get("number")?, digest: row.try_get("digest")? });
     let steps = rows.iter().map(step).collect::<Result<Vec<_>, sqlx::Error>>()?;
     known(&steps)?;
     Ok(steps)

@@ -200,7 +200,12 @@ impl Store {
             Engine::Sqlite => Some(Arc::clone(&self.writer).lock_owned().await),
             Engine::Postgres => None,
         };
-        let inner = self.pool.begin().await?;
+        let inner = match self.engine {
+            // The right to write is taken first: one that has read before could not get it any more, once another
+            // program has written.
+            Engine::Sqlite => self.pool.begin_with("BEGIN IMMEDIATE").await?,
+            Engine::Postgres => self.pool.begin().await?,
+        };
         Ok(Tx { inner, _turn: turn })
     }
 

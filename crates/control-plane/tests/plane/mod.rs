@@ -117,10 +117,8 @@ impl Plane {
 
     /// What is shown of a table: itself, its files and commits.
     pub(crate) async fn shown(&self, tenant: &Tenant, table: &str) -> Value {
-        let path = format!(
-            "/api/v1/environments/{}/clusters/{}/tables/{table}",
-            tenant.environment, tenant.cluster
-        );
+        let path =
+            format!("/api/v1/environments/{}/clusters/{}/tables/{table}", tenant.environment, tenant.cluster);
         let mut all = Vec::new();
         for below in ["", "/files?limit=1000", "/commits?limit=1000", "/offsets"] {
             let (status, answer) = self.ask(&tenant.admin, "GET", &format!("{path}{below}"), None).await;
@@ -134,7 +132,8 @@ impl Plane {
 fn entry(table: &str, version: u64) -> Value {
     let file = json!({ "path": format!("data/{table}-{version}.parquet"), "bytes": 10 * version, "rows": version,
         "schema_id": 0, "spec_id": 0, "sort_order_id": 0 });
-    let range = json!({ "cluster": "prod", "topic": table, "partition": 0, "start": version, "end": version + 1 });
+    let range =
+        json!({ "cluster": "prod", "topic": table, "partition": 0, "start": version, "end": version + 1 });
     let schema = json!({ "type": "struct", "schema-id": 0,
         "fields": [{ "id": 1, "name": format!("column_{table}"), "required": true, "type": "long" }] });
     let change = match version {

@@ -1,0 +1,3 @@
+//! `store`, on Postgres.
+#[path = "store.rs"]
+mod store;
