@@ -2,8 +2,8 @@
 //!
 //! Depends on `siltstone-protocol` alone: a value of a record has no type here that could hold it. `endpoints` is the
 //! one table of what can be asked and by whom; `inventory` applies reports; `store` is the database, in which
-//! `housekeeping` keeps order; `crypto` seals what is in it, `reseal` does so anew; `backup` copies it; `auth` and `audit`
-//! say and write down who did what; `presence` is held in memory only.
+//! `housekeeping` keeps order; `crypto` seals what is in it, and `reseal` does so anew; `backup` copies it; `auth` and
+//! `audit` say and write down who did what; `presence` is held in memory only.
 
 pub mod api;
 pub mod app;

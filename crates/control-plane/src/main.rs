@@ -146,15 +146,20 @@ async fn run(command: Command) -> Result<ExitCode, StartError> {
         }
         Command::Key(KeyCommand::Generate) => say(&MasterKey::generate()),
         Command::Key(KeyCommand::RotateMaster(args)) => {
-            let (_, keys) = open(&Config::read(&args.config)?).await?;
-            say(&format!("{} data keys were wrapped anew", keys.rewrap().await?));
+            let (store, keys) = open(&Config::read(&args.config)?).await?;
+            let wrapped = keys.rewrap().await?;
+            audit::note_everywhere(&store, &clock, "key rotate-master", "data_keys").await?;
+            say(&format!("{wrapped} data keys were wrapped anew"));
         }
         Command::Key(KeyCommand::RotateData(args)) => {
-            let (_, keys) = open(&Config::read(&args.config)?).await?;
-            say(&format!("{} data keys were made", keys.rotate_data(None).await?));
+            let (store, keys) = open(&Config::read(&args.config)?).await?;
+            let made = keys.rotate_data(None).await?;
+            audit::note_everywhere(&store, &clock, "key rotate-data", "data_keys").await?;
+            say(&format!("{made} data keys were made"));
         }
         Command::Backup { config, to } => {
             let (store, _) = open(&Config::read(&config.config)?).await?;
+            audit::note_everywhere(&store, &clock, "backup", "organisation").await?;
             say(&backup::backup(&store, &to, clock.now_ms()).await?.display().to_string());
         }
         Command::Restore { config, from, at } => return restore(&config, &from, at, &clock).await,

@@ -54,7 +54,7 @@ async fn a_backup_made_under_load_is_restored_in_both_databases_and_catches_up()
 
     let other = directory.path().join("restored.db");
     let mut targets = vec![Database::sqlite(&other)];
-    if !database.is_file() {
+    if Database::has_postgres() {
         targets.push(Database::postgres().await);
     }
     for target in &targets {

@@ -29,7 +29,7 @@ use serde_json::{Value, json};
 use siltstone_control_plane::{
     app::open,
     config::Config,
-    crypto::{CryptoError, MasterKey, VaultKey},
+    crypto::{CryptoError, MasterKey, Token, VaultKey},
     store::StoreError,
 };
 use tempfile::TempDir;
@@ -95,28 +95,21 @@ async fn decrypt(
     }
 }
 
-/// Over TLS with a certificate that the authority in the file signs: itself.
+/// Over TLS, with a certificate of an authority of its own, whose file it gives.
 async fn vault(directory: &Path) -> (Arc<Vault>, SocketAddr, PathBuf) {
+    let openssl = |arguments: &str| {
+        let made = Command::new("openssl").args(arguments.split(' ')).current_dir(directory).output().unwrap();
+        assert!(made.status.success(), "{arguments}: {made:?}");
+    };
+    let names = "subjectAltName=DNS:localhost,IP:127.0.0.1\nextendedKeyUsage=serverAuth\n";
+    std::fs::write(directory.join("server.ext"), names).unwrap();
+    let key = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes";
+    openssl(&format!("req -x509 {key} -days 2 -subj /CN=authority -keyout ca.key -out ca.pem"));
+    openssl(&format!("req {key} -subj /CN=vault -keyout vault.key -out vault.csr"));
+    openssl(
+        "x509 -req -in vault.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile server.ext -out vault.pem",
+    );
     let (key, certificate) = (directory.join("vault.key"), directory.join("vault.pem"));
-    let made = Command::new("openssl")
-        .args([
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:P-256",
-            "-nodes",
-            "-days",
-            "2",
-        ])
-        .args(["-subj", "/CN=vault", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout"])
-        .arg(&key)
-        .arg("-out")
-        .arg(&certificate)
-        .output()
-        .unwrap();
-    assert!(made.status.success(), "{made:?}");
     // Whoever is first says which cryptography; the server under test brings its own.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let tls = RustlsConfig::from_pem_file(&certificate, &key).await.unwrap();
@@ -130,7 +123,7 @@ async fn vault(directory: &Path) -> (Arc<Vault>, SocketAddr, PathBuf) {
     let address = listener.local_addr().unwrap();
     let server = axum_server::from_tcp_rustls(listener, tls).unwrap();
     tokio::spawn(async move { server.serve(router.into_make_service()).await.unwrap() });
-    (vault, address, certificate)
+    (vault, address, directory.join("ca.pem"))
 }
 
 fn with_vault(directory: &Path, database: &str, address: SocketAddr, authority: &Path, more: &str) -> Config {
@@ -240,15 +233,19 @@ fn urls_that_would_give_the_token_away_are_refused() {
         ("https://vault.example/v1/transit/keys/", "/keys/NAME"),
         ("vault.example", "URL"),
     ] {
-        let refused = VaultKey::new(url, Zeroizing::new(TOKEN.to_owned()), None).unwrap_err();
+        let refused = VaultKey::new(url, token(), None).unwrap_err();
         assert!(matches!(refused, CryptoError::BadVault { .. }), "{url}");
         assert!(refused.to_string().contains(part), "{url}: {refused}");
     }
     let key =
-        VaultKey::new("https://v.example/v1/transit/keys/a", Zeroizing::new(TOKEN.to_owned()), None).unwrap();
+        VaultKey::new("https://v.example/v1/transit/keys/a", token(), None).unwrap();
     assert!(!format!("{:?} {:?}", key, MasterKey::vault(key_again())).contains(TOKEN));
 }
 
+fn token() -> Token {
+    Arc::new(|| Some(Zeroizing::new(TOKEN.to_owned())))
+}
+
 fn key_again() -> VaultKey {
-    VaultKey::new("http://localhost:8200/v1/transit/keys/a", Zeroizing::new(TOKEN.to_owned()), None).unwrap()
+    VaultKey::new("http://localhost:8200/v1/transit/keys/a", token(), None).unwrap()
 }

@@ -31,7 +31,8 @@ async fn add(store: &Store, id: &str, name: &str) -> Result<(), StoreError> {
 }
 
 async fn names(store: &Store) -> Vec<String> {
-    let rows = sqlx::query("SELECT name FROM organisations ORDER BY name").fetch_all(store.pool()).await.unwrap();
+    let rows =
+        sqlx::query("SELECT name FROM organisations ORDER BY name").fetch_all(store.pool()).await.unwrap();
     rows.iter().map(|row| row.get("name")).collect()
 }
 
@@ -54,7 +55,9 @@ async fn a_transaction_is_done_in_whole_or_not_at_all_and_names_are_ordered_by_b
     ordered.sort_unstable();
     assert_eq!(names(&store).await, ordered);
     assert_eq!(add(&store, "a", "again").await, Err(StoreError::Taken { what: "thing" }));
-    let orphan = sqlx::query("INSERT INTO environments (id, organisation_id, name, created_ms) VALUES ('e', 'none', 'e', 0)");
+    let orphan = sqlx::query(
+        "INSERT INTO environments (id, organisation_id, name, created_ms) VALUES ('e', 'none', 'e', 0)",
+    );
     let refused = StoreError::from(orphan.execute(store.pool()).await.unwrap_err());
     assert_eq!(refused, StoreError::Broken { what: "a reference" });
     // Opened again, nothing is to be done; two at once do not fall over each other.
@@ -111,7 +114,10 @@ async fn two_servers_on_one_database_apply_each_entry_once() {
             streams.push(tokio::spawn(async move {
                 for version in 0..30 {
                     let held = plane.report(&tenant, table, version, version + 1).await;
-                    assert!(held["version"].as_u64().unwrap() >= version && held["gap"] == Value::Null, "{held}");
+                    assert!(
+                        held["version"].as_u64().unwrap() >= version && held["gap"] == Value::Null,
+                        "{held}"
+                    );
                 }
             }));
         }
@@ -121,7 +127,10 @@ async fn two_servers_on_one_database_apply_each_entry_once() {
     }
     for table in ["a", "b", "c"] {
         let shown = planes[1].shown(&tenant, table).await;
-        assert_eq!((&shown[0]["version"], &shown[0]["files"], &shown[0]["rows"]), (&29.into(), &29.into(), &435.into()));
+        assert_eq!(
+            (&shown[0]["version"], &shown[0]["files"], &shown[0]["rows"]),
+            (&29.into(), &29.into(), &435.into())
+        );
         assert_eq!(shown[2]["items"].as_array().unwrap().len(), 30);
     }
     // Each has a chain of its own to append to, and it is the same one.
@@ -136,7 +145,8 @@ async fn two_servers_on_one_database_apply_each_entry_once() {
 async fn audit_logs_of_two_servers_are_one_chain_and_pages_are_whole() {
     let directory = TempDir::new().unwrap();
     let database = Database::make(directory.path()).await;
-    let (one, two) = (Store::open(&database.url, 4).await.unwrap(), Store::open(&database.url, 4).await.unwrap());
+    let (one, two) =
+        (Store::open(&database.url, 4).await.unwrap(), Store::open(&database.url, 4).await.unwrap());
     let mut writers = Vec::new();
     for store in [&one, &two] {
         let (log, writer) = AuditLog::start(store.clone(), Clock::system());

@@ -87,6 +87,33 @@ impl fmt::Debug for AuditLog {
     }
 }
 
+/// Appends to the chain of every organisation that something was done from within, and returns when it is durable.
+///
+/// # Errors
+/// The database's.
+pub async fn note_everywhere(
+    store: &Store,
+    clock: &Clock,
+    action: &str,
+    resource: &str,
+) -> Result<(), StoreError> {
+    let all = sqlx::query("SELECT id FROM organisations ORDER BY id").fetch_all(store.pool()).await?;
+    let (log, writer) = AuditLog::start(store.clone(), clock.clone());
+    for row in all {
+        log.note(Event {
+            organisation: row.try_get("id")?,
+            actor: "system".to_owned(),
+            action: action.to_owned(),
+            resource: resource.to_owned(),
+            outcome: Outcome::Changed,
+            address: String::new(),
+        })
+        .await;
+    }
+    drop(log);
+    writer.await.map_err(|_| StoreError::Unavailable { what: "the audit log has ended" })
+}
+
 async fn write(store: Store, mut waiting: mpsc::Receiver<Waiting>) {
     let mut group = Vec::new();
     while waiting.recv_many(&mut group, GROUP_MAX).await > 0 {

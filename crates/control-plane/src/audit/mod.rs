@@ -10,4 +10,4 @@ mod log;
 
 pub use chain::{AuditEntry, ChainFault, Outcome};
 pub use export::AuditExport;
-pub use log::{AuditLog, Event, before, prune, verify};
+pub use log::{AuditLog, Event, before, note_everywhere, prune, verify};

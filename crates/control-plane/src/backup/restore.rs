@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 
 use super::{BackupError, TablePart, manifest, shown_time};
 use crate::{
-    audit::{AuditLog, Event, Outcome},
+    audit,
     clock::Clock,
     store::{Kind, Store, StoreError, Tx, apply, shape},
 };
@@ -58,31 +58,12 @@ pub async fn restore(
     // What later versions of the program changed, they change now.
     apply(&mut tx, store.engine(), None).await?;
     tx.commit().await?;
-    note(&store, clock, manifest.at_ms).await?;
+    audit::note_everywhere(&store, clock, "restore", &format!("backup/{}", shown_time(manifest.at_ms))).await?;
     Ok((store, Restored { at_ms: manifest.at_ms, rows }))
 }
 
 async fn is_empty(tx: &mut Tx, store: &Store) -> Result<bool, StoreError> {
     Ok(shape(tx, store.engine()).await?.is_empty())
-}
-
-async fn note(store: &Store, clock: &Clock, at_ms: i64) -> Result<(), BackupError> {
-    let heads = sqlx::query("SELECT organisation_id FROM audit_heads").fetch_all(store.pool()).await;
-    let (log, writer) = AuditLog::start(store.clone(), clock.clone());
-    for head in heads.map_err(StoreError::from)? {
-        let organisation: String = sqlx::Row::try_get(&head, "organisation_id").map_err(StoreError::from)?;
-        log.note(Event {
-            organisation,
-            actor: "system".to_owned(),
-            action: "restore".to_owned(),
-            resource: format!("backup/{}", shown_time(at_ms)),
-            outcome: Outcome::Changed,
-            address: String::new(),
-        })
-        .await;
-    }
-    drop(log);
-    writer.await.map_err(|_| BackupError::Ended)
 }
 
 async fn fill(tx: &mut Tx, backup: &Path, table: &TablePart) -> Result<u64, BackupError> {

@@ -1,11 +1,11 @@
 //! Where the key that wraps data keys is, and when backups are made.
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::PathBuf, sync::Arc};
 
 use serde::Deserialize;
 
 use super::{ConfigError, SecretRef};
-use crate::crypto::{CryptoError, MasterKey, MasterKeys, VaultKey};
+use crate::crypto::{CryptoError, MasterKey, MasterKeys, Token, VaultKey};
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -16,7 +16,7 @@ pub struct MasterKeyConfig {
     /// Keys that were in use before, in the same forms; what they wrapped is still read.
     #[serde(default)]
     pub previous: Vec<SecretRef>,
-    /// The key service's token, e.g. `env:VAULT_TOKEN` or `file:/run/secrets/vault-token`. Read at the start.
+    /// The key service's token, e.g. `env:VAULT_TOKEN` or `file:/run/secrets/vault-token`. Read at each use.
     pub token: Option<SecretRef>,
     /// Authorities to trust for the key service besides the system's, PEM.
     pub ca_file: Option<PathBuf>,
@@ -37,7 +37,10 @@ impl MasterKeyConfig {
         let text = reference.reveal()?;
         let Some(url) = text.strip_prefix("vault:") else { return Ok(MasterKey::from_base64(&text)?) };
         let missing = || ConfigError::Value { what: "master_key.token: a key service needs one".to_owned() };
-        let token = self.token.as_ref().ok_or_else(missing)?.reveal()?;
+        let token = self.token.clone().ok_or_else(missing)?;
+        // Now, so that a mistake is found at the start.
+        token.reveal()?;
+        let token: Token = Arc::new(move || token.reveal().ok());
         let authority = match &self.ca_file {
             Some(path) => {
                 let failed = |source| ConfigError::File { path: path.clone(), source };

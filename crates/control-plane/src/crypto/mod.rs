@@ -18,7 +18,7 @@ mod vault;
 
 pub use master::{MasterKey, MasterKeys};
 pub use ring::{DataKeys, Purpose, SEALS_AFTER_MS, StoredKey, key_of};
-pub use vault::VaultKey;
+pub use vault::{Token, VaultKey};
 
 /// A value or key cannot be opened, or randomness failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -5,11 +5,11 @@
 //! POST URL/v1/transit/decrypt/NAME   {"ciphertext": text}     200 {"data": {"plaintext": base64}}
 //! X-Vault-Token: token
 //! ```
-//! The config says `vault:https://host/v1/transit/keys/NAME`. Any service that answers so will do. What is sent is a data
-//! key of 32 bytes and its row's id, when it is made, opened for the first time since the start, or wrapped anew.
-//! Plain HTTP is taken on loopback addresses alone.
+//! The config says `vault:https://host/v1/transit/keys/NAME`. Any service that answers so will do. What is sent is a
+//! data key of 32 bytes and its row's id: when it is made, when it is opened for the first time since the start, and
+//! when it is wrapped anew. Plain HTTP is taken on loopback addresses alone.
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use reqwest::{Certificate, Client, StatusCode, Url, redirect::Policy};
@@ -25,12 +25,15 @@ const TRIES_MAX: u32 = 4;
 const TRY_AFTER: Duration = Duration::from_millis(100);
 const ANSWER_BYTES_MAX: usize = 65_536;
 
+/// Gives the token, at each request anew: whoever renews it need not tell. `None`: it cannot be read.
+pub type Token = Arc<dyn Fn() -> Option<Zeroizing<String>> + Send + Sync>;
+
 /// A key in a key service.
 pub struct VaultKey {
     http: Client,
     base: Url,
     name: String,
-    token: Zeroizing<String>,
+    token: Token,
 }
 
 impl VaultKey {
@@ -38,7 +41,7 @@ impl VaultKey {
     ///
     /// # Errors
     /// `BadVault`: what is wrong with it.
-    pub fn new(url: &str, token: Zeroizing<String>, authority: Option<&[u8]>) -> Result<Self, CryptoError> {
+    pub fn new(url: &str, token: Token, authority: Option<&[u8]>) -> Result<Self, CryptoError> {
         let bad = |what| CryptoError::BadVault { what };
         let url = Url::parse(url).map_err(|_| bad("it is no URL"))?;
         let is_loopback = matches!(url.host_str(), Some("127.0.0.1" | "[::1]" | "localhost"));
@@ -107,7 +110,8 @@ impl VaultKey {
 
     async fn once(&self, verb: &str, body: &Value) -> Result<Value, CryptoError> {
         let url = format!("{}/{verb}/{}", self.base.as_str().trim_end_matches('/'), self.name);
-        let request = self.http.post(url).header("X-Vault-Token", self.token.as_str()).json(body);
+        let token = (self.token)().ok_or(CryptoError::KeyService { what: "its token cannot be read" })?;
+        let request = self.http.post(url).header("X-Vault-Token", token.as_str()).json(body);
         let mut answer = request.send().await.map_err(|_| CryptoError::KeyServiceAway)?;
         match answer.status() {
             status if status.is_success() => {}

@@ -155,6 +155,11 @@ impl Store {
                 });
             }
         };
+        if engine == Engine::Postgres && !is_protected(url) {
+            return Err(StoreError::Migration {
+                what: "database.url: its server is not on this machine, so sslmode=verify-full is needed".into(),
+            });
+        }
         let separator = if url.contains('?') { '&' } else { '?' };
         let url = match engine {
             Engine::Sqlite if !url.contains("mode=") => format!("{url}{separator}mode=rwc"),
@@ -226,6 +231,17 @@ impl Store {
     }
 }
 
+/// Whether nobody on the way to Postgres can listen in, or be taken for it.
+fn is_protected(url: &str) -> bool {
+    let Ok(url) = reqwest::Url::parse(url) else { return false };
+    let option = |name: &str| url.query_pairs().find(|(key, _)| key == name).map(|(_, value)| value.into_owned());
+    let host = option("host").or(url.host_str().map(str::to_owned)).unwrap_or_default();
+    // A path is that of a socket.
+    let is_here = ["127.0.0.1", "[::1]", "::1", "localhost"].contains(&host.as_str()) || host.starts_with('/');
+    let mode = option("sslmode").or_else(|| option("ssl-mode")).unwrap_or_default();
+    is_here || ["verify-ca", "verify-full"].contains(&mode.as_str())
+}
+
 impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Store").field("engine", &self.engine).finish_non_exhaustive()
@@ -272,5 +288,27 @@ impl Tx {
 impl fmt::Debug for Tx {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Tx")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_postgres_elsewhere_is_spoken_to_under_protection_alone() {
+        for (url, protected) in [
+            ("postgres://u:p@127.0.0.1:5432/d", true),
+            ("postgres://u@localhost/d?sslmode=disable", true),
+            ("postgres://u@[::1]/d", true),
+            ("postgres:///d?host=/run/postgresql", true),
+            ("postgres://u@db.example/d?sslmode=verify-full", true),
+            ("postgres://u@db.example/d", false),
+            ("postgres://u@db.example/d?sslmode=require", false),
+            ("postgres://u@localhost/d?host=db.example", false),
+            ("postgres://u@localhost.example/d", false),
+        ] {
+            assert_eq!(is_protected(url), protected, "{url}");
+        }
     }
 }

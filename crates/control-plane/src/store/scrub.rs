@@ -7,7 +7,7 @@ use sqlx::{AssertSqlSafe, Executor, Row};
 use super::{Engine, Store, StoreError, shape};
 
 /// Readers hold the log of SQLite up for moments only.
-const TRIES_MAX: u32 = 50;
+const TRIES_MAX: u32 = 10;
 const TRY_AFTER: Duration = Duration::from_millis(100);
 
 impl Store {
@@ -22,10 +22,16 @@ impl Store {
             return Ok(true);
         }
         for _ in 0..TRIES_MAX {
-            let turn = self.writer.lock().await;
-            let row = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(&self.pool).await?;
-            drop(turn);
-            if row.try_get::<i64, _>(0)? == 0 {
+            let is_empty = {
+                let _turn = self.writer.lock().await;
+                let mut connection = self.pool.acquire().await?;
+                // Others who write wait as long as this one waits for readers.
+                connection.execute("PRAGMA busy_timeout = 100").await?;
+                let row = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(&mut *connection).await;
+                connection.execute("PRAGMA busy_timeout = 5000").await?;
+                row?.try_get::<i64, _>(0)? == 0
+            };
+            if is_empty {
                 return Ok(true);
             }
             tokio::time::sleep(TRY_AFTER).await;

@@ -25,6 +25,12 @@ impl Database {
         Self { url: format!("sqlite://{}", path.display()), made: None }
     }
 
+    /// Whether there is a server for tests.
+    #[allow(dead_code, reason = "not every test program asks")]
+    pub(crate) fn has_postgres() -> bool {
+        env::var(POSTGRES).is_ok()
+    }
+
     pub(crate) async fn postgres() -> Self {
         let server = env::var(POSTGRES).unwrap();
         let name = format!("test_{}", ulid::Ulid::new().to_string().to_lowercase());
@@ -57,5 +63,5 @@ async fn run(server: &str, statement: String) {
 }
 
 fn is_postgres() -> bool {
-    env!("CARGO_CRATE_NAME").ends_with("_postgres") && env::var(POSTGRES).is_ok()
+    env!("CARGO_CRATE_NAME").ends_with("_postgres") && Database::has_postgres()
 }
