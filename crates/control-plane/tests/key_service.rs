@@ -98,7 +98,8 @@ async fn decrypt(
 /// Over TLS, with a certificate of an authority of its own, whose file it gives.
 async fn vault(directory: &Path) -> (Arc<Vault>, SocketAddr, PathBuf) {
     let openssl = |arguments: &str| {
-        let made = Command::new("openssl").args(arguments.split(' ')).current_dir(directory).output().unwrap();
+        let made =
+            Command::new("openssl").args(arguments.split(' ')).current_dir(directory).output().unwrap();
         assert!(made.status.success(), "{arguments}: {made:?}");
     };
     let names = "subjectAltName=DNS:localhost,IP:127.0.0.1\nextendedKeyUsage=serverAuth\n";
@@ -237,8 +238,7 @@ fn urls_that_would_give_the_token_away_are_refused() {
         assert!(matches!(refused, CryptoError::BadVault { .. }), "{url}");
         assert!(refused.to_string().contains(part), "{url}: {refused}");
     }
-    let key =
-        VaultKey::new("https://v.example/v1/transit/keys/a", token(), None).unwrap();
+    let key = VaultKey::new("https://v.example/v1/transit/keys/a", token(), None).unwrap();
     assert!(!format!("{:?} {:?}", key, MasterKey::vault(key_again())).contains(TOKEN));
 }
 

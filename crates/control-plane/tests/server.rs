@@ -368,7 +368,7 @@ async fn what_is_old_leaves_and_the_audit_log_still_holds() {
     };
     assert!(server.app.audit.flush().await);
     let before = audit::verify(&server.app.store).await.unwrap();
-    let kept = Kept { audit_days: 365, command_days: 30, commits: 2 };
+    let kept = Kept { commits: 2, ..Kept::with_audit_days(365) };
     let now_ms = Clock::system().now_ms();
     housekeeping::round(&server.app.store, kept, now_ms).await.unwrap();
     assert_eq!((versions().await, commands().await), (vec![4, 3], 1));

@@ -135,6 +135,7 @@ pub(crate) async fn delete_organisation(call: Call) -> Result<Reply, Problem> {
             "DELETE FROM data_keys WHERE organisation_id = $1",
             "DELETE FROM audit WHERE organisation_id = $1",
             "DELETE FROM audit_heads WHERE organisation_id = $1",
+            "DELETE FROM audit_exports WHERE organisation_id = $1",
             "DELETE FROM organisations WHERE id = $1",
         ] {
             sqlx::query(statement).bind(id).execute(tx.connection()).await?;

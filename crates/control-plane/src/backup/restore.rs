@@ -58,7 +58,8 @@ pub async fn restore(
     // What later versions of the program changed, they change now.
     apply(&mut tx, store.engine(), None).await?;
     tx.commit().await?;
-    audit::note_everywhere(&store, clock, "restore", &format!("backup/{}", shown_time(manifest.at_ms))).await?;
+    audit::note_everywhere(&store, clock, "restore", &format!("backup/{}", shown_time(manifest.at_ms)))
+        .await?;
     Ok((store, Restored { at_ms: manifest.at_ms, rows }))
 }
 

@@ -157,7 +157,8 @@ impl Store {
         };
         if engine == Engine::Postgres && !is_protected(url) {
             return Err(StoreError::Migration {
-                what: "database.url: its server is not on this machine, so sslmode=verify-full is needed".into(),
+                what: "database.url: its server is not on this machine, so sslmode=verify-full is needed"
+                    .into(),
             });
         }
         let separator = if url.contains('?') { '&' } else { '?' };
@@ -234,10 +235,12 @@ impl Store {
 /// Whether nobody on the way to Postgres can listen in, or be taken for it.
 fn is_protected(url: &str) -> bool {
     let Ok(url) = reqwest::Url::parse(url) else { return false };
-    let option = |name: &str| url.query_pairs().find(|(key, _)| key == name).map(|(_, value)| value.into_owned());
+    let option =
+        |name: &str| url.query_pairs().find(|(key, _)| key == name).map(|(_, value)| value.into_owned());
     let host = option("host").or(url.host_str().map(str::to_owned)).unwrap_or_default();
     // A path is that of a socket.
-    let is_here = ["127.0.0.1", "[::1]", "::1", "localhost"].contains(&host.as_str()) || host.starts_with('/');
+    let is_here =
+        ["127.0.0.1", "[::1]", "::1", "localhost"].contains(&host.as_str()) || host.starts_with('/');
     let mode = option("sslmode").or_else(|| option("ssl-mode")).unwrap_or_default();
     is_here || ["verify-ca", "verify-full"].contains(&mode.as_str())
 }
