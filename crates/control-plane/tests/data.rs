@@ -170,6 +170,39 @@ async fn data_keys_rotate_while_reports_come_in_and_old_ones_go() {
     assert_eq!(plane.shown(&other, "a").await, before.1);
 }
 
+/// It is broken off again and again, each time a little later.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sealing_anew_goes_on_where_it_was_broken_off() {
+    let directory = TempDir::new().unwrap();
+    let database = Database::make(directory.path()).await;
+    let master = format!("key = \"{}\"", MasterKey::generate().as_str());
+    let config = config(directory.path(), &database.url, &master);
+    let made = organisation(&config, "acme").await;
+    let plane = Plane::start(config).await;
+    let tenant = plane.tenant(made, "one").await;
+    for table in ["a", "b"] {
+        plane.report(&tenant, table, 0, 500).await;
+    }
+    let before = (plane.shown(&tenant, "a").await, plane.shown(&tenant, "b").await);
+    let (store, ring) = (&plane.app.store, &plane.app.keys);
+    ring.rotate_data(None).await.unwrap();
+    let now_ms = plane.later(SEALS_AFTER_MS);
+    let mut broken_off = 0;
+    loop {
+        let wait = std::time::Duration::from_millis(4 * broken_off);
+        let ended = tokio::time::timeout(wait, reseal::pass(store, ring, now_ms)).await;
+        assert_eq!((plane.shown(&tenant, "a").await, plane.shown(&tenant, "b").await), before);
+        if ended.is_ok_and(|done| done.unwrap() == Resealed::default()) {
+            break;
+        }
+        broken_off += 1;
+    }
+    assert!(broken_off > 1);
+    let row =
+        sqlx::query("SELECT COUNT(*) AS n FROM data_keys WHERE unused_ms <> 0").fetch_one(store.pool()).await;
+    assert_eq!(sqlx::Row::get::<i64, _>(&row.unwrap(), "n"), 1);
+}
+
 #[tokio::test]
 async fn a_key_that_an_unknown_column_still_needs_stays() {
     let directory = TempDir::new().unwrap();

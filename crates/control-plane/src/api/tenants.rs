@@ -120,7 +120,8 @@ pub(crate) async fn delete_organisation(call: Call) -> Result<Reply, Problem> {
         sqlx::query("SELECT name FROM organisations WHERE id = $1").bind(id).fetch_one(store.pool()).await;
     let name: String = row.and_then(|row| row.try_get("name")).map_err(StoreError::from)?;
     if call.text("confirm") != Some(name.as_str()) {
-        let detail = "query: confirm must be the name of the organisation, which is deleted with all that it has";
+        let detail =
+            "query: confirm must be the name of the organisation, which is deleted with all that it has";
         return Err(Problem::new(ProblemType::Conflict, detail));
     }
     // Entries that wait would come after.
