@@ -48,7 +48,8 @@ jar, target = sys.argv[1:]
 with zipfile.ZipFile(jar) as outer:
     (name,) = [name for name in outer.namelist() if name.endswith(".txz")]
     with tarfile.open(fileobj=io.BytesIO(outer.read(name)), mode="r:xz") as inner:
-        inner.extractall(target, filter="tar")
+        inner.extraction_filter = getattr(tarfile, "tar_filter", None)  # older ones know none
+        inner.extractall(target)
 PY
   mv "$APP.part" "$APP"
 }
