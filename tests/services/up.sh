@@ -8,9 +8,11 @@ source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 "$SERVICES_DIR/registry.sh" fetch
 "$SERVICES_DIR/azure.sh" fetch
 "$SERVICES_DIR/gcs.sh" fetch
+"$SERVICES_DIR/oidc.sh" fetch
 
 starts=()
-for service in "kafka.sh up" "registry.sh up open" "registry.sh up auth" "s3.sh up" "azure.sh up" "gcs.sh up json" "gcs.sh up xml"; do
+for service in "kafka.sh up" "registry.sh up open" "registry.sh up auth" "s3.sh up" "azure.sh up" "gcs.sh up json" "gcs.sh up xml" \
+  "oidc.sh up"; do
   # shellcheck disable=SC2086
   "$SERVICES_DIR"/$service & starts+=($!)
 done
@@ -43,5 +45,6 @@ SILTSTONE_TEST_AZURE_ENDPOINT=http://127.0.0.1:$AZURE_PORT
 SILTSTONE_TEST_AZURE_CONTAINER=$AZURE_CONTAINER
 SILTSTONE_TEST_AZURE_ACCOUNT=$AZURE_ACCOUNT
 SILTSTONE_TEST_AZURE_KEY=$AZURE_KEY
+SILTSTONE_TEST_OIDC=http://127.0.0.1:$OIDC_PORT
 ENV
 say "services are up; addresses in $SILTSTONE_LAB/run/services.env"

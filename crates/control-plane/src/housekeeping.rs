@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use crate::{
     app::App,
     audit,
+    endpoints::once,
     store::{Store, StoreError},
 };
 
@@ -58,5 +59,12 @@ pub async fn round(store: &Store, kept: Kept, now_ms: i64) -> Result<(), StoreEr
     .bind(kept.commits)
     .execute(tx.connection())
     .await?;
+    for (statement, before_ms) in [
+        ("DELETE FROM sessions WHERE expires_ms <= $1", now_ms),
+        ("DELETE FROM sign_ons WHERE expires_ms <= $1", now_ms),
+        ("DELETE FROM idempotency_keys WHERE created_ms <= $1", now_ms - once::KEPT_MS),
+    ] {
+        sqlx::query(statement).bind(before_ms).execute(tx.connection()).await?;
+    }
     tx.commit().await
 }

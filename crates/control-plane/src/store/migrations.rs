@@ -7,7 +7,8 @@ use sqlx::{AssertSqlSafe, Executor, Row};
 use super::{Engine, Store, StoreError};
 
 /// `{bytes}` stands for the engine's type of byte strings.
-const STEPS: &[(i64, &str)] = &[(1, include_str!("core.sql")), (100, include_str!("access.sql"))];
+const STEPS: &[(i64, &str)] =
+    &[(1, include_str!("core.sql")), (100, include_str!("access.sql")), (101, include_str!("people.sql"))];
 
 const LEDGER: &str =
     "CREATE TABLE IF NOT EXISTS migrations (number BIGINT PRIMARY KEY, digest TEXT NOT NULL)";
