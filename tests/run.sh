@@ -3,7 +3,7 @@
 #
 # What it needs besides (a broker, a registry, stores of three clouds, readers) it fetches into SILTSTONE_LAB, by
 # default ~/.cache/siltstone-lab, starts on the loopback interface, and ends again. Node.js 18+ and Go 1.21+ are taken
-# where they are there, and fetched too where not (the emulators of Azure and Google are written in them).
+# where they are there, and fetched too where not (the emulators of Azure and Google and the OpenID provider are written in them).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$PWD/target}"

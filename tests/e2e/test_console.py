@@ -74,7 +74,8 @@ class Filled:
         pages |= {tab: self.at("tables", ORDERS, tab) for tab in tabs}
         pages |= {"workers": self.at("workers"), "cluster-commands": self.at("commands")}
         pages |= {"empty": self.at("tables", cluster=self.empty), "no-workers": self.at("workers", cluster=self.empty)}
-        rest = ("organisation", "access/keys", "access/accounts", "access/roles", "audit", "disclosures", "nowhere")
+        rest = ("organisation", "access/keys", "access/accounts", "access/users", "access/roles", "audit")
+        rest += ("disclosures", "nowhere")
         return pages | {path.replace("/", "-"): f"{self.url}/#/{path}" for path in rest}
 
 
@@ -209,12 +210,13 @@ def test_the_keyboard_reaches_every_page(filled, browser):
             assert stop["body"] or stop["outline"] != "none", f"no focus ring: {stop}"
             if stop["side"]:
                 reached[stop["text"]] = None
-        expected = ["Tables", "Workers", "Commands", "Environments", "API keys", "Service accounts", "Roles"]
-        expected += ["Audit log", "What we know"]
+        expected = ["Tables", "Workers", "Commands", "Environments", "API keys", "Service accounts", "Users"]
+        expected += ["Roles", "Audit log", "What we know"]
         assert [text for text in reached if not text.startswith("production")] == expected
 
         go(page, f"{filled.url}/#/audit")
-        titles = ["Tables", "Workers", "Commands", "Environments", "API keys", "Service accounts", "Roles", "Audit log"]
+        titles = ["Tables", "Workers", "Commands", "Environments", "API keys", "Service accounts", "Users", "Roles"]
+        titles += ["Audit log"]
         titles += ["What we know, and what we cannot know"]
         for text, title in zip(expected, titles, strict=True):
             page.get_by_role("navigation", name="Console").get_by_role("link", name=text, exact=True).focus()

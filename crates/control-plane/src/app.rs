@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use crate::{
     audit::AuditLog,
-    auth::{Authenticator, rate::Buckets},
+    auth::{Authenticator, Cookies, Sessions, rate::Buckets},
     backup::BackupError,
     clock::Clock,
     commands::CommandHub,
-    config::{Config, ConfigError, MasterKeyError},
+    config::{Config, ConfigError, MasterKeyError, public_url},
     id,
     inventory::ReportWriter,
+    oidc::{self, SignOn},
     presence::Memory,
     store::{Store, StoreError},
     tenants::KeyRing,
@@ -24,6 +25,7 @@ pub struct App {
     pub clock: Clock,
     pub keys: Arc<KeyRing>,
     pub auth: Authenticator,
+    pub sign_on: SignOn,
     pub audit: AuditLog,
     pub reports: ReportWriter,
     pub memory: Memory,
@@ -72,8 +74,13 @@ impl App {
         let (store, keys) = open_at(&config, clock.clone()).await?;
         let (audit, _) = AuditLog::start(store.clone(), clock.clone());
         let rate = f64::from(config.limits.requests_per_second.max(1));
+        let public = config.public_url.as_deref().map(public_url).transpose()?;
+        let cookies = Cookies::new(public.as_ref());
+        let sessions = Sessions::new(store.clone(), clock.clone(), oidc::idle_ms(&config));
+        let failures = config.limits.failures_per_minute;
         Ok(Arc::new(Self {
-            auth: Authenticator::new(store.clone(), clock.clone(), config.limits.failures_per_minute),
+            auth: Authenticator::new(store.clone(), clock.clone(), failures, cookies, sessions),
+            sign_on: SignOn::new(&config, store.clone(), clock.clone(), Arc::clone(&keys))?,
             reports: ReportWriter::start(&store, &keys, &clock),
             commands: CommandHub::new(store.clone(), clock.clone()),
             memory: Memory::default(),

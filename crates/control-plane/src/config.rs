@@ -1,6 +1,7 @@
 //! The one config file, in TOML. Unknown fields are refused; secrets are references: `env:NAME` or `file:/path`.
 
 mod data;
+mod sign_on;
 
 use std::{
     collections::BTreeMap,
@@ -9,10 +10,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use ipnet::IpNet;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
 pub use self::data::{BackupConfig, MasterKeyConfig, MasterKeyError};
+pub use self::sign_on::{ClaimRule, GroupRole, OidcConfig, RoleRule};
+pub(crate) use self::sign_on::{is_protected, public_url};
 
 /// How a control plane runs.
 #[derive(Debug, Clone, Deserialize)]
@@ -27,6 +31,16 @@ pub struct Config {
     pub master_key: MasterKeyConfig,
     /// The region that this control plane is pinned to, e.g. `eu-west-1`; reports for another are refused.
     pub region: Option<String>,
+    /// Where browsers reach it, e.g. `https://siltstone.example.com`. Needed for `[[oidc]]`; cookies go over HTTPS alone,
+    /// unless this is a plain loopback address.
+    pub public_url: Option<String>,
+    /// Networks of proxies before it, e.g. `["10.0.0.0/8"]`: what they say in `X-Forwarded-For` is the client's
+    /// address. By default nobody's word counts but the connection's.
+    #[serde(default)]
+    pub trusted_proxies: Vec<Network>,
+    /// With whom people sign on.
+    #[serde(default)]
+    pub oidc: Vec<OidcConfig>,
     #[serde(default)]
     pub limits: LimitsConfig,
     #[serde(default)]
@@ -101,6 +115,36 @@ impl Default for AuditConfig {
 
 fn connections() -> u32 {
     8
+}
+
+/// A network of addresses, or one address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Network(IpNet);
+
+impl Network {
+    /// Reads `10.0.0.0/8`, `fd00::/8` or one address. The bits after the prefix are cleared.
+    pub fn parse(text: &str) -> Option<Self> {
+        let network = text.parse::<IpNet>().or_else(|_| text.parse::<std::net::IpAddr>().map(IpNet::from));
+        network.ok().map(|network| Self(network.trunc()))
+    }
+
+    /// An IPv4 address in an IPv6 one counts as the former.
+    pub fn contains(self, address: std::net::IpAddr) -> bool {
+        self.0.contains(&address.to_canonical())
+    }
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl<'de> Deserialize<'de> for Network {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Self::parse(&text).ok_or_else(|| serde::de::Error::custom("a network such as 10.0.0.0/8 or fd00::/8"))
+    }
 }
 
 /// Where a secret is, or a value that needs no protection.
@@ -182,7 +226,7 @@ impl Config {
             let what = "backup: every_minutes and keep are 1 at least".to_owned();
             return Err(ConfigError::Value { what });
         }
-        Ok(())
+        sign_on::check(&self.oidc, self.public_url.as_deref())
     }
 }
 

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use crate::{
     app::App,
     audit,
+    endpoints::once,
     store::{Store, StoreError, retried},
 };
 
@@ -69,5 +70,12 @@ async fn trim(store: &Store, commands_before_ms: i64, commits: i64) -> Result<()
     .bind(commits)
     .execute(tx.connection())
     .await?;
+    for (statement, before_ms) in [
+        ("DELETE FROM sessions WHERE expires_ms <= $1", now_ms),
+        ("DELETE FROM sign_ons WHERE expires_ms <= $1", now_ms),
+        ("DELETE FROM idempotency_keys WHERE created_ms <= $1", now_ms - once::KEPT_MS),
+    ] {
+        sqlx::query(statement).bind(before_ms).execute(tx.connection()).await?;
+    }
     tx.commit().await
 }

@@ -3,7 +3,7 @@
 //! Depends on `siltstone-protocol` alone: a value of a record has no type here that could hold it. `endpoints` is the
 //! one table of what can be asked and by whom; `inventory` applies reports; `store` is the database, in which
 //! `housekeeping` keeps order; `crypto` seals what is in it, and `reseal` does so anew; `backup` copies it; `auth` and
-//! `audit` say and write down who did what; `presence` is held in memory only.
+//! `oidc` say who did what, and `audit` writes it down; `presence` is held in memory only.
 
 pub mod api;
 pub mod app;
@@ -19,6 +19,7 @@ pub mod endpoints;
 pub mod housekeeping;
 pub mod id;
 pub mod inventory;
+pub mod oidc;
 pub mod presence;
 pub mod problem;
 pub mod reseal;

@@ -26,6 +26,8 @@ pub enum ProblemType {
     MethodNotAllowed,
     /// The name is taken.
     Conflict,
+    /// An idempotency key was sent with another request before.
+    KeyReused,
     TooLarge,
     /// The control plane is pinned to another region.
     WrongRegion,
@@ -45,6 +47,7 @@ impl ProblemType {
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::Conflict => StatusCode::CONFLICT,
+            Self::KeyReused => StatusCode::UNPROCESSABLE_ENTITY,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::WrongRegion => StatusCode::MISDIRECTED_REQUEST,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -62,6 +65,7 @@ impl ProblemType {
             Self::NotFound => "There is no such thing here",
             Self::MethodNotAllowed => "The method is not allowed here",
             Self::Conflict => "It conflicts with what is there",
+            Self::KeyReused => "The idempotency key is another request's",
             Self::TooLarge => "The request is too large",
             Self::WrongRegion => "This control plane serves another region",
             Self::UnsupportedMediaType => "The body must be JSON",

@@ -44,9 +44,11 @@ pub async fn organisation(
     rows::account(&mut tx, &organisation, &admin).await?;
     let binding = RoleBinding {
         id: id::fresh(now_ms).to_string(),
-        service_account: admin.id.clone(),
+        service_account: Some(admin.id.clone()),
+        user: None,
         role: Role::OrganisationAdmin.as_str().to_owned(),
         resource: Pattern::Organisation.to_string(),
+        origin: "api".to_owned(),
         created_ms: now_ms,
     };
     rows::binding(&mut tx, &organisation, &binding).await?;

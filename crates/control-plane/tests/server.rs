@@ -256,7 +256,9 @@ async fn rights_are_as_the_table_says_everywhere() {
                     .replace("{table}", "shop.none")
                     .replace("{service_account}", "none")
                     .replace("{role_binding}", "none")
-                    .replace("{api_key}", "none");
+                    .replace("{api_key}", "none")
+                    .replace("{user}", "none")
+                    .replace("{ip_allow_list}", "none");
                 // Deleting what the test stands on would end it.
                 if endpoint.method == "DELETE"
                     && ["deleteOrganisation", "deleteEnvironment", "deleteCluster"]

@@ -32,8 +32,13 @@ pub struct ServiceAccount {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewRoleBinding {
+    /// Either this or `user`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 64))]
-    pub service_account: String,
+    pub service_account: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64))]
+    pub user: Option<String>,
     pub role: Role,
     /// `organisation`, `environment/ID`, `environment/ID/cluster/ID`, or `.../table/NAME`, with an optional `*` at
     /// its end.
@@ -44,9 +49,14 @@ pub struct NewRoleBinding {
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct RoleBinding {
     pub id: String,
-    pub service_account: String,
+    /// `null`: it is a user's.
+    pub service_account: Option<String>,
+    /// `null`: it is a service account's.
+    pub user: Option<String>,
     pub role: String,
     pub resource: String,
+    /// `api`, or `sign_on`: given by the config, anew at each sign-on.
+    pub origin: String,
     pub created_ms: i64,
 }
 
@@ -104,7 +114,7 @@ impl fmt::Debug for ShownKey {
     }
 }
 
-async fn page<T>(
+pub(super) async fn page<T>(
     call: &Call,
     statement: &'static str,
     id: impl Fn(&T) -> String,
@@ -123,7 +133,12 @@ async fn page<T>(
 }
 
 /// Deletes or changes one row of the organisation.
-async fn change(call: &Call, statement: &'static str, what: &str, id: &str) -> Result<Reply, Problem> {
+pub(super) async fn change(
+    call: &Call,
+    statement: &'static str,
+    what: &str,
+    id: &str,
+) -> Result<Reply, Problem> {
     let mut tx = call.app.store.begin().await?;
     let done = sqlx::query(statement).bind(id).bind(call.organisation()?).execute(tx.connection()).await;
     if done.map_err(StoreError::from)?.rows_affected() == 0 {
@@ -159,14 +174,20 @@ pub(crate) async fn delete_account(call: Call) -> Result<Reply, Problem> {
 }
 
 pub(crate) async fn bindings(call: Call) -> Result<Reply, Problem> {
-    let statement = "SELECT id, service_account_id, role, pattern, created_ms FROM role_bindings
-        WHERE organisation_id = $1 AND id > $2 ORDER BY id LIMIT $3";
+    let statement = "SELECT id, service_account_id, '' AS user_id, role, pattern, 'api' AS origin, created_ms
+          FROM role_bindings WHERE organisation_id = $1 AND id > $2
+        UNION ALL SELECT id, '' AS service_account_id, user_id, role, pattern, origin, created_ms
+          FROM user_role_bindings WHERE organisation_id = $1 AND id > $2
+        ORDER BY id LIMIT $3";
     let read = |row: &AnyRow| {
+        let (account, user): (String, String) = (row.try_get("service_account_id")?, row.try_get("user_id")?);
         Ok(RoleBinding {
             id: row.try_get("id")?,
-            service_account: row.try_get("service_account_id")?,
+            service_account: Some(account).filter(|id| !id.is_empty()),
+            user: Some(user).filter(|id| !id.is_empty()),
             role: row.try_get("role")?,
             resource: row.try_get("pattern")?,
+            origin: row.try_get("origin")?,
             created_ms: row.try_get("created_ms")?,
         })
     };
@@ -185,12 +206,21 @@ pub(crate) async fn make_binding(call: Call) -> Result<Reply, Problem> {
             "resource: a worker is bound to one cluster, environment/ID/cluster/ID",
         ));
     }
-    account(&call, &new.service_account).await?;
+    match (&new.service_account, &new.user) {
+        (Some(id), None) => account(&call, id).await?,
+        (None, Some(_)) if new.role == Role::Worker => {
+            return Err(Problem::invalid("role: a worker is a service account, not a user"));
+        }
+        (None, Some(id)) => super::people::user(&call, id).await?,
+        _ => return Err(Problem::invalid("service_account, user: give one of them")),
+    }
     let made = RoleBinding {
         id: call.app.fresh_id(),
         service_account: new.service_account,
+        user: new.user,
         role: new.role.as_str().to_owned(),
         resource: pattern.to_string(),
+        origin: "api".to_owned(),
         created_ms: call.app.clock.now_ms(),
     };
     let mut tx = call.app.store.begin().await?;
@@ -200,8 +230,14 @@ pub(crate) async fn make_binding(call: Call) -> Result<Reply, Problem> {
 }
 
 pub(crate) async fn delete_binding(call: Call) -> Result<Reply, Problem> {
-    let statement = "DELETE FROM role_bindings WHERE id = $1 AND organisation_id = $2";
-    change(&call, statement, "role binding", call.path("role_binding")).await
+    let of_user = "DELETE FROM user_role_bindings WHERE id = $1 AND organisation_id = $2";
+    let of_account = "DELETE FROM role_bindings WHERE id = $1 AND organisation_id = $2";
+    match change(&call, of_account, "role binding", call.path("role_binding")).await {
+        Err(problem) if problem.problem() == ProblemType::NotFound => {
+            change(&call, of_user, "role binding", call.path("role_binding")).await
+        }
+        done => done,
+    }
 }
 
 async fn account(call: &Call, id: &str) -> Result<(), Problem> {

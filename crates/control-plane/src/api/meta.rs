@@ -5,7 +5,7 @@ use serde::Serialize;
 use siltstone_protocol::disclosure;
 
 use crate::{
-    auth::{Permission, Role},
+    auth::{Permission, Role, Who},
     endpoints::{Call, Page, Reply, document},
     problem::Problem,
 };
@@ -36,9 +36,22 @@ pub struct Session {
     pub organisation: String,
     /// As the audit log names it.
     pub actor: String,
-    pub service_account: String,
-    pub api_key: String,
+    /// `null`: it is a user.
+    pub service_account: Option<String>,
+    pub api_key: Option<String>,
+    /// The user of a session.
+    pub user: Option<SessionUser>,
+    /// In a session, what changes something sends this in the header `Siltstone-Csrf`.
+    pub csrf_token: Option<String>,
     pub grants: Vec<SessionGrant>,
+}
+
+/// Who signed on.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct SessionUser {
+    pub id: String,
+    pub name: String,
+    pub email: String,
 }
 
 /// A role of the credential, where it counts, and what it gives.
@@ -68,11 +81,20 @@ pub(crate) async fn session(call: Call) -> Result<Reply, Problem> {
         resource: grant.pattern.to_string(),
         permissions: grant.role.permissions().to_vec(),
     });
+    let (service_account, api_key, user) = match &principal.who {
+        Who::Key { service_account, key } => (Some(service_account.clone()), Some(key.clone()), None),
+        Who::User { user, .. } => {
+            let profile = super::people::profile(&call, user).await?;
+            (None, None, Some(SessionUser { id: user.clone(), name: profile.name, email: profile.email }))
+        }
+    };
     Reply::json(&Session {
         organisation: principal.organisation.clone(),
         actor: principal.actor(),
-        service_account: principal.service_account.clone(),
-        api_key: principal.key.clone(),
+        service_account,
+        api_key,
+        user,
+        csrf_token: principal.session().map(|session| session.csrf().to_owned()),
         grants: grants.collect(),
     })
 }

@@ -1,9 +1,12 @@
 //! What endpoints do, once a request's right was granted. Each module has the answers' shapes and the handlers.
 
 pub mod access;
+pub mod allow_lists;
 pub mod audit;
 pub mod commands;
 pub mod meta;
+pub mod people;
+pub mod sign_on;
 pub mod tables;
 pub mod tenants;
 pub mod worker;

@@ -6,7 +6,10 @@
 use std::{
     collections::HashMap,
     fmt,
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
@@ -82,9 +85,12 @@ impl fmt::Debug for ApiKey {
 #[derive(Default)]
 pub struct KeyChecker {
     right: Mutex<HashMap<String, (String, [u8; 32])>>,
-    /// Against this the secret of an unknown id is checked, so that it takes as long as a known one.
-    decoy: Mutex<Option<String>>,
+    hashed: AtomicU64,
 }
+
+/// Against this, below `$2b$` and the cost, the secret of an unknown id is checked, so that it takes as long as a known
+/// one. It is well-formed, and what it is a hash of gives no right.
+const DECOY: &str = "N9qo8uLOickgx2ZMRZoMyeIjZAgcfl7p92ldGxad68LJZdL17lhWy";
 
 impl KeyChecker {
     /// True when the secret is that of the hash. `None`: there is no such key; takes as long, and is false. Blocks for
@@ -99,15 +105,12 @@ impl KeyChecker {
                 return true;
             }
         }
-        let decoy;
         let against = match hash {
-            Some(hash) => hash,
-            None => {
-                decoy = self.decoy(cost);
-                &decoy
-            }
+            Some(hash) => hash.to_owned(),
+            None => format!("$2b${cost:02}${DECOY}"),
         };
-        let same = bcrypt::verify(key.secret.as_bytes(), against).unwrap_or(false);
+        self.hashed.fetch_add(1, Ordering::Relaxed);
+        let same = bcrypt::verify(key.secret.as_bytes(), &against).unwrap_or(false);
         if !same || hash.is_none() {
             return false;
         }
@@ -115,13 +118,13 @@ impl KeyChecker {
         if right.len() >= REMEMBERED_MAX {
             right.clear();
         }
-        right.insert(key.id.clone(), (against.to_owned(), key.digest()));
+        right.insert(key.id.clone(), (against, key.digest()));
         true
     }
 
-    fn decoy(&self, cost: u32) -> String {
-        let mut decoy = self.decoy.lock().unwrap_or_else(PoisonError::into_inner);
-        decoy.get_or_insert_with(|| ApiKey::generate(0).hash(cost).unwrap_or_default()).clone()
+    /// How many hashes were computed.
+    pub fn hashed(&self) -> u64 {
+        self.hashed.load(Ordering::Relaxed)
     }
 }
 
@@ -151,6 +154,22 @@ mod tests {
         {
             assert!(ApiKey::parse(wrong).is_none(), "{wrong}");
         }
+    }
+
+    /// An attacker who counts time learns nothing: an unknown id and a wrong secret take one hash of the same cost.
+    #[test]
+    fn an_unknown_key_takes_the_work_of_a_wrong_one() {
+        let key = ApiKey::generate(1);
+        let hash = ApiKey::generate(2).hash(COST).unwrap();
+        let checker = KeyChecker::default();
+        for (against, expected) in [(Some(hash.as_str()), 1), (None, 2), (None, 3), (Some(hash.as_str()), 4)]
+        {
+            assert!(!checker.check(&key, against, COST));
+            assert_eq!(checker.hashed(), expected);
+        }
+        let decoy = format!("$2b${COST:02}${DECOY}");
+        assert_eq!(decoy.len(), hash.len());
+        assert!(!bcrypt::verify(b"x", &decoy).unwrap(), "it is well-formed");
     }
 
     #[test]

@@ -6,7 +6,9 @@ use axum::http::{HeaderMap, header};
 use serde::{Deserialize, Serialize};
 use sqlx::Row;
 
-use super::{ApiKey, Grant, KeyChecker, Pattern, Role, rate::Buckets};
+use super::{
+    ApiKey, Cookies, Grant, KeyChecker, Pattern, Role, Session, Sessions, rate::Buckets, session::Purpose,
+};
 use crate::{
     clock::Clock,
     store::{Store, StoreError},
@@ -19,16 +21,33 @@ pub const HASH_COST: u32 = 10;
 #[derive(Debug, Clone)]
 pub struct Principal {
     pub organisation: String,
-    pub service_account: String,
-    pub key: String,
+    pub who: Who,
     /// Already cut down to the key's scope.
     pub grants: Vec<Grant>,
+}
+
+/// A program with a key, or a person in a session.
+#[derive(Debug, Clone)]
+pub enum Who {
+    Key { service_account: String, key: String },
+    User { user: String, session: Session },
 }
 
 impl Principal {
     /// As the audit log names it.
     pub fn actor(&self) -> String {
-        format!("api_key/{}", self.key)
+        match &self.who {
+            Who::Key { key, .. } => format!("api_key/{key}"),
+            Who::User { user, .. } => format!("user/{user}"),
+        }
+    }
+
+    /// The session, when a cookie is the credential.
+    pub fn session(&self) -> Option<&Session> {
+        match &self.who {
+            Who::Key { .. } => None,
+            Who::User { session, .. } => Some(session),
+        }
     }
 
     /// The one cluster whose worker this is, as (environment, cluster). `None`: it is no worker, or of several.
@@ -46,6 +65,8 @@ impl Principal {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AuthFailure {
     Missing,
+    /// The session of a cookie is unknown, has ended, or its user is disabled.
+    NoSession,
     Malformed,
     Unknown,
     Wrong,
@@ -72,12 +93,26 @@ pub struct Authenticator {
     clock: Clock,
     checker: Arc<KeyChecker>,
     failures: Buckets,
+    pub cookies: Cookies,
+    pub sessions: Sessions,
 }
 
 impl Authenticator {
-    pub fn new(store: Store, clock: Clock, failures_per_minute: u32) -> Self {
+    pub fn new(
+        store: Store,
+        clock: Clock,
+        failures_per_minute: u32,
+        cookies: Cookies,
+        sessions: Sessions,
+    ) -> Self {
         let burst = f64::from(failures_per_minute.max(1));
-        Self { store, clock, checker: Arc::default(), failures: Buckets::new(burst / 60.0, burst) }
+        let failures = Buckets::new(burst / 60.0, burst);
+        Self { store, clock, checker: Arc::default(), failures, cookies, sessions }
+    }
+
+    /// How many hashes were computed to check keys.
+    pub fn hashed(&self) -> u64 {
+        self.checker.hashed()
     }
 
     /// The principal of a request. Failures of an address are counted, and only they slow it down: a right key from the
@@ -98,7 +133,7 @@ impl Authenticator {
         let found = self.find(headers, now_ms).await?;
         match &found {
             // Who sends no key at all does not slow down who does from the same address.
-            Err(AuthFailure::Missing) => {
+            Err(AuthFailure::Missing | AuthFailure::NoSession) => {
                 let waits = self.failures.take(&format!("{address} without a key"), now_ms);
                 return Ok(waits.map_err(AuthFailure::Throttled).and(found));
             }
@@ -118,6 +153,7 @@ impl Authenticator {
     ) -> Result<Result<Principal, AuthFailure>, StoreError> {
         let key = match bearer(headers) {
             Ok(key) => key,
+            Err(AuthFailure::Missing) => return self.person(headers).await,
             Err(failure) => return Ok(Err(failure)),
         };
         let row = sqlx::query(
@@ -147,14 +183,33 @@ impl Authenticator {
         let scope: Vec<ScopeGrant> = serde_json::from_str(&row.try_get::<String, _>("scope")?)
             .map_err(|_| StoreError::Broken { what: "the scope of an API key" })?;
         let grants = cut_down(self.bindings(&service_account).await?, &scope);
-        Ok(Ok(Principal { organisation, service_account, key: id, grants }))
+        Ok(Ok(Principal { organisation, who: Who::Key { service_account, key: id }, grants }))
+    }
+
+    /// The person of a session's cookie.
+    async fn person(&self, headers: &HeaderMap) -> Result<Result<Principal, AuthFailure>, StoreError> {
+        if headers.get(header::COOKIE).is_none() {
+            return Ok(Err(AuthFailure::Missing));
+        }
+        let Some(secret) = self.cookies.get(Purpose::Session, headers) else {
+            return Ok(Err(AuthFailure::Missing));
+        };
+        let Some(owner) = self.sessions.owner(&secret).await? else {
+            return Ok(Err(AuthFailure::NoSession));
+        };
+        let statement = "SELECT role, pattern FROM user_role_bindings WHERE user_id = $1";
+        let grants = self.grants(statement, &owner.user).await?;
+        let who = Who::User { user: owner.user, session: owner.session };
+        Ok(Ok(Principal { organisation: owner.organisation, who, grants }))
     }
 
     async fn bindings(&self, service_account: &str) -> Result<Vec<Grant>, StoreError> {
-        let rows = sqlx::query("SELECT role, pattern FROM role_bindings WHERE service_account_id = $1")
-            .bind(service_account)
-            .fetch_all(self.store.pool())
-            .await?;
+        let statement = "SELECT role, pattern FROM role_bindings WHERE service_account_id = $1";
+        self.grants(statement, service_account).await
+    }
+
+    async fn grants(&self, statement: &'static str, of: &str) -> Result<Vec<Grant>, StoreError> {
+        let rows = sqlx::query(statement).bind(of).fetch_all(self.store.pool()).await?;
         let grant = |row: &sqlx::any::AnyRow| {
             let (role, pattern): (String, String) = (row.try_get("role")?, row.try_get("pattern")?);
             let grant = Role::parse(&role).zip(Pattern::parse(&pattern));

@@ -76,6 +76,7 @@ static ASSETS: LazyLock<Vec<Asset>> = LazyLock::new(|| {
         "views/signin.js": SCRIPT,
         "views/table.js": SCRIPT,
         "views/tables.js": SCRIPT,
+        "views/users.js": SCRIPT,
         "views/workers.js": SCRIPT,
     };
     let asset = |(path, content_type, text): (&'static str, &'static str, &'static str)| Asset {

@@ -1,8 +1,11 @@
 //! What a handler gets and gives.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc};
 
-use axum::{body::Bytes, http::StatusCode};
+use axum::{
+    body::Bytes,
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -23,7 +26,19 @@ pub struct Call {
     pub(super) path: BTreeMap<String, String>,
     pub(super) query: BTreeMap<String, String>,
     pub(super) body: Bytes,
+    pub(super) headers: Headers,
+    /// Where it comes from, as far as proxies are trusted to say.
     pub address: IpAddr,
+}
+
+/// Headers of a request. `Debug` hides them: there are credentials among them.
+#[derive(Default)]
+pub(super) struct Headers(pub(super) HeaderMap);
+
+impl fmt::Debug for Headers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Headers")
+    }
 }
 
 impl Call {
@@ -44,6 +59,11 @@ impl Call {
     pub fn reaches(&self, resource: &Resource) -> bool {
         let grants = self.principal.as_ref().map(|principal| principal.grants.as_slice()).unwrap_or_default();
         decide_within(grants, self.permission, resource) == Decision::Allow
+    }
+
+    /// The request's headers; for the endpoints of signing on and off alone.
+    pub(crate) fn headers(&self) -> &HeaderMap {
+        &self.headers.0
     }
 
     /// A part of the path; empty when the endpoint has none of this name.
@@ -77,6 +97,7 @@ pub struct Reply {
     pub(super) body: Option<Vec<u8>>,
     pub(super) content_type: &'static str,
     pub(super) status: Option<StatusCode>,
+    pub(super) headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl Reply {
@@ -87,12 +108,28 @@ impl Reply {
     pub fn json<T: Serialize>(value: &T) -> Result<Self, Problem> {
         let fault = |_| Problem::new(ProblemType::Internal, "the answer cannot be written");
         let body = Some(serde_json::to_vec(value).map_err(fault)?);
-        Ok(Self { body, content_type: "application/json", status: None })
+        Ok(Self { body, content_type: "application/json", status: None, headers: Vec::new() })
     }
 
     /// No content.
     pub fn none() -> Self {
-        Self { body: None, content_type: "application/json", status: None }
+        Self { body: None, content_type: "application/json", status: None, headers: Vec::new() }
+    }
+
+    /// Goes on elsewhere, with GET.
+    ///
+    /// # Errors
+    /// `Internal`: it is no address.
+    pub fn see_other(to: &str) -> Result<Self, Problem> {
+        let fault = |_| Problem::new(ProblemType::Internal, "the address to go on to cannot be written");
+        let to = HeaderValue::from_str(to).map_err(fault)?;
+        Ok(Self { status: Some(StatusCode::SEE_OTHER), ..Self::none() }.with(header::LOCATION, Some(to)))
+    }
+
+    /// With one more header.
+    pub fn with(mut self, name: HeaderName, value: Option<HeaderValue>) -> Self {
+        self.headers.extend(value.map(|value| (name, value)));
+        self
     }
 }
 
@@ -127,6 +164,9 @@ pub(super) fn unauthenticated(failure: AuthFailure) -> Problem {
         AuthFailure::Throttled(seconds) => {
             Problem::new(ProblemType::TooManyRequests, "too many failed sign-ins from this address; wait")
                 .after(seconds)
+        }
+        AuthFailure::NoSession => {
+            Problem::new(ProblemType::Unauthenticated, "the session has ended; sign in again")
         }
         AuthFailure::Missing => {
             Problem::new(ProblemType::Unauthenticated, "send `Authorization: Bearer <API key>`")

@@ -1,9 +1,14 @@
 //! From the table of endpoints to a router. What happens to a request, in this order:
 //!
 //! 1. a place among the requests under way, and a bound on its body;
-//! 2. the credential; 3. its rate; 4. the resource, which must exist in the credential's organisation;
-//! 5. the right, decided and written to the audit log; 6. the query and body against the endpoint's declaration;
-//! 7. the handler; 8. for a change, its entry in the audit log is durable before the answer goes out.
+//! 2. the credential;
+//! 3. the allow-list of its organisation, and for a cookie, that a page of this server asks;
+//! 4. its rate;
+//! 5. the resource, which must exist in the credential's organisation;
+//! 6. the right, decided and written to the audit log;
+//! 7. the query and body against the endpoint's declaration;
+//! 8. for a change with an idempotency key, whether it was made already;
+//! 9. the handler; for a change, its entry in the audit log is durable before the answer goes out.
 
 use std::{
     collections::BTreeMap,
@@ -17,7 +22,7 @@ use axum::{
     Router,
     body::{Body, Bytes},
     extract::{ConnectInfo, FromRequestParts, RawPathParams, Request},
-    http::{HeaderMap, HeaderValue, Response, StatusCode, header, request::Parts},
+    http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header, request::Parts},
     routing::{MethodFilter, MethodRouter, on},
 };
 use flate2::read::GzDecoder;
@@ -27,12 +32,13 @@ use tokio::sync::Semaphore;
 
 use super::{
     Endpoint, QueryKind, Scope,
-    call::{Call, Reply, unauthenticated},
+    call::{Call, Headers, Reply, unauthenticated},
+    once,
 };
 use crate::{
     app::App,
     audit::{Event, Outcome},
-    auth::{AuthFailure, Decision, Permission, Principal, Resource, decide, decide_within},
+    auth::{AuthFailure, Decision, Permission, Principal, Resource, decide, decide_within, network},
     problem::{Problem, ProblemType},
 };
 
@@ -73,7 +79,12 @@ pub fn router(app: &Arc<App>) -> Router {
     router.merge(crate::console::router())
 }
 
-async fn answer(app: &Arc<App>, endpoint: &Endpoint, places: &Semaphore, request: Request) -> Response<Body> {
+async fn answer(
+    app: &Arc<App>,
+    endpoint: &Arc<Endpoint>,
+    places: &Semaphore,
+    request: Request,
+) -> Response<Body> {
     // A poll that waits holds no place: a thousand workers may wait at once.
     let place = if endpoint.waits { None } else { places.try_acquire().ok() };
     if place.is_none() && !endpoint.waits {
@@ -88,29 +99,44 @@ async fn answer(app: &Arc<App>, endpoint: &Endpoint, places: &Semaphore, request
     })
 }
 
-async fn serve(app: &Arc<App>, endpoint: &Endpoint, request: Request) -> Result<Reply, Problem> {
+async fn serve(app: &Arc<App>, endpoint: &Arc<Endpoint>, request: Request) -> Result<Reply, Problem> {
     let (mut parts, body) = request.into_parts();
     let address = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
-    let address = address.unwrap_or(IpAddr::from([0, 0, 0, 0]));
+    let peer = address.unwrap_or(IpAddr::from([0, 0, 0, 0]));
+    let address = network::client(peer, &parts.headers, &app.config.trusted_proxies);
     let path = path_of(&mut parts).await?;
     let principal = match endpoint.permission {
         Permission::Public => None,
         _ => Some(who(app, endpoint, &parts.headers, address).await?),
     };
     if let Some(principal) = &principal {
-        app.rates.take(&principal.key, app.clock.now_ms()).map_err(|seconds| {
+        admitted(app, endpoint, principal, &parts.headers, address).await?;
+        app.rates.take(&principal.actor(), app.clock.now_ms()).map_err(|seconds| {
             Problem::new(ProblemType::TooManyRequests, "this credential asks too often; wait").after(seconds)
         })?;
     }
-    let resource = resource(app, endpoint, principal.as_ref(), &path).await?;
+    let uri = parts.uri.to_string();
+    let resource = match resource(app, endpoint, principal.as_ref(), &path).await {
+        Ok(resource) => resource,
+        // What a change deleted is not there when it is asked again.
+        Err(missing) => {
+            let body = body_of(endpoint, &parts.headers, body).await?;
+            let key = once::Key::of(endpoint, principal.as_ref(), (&uri, &parts.headers), &body)?;
+            let done = once::done(app, endpoint, key.as_ref()).await?;
+            return done.ok_or(missing);
+        }
+    };
     if let Some(principal) = &principal {
         right(app, endpoint, principal, &resource, address).await?;
     }
     region(app, &parts.headers)?;
     let query = query_of(endpoint, parts.uri.query().unwrap_or_default())?;
     let body = body_of(endpoint, &parts.headers, body).await?;
+    let key = once::Key::of(endpoint, principal.as_ref(), (&uri, &parts.headers), &body)?;
     let event =
         principal.as_ref().map(|principal| event(endpoint, principal, &resource, address, Outcome::Changed));
+    // What signs on and off looks at cookies; nothing else has use for a header.
+    let signs = endpoint.scope == Scope::Nothing;
     let call = Call {
         app: Arc::clone(app),
         principal,
@@ -119,8 +145,22 @@ async fn serve(app: &Arc<App>, endpoint: &Endpoint, request: Request) -> Result<
         path,
         query,
         body,
+        headers: if signs { Headers(parts.headers) } else { Headers::default() },
         address,
     };
+    match key {
+        Some(key) => once::once(app, endpoint, key, call, event).await,
+        None => carry_out(app, endpoint, call, event).await,
+    }
+}
+
+/// The handler; and for a change, its entry in the audit log.
+pub(super) async fn carry_out(
+    app: &App,
+    endpoint: &Endpoint,
+    call: Call,
+    event: Option<Event>,
+) -> Result<Reply, Problem> {
     let reply = (endpoint.handler)(call).await?;
     // What workers report is not a change by a person; the ledger is its record.
     let recorded = endpoint.permission.changes() && endpoint.permission != Permission::Report;
@@ -131,6 +171,30 @@ async fn serve(app: &Arc<App>, endpoint: &Endpoint, request: Request) -> Result<
         return Err(Problem::new(ProblemType::Internal, detail));
     }
     Ok(reply)
+}
+
+/// Whether the organisation takes requests from this address, and, for a cookie, whether a page of this server asks.
+async fn admitted(
+    app: &App,
+    endpoint: &Endpoint,
+    principal: &Principal,
+    headers: &HeaderMap,
+    address: IpAddr,
+) -> Result<(), Problem> {
+    let networks = network::allowed(&app.store, &principal.organisation).await?;
+    let refused = if !network::lets_in(networks.iter().map(|(_, network)| network), address) {
+        let detail = "requests from this address are not allowed; ask an organisation admin for an entry in the \
+                      allow-list";
+        Some(("ip_allow_list", detail))
+    } else if let Some(session) = principal.session().filter(|_| endpoint.method != Method::GET) {
+        app.auth.cookies.same_origin(session, headers).err().map(|detail| ("session", detail))
+    } else {
+        None
+    };
+    let Some((by, detail)) = refused else { return Ok(()) };
+    let event = event(endpoint, principal, &Resource::Organisation, address, Outcome::Denied);
+    app.audit.note(Event { resource: by.to_owned(), ..event }).await;
+    Err(Problem::new(ProblemType::Forbidden, detail))
 }
 
 async fn path_of(parts: &mut Parts) -> Result<BTreeMap<String, String>, Problem> {
@@ -283,6 +347,9 @@ fn query_of(endpoint: &Endpoint, query: &str) -> Result<BTreeMap<String, String>
     let mut given = BTreeMap::new();
     for (name, value) in url_pairs(query) {
         if endpoint.query.iter().all(|parameter| parameter.name != name) {
+            if endpoint.lenient {
+                continue;
+            }
             let names: Vec<&str> = endpoint.query.iter().map(|parameter| parameter.name).collect();
             let detail = format!("query: an unknown parameter; there are: {}", names.join(", "));
             return Err(Problem::invalid(detail));
@@ -387,7 +454,10 @@ fn reply_of(endpoint: &Endpoint, reply: Reply) -> Response<Body> {
     if reply.body.is_some() {
         let content_type = HeaderValue::from_static(reply.content_type);
         response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+    } else if status.is_redirection() {
+        *response.status_mut() = status;
     }
+    response.headers_mut().extend(reply.headers);
     response
 }
 

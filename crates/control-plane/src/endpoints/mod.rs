@@ -6,6 +6,7 @@
 
 mod call;
 mod dispatch;
+pub(crate) mod once;
 mod openapi;
 mod table;
 
@@ -80,6 +81,10 @@ pub struct Endpoint {
     pub waits: bool,
     /// True: it lists what the grants cover, and any right within the resource is enough.
     pub filtered: bool,
+    /// True: its answer has a secret that is shown once, and is not kept for those who ask twice.
+    pub shows_secret: bool,
+    /// True: parameters of the query that it does not declare are passed over.
+    pub lenient: bool,
     pub query: Vec<QueryParameter>,
     pub request: Option<SchemaOf>,
     pub response: Option<SchemaOf>,
@@ -108,6 +113,8 @@ impl Endpoint {
             scope,
             waits: false,
             filtered: false,
+            shows_secret: false,
+            lenient: false,
             query: Vec::new(),
             request: None,
             response: None,
@@ -123,6 +130,16 @@ impl Endpoint {
 
     fn filtered(mut self) -> Self {
         self.filtered = true;
+        self
+    }
+
+    fn shows_secret(mut self) -> Self {
+        self.shows_secret = true;
+        self
+    }
+
+    fn lenient(mut self) -> Self {
+        self.lenient = true;
         self
     }
 

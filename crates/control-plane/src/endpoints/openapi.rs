@@ -4,7 +4,7 @@ use axum::http::Method;
 use schemars::{SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 
-use super::{Endpoint, QueryKind, Scope};
+use super::{Endpoint, QueryKind, Scope, once};
 use crate::{auth::Permission, problem::Problem};
 
 /// No control characters.
@@ -39,7 +39,14 @@ pub fn document() -> Value {
         "paths": paths,
         "components": {
             "schemas": schemas,
-            "securitySchemes": { "apiKey": { "type": "http", "scheme": "bearer" } },
+            "securitySchemes": {
+                "apiKey": { "type": "http", "scheme": "bearer" },
+                "session": {
+                    "type": "apiKey", "in": "cookie", "name": "__Host-siltstone-session",
+                    "description": "Of a person who signed on. What changes something needs the csrf_token of \
+                        GET /api/v1/session in the header Siltstone-Csrf, too.",
+                },
+            },
         },
     })
 }
@@ -58,6 +65,13 @@ fn operation(endpoint: &Endpoint, generator: &mut SchemaGenerator, problem: &Val
             "name": parameter.name, "in": "query", "required": false, "description": parameter.about, "schema": schema,
         }));
     }
+    if once::takes_keys(endpoint) {
+        parameters.push(json!({
+            "name": "Idempotency-Key", "in": "header", "required": false,
+            "description": "With the same key, the same request is carried out once within 24 hours.",
+            "schema": { "type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$" },
+        }));
+    }
     let mut responses = Map::new();
     let described = |about: &str, content: Option<(&str, Value)>| {
         let mut response = json!({ "description": about });
@@ -71,6 +85,9 @@ fn operation(endpoint: &Endpoint, generator: &mut SchemaGenerator, problem: &Val
             let schema = json!(of(generator));
             let response = described("done", Some(("application/json", schema)));
             responses.insert(endpoint.status.as_str().to_owned(), response);
+        }
+        None if endpoint.status.is_redirection() => {
+            responses.insert(endpoint.status.as_str().to_owned(), described("goes on elsewhere", None));
         }
         None => {
             responses.insert("204".to_owned(), described("done", None));
@@ -89,7 +106,7 @@ fn operation(endpoint: &Endpoint, generator: &mut SchemaGenerator, problem: &Val
     });
     if let Some(operation) = operation.as_object_mut() {
         if endpoint.permission != Permission::Public {
-            operation.insert("security".to_owned(), json!([{ "apiKey": [] }]));
+            operation.insert("security".to_owned(), json!([{ "apiKey": [] }, { "session": [] }]));
         }
         if let Some(of) = endpoint.request {
             let schema = json!(of(generator));
@@ -118,6 +135,15 @@ fn refusals(endpoint: &Endpoint) -> Vec<(&'static str, &'static str)> {
         all.push(("403", "the credential does not give this right"));
         all.push(("421", "this control plane is pinned to another region"));
         all.push(("429", "too many requests"));
+    }
+    if endpoint.path.contains("/oidc/") {
+        all.push(("401", "nobody signed on"));
+        all.push(("403", "this account or address may not sign on"));
+        all.push(("404", "no such provider"));
+        all.push(("429", "too many requests"));
+    }
+    if once::takes_keys(endpoint) {
+        all.push(("422", "the idempotency key is another request's"));
     }
     // What a body refers to may be missing, too.
     if endpoint.path.contains('{') || (endpoint.method == Method::POST && endpoint.scope != Scope::Worker) {

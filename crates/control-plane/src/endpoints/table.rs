@@ -1,5 +1,7 @@
 //! All endpoints.
 
+mod people;
+
 use axum::http::{Method, StatusCode};
 use siltstone_protocol::{
     Ack, Report,
@@ -58,6 +60,7 @@ pub fn all() -> Vec<Endpoint> {
     all.extend(tenant_endpoints());
     all.extend(table_endpoints());
     all.extend(access_endpoints());
+    all.extend(people::endpoints());
     all
 }
 
@@ -445,6 +448,7 @@ fn access_endpoints() -> Vec<Endpoint> {
             "Makes a key, shown this once.",
             access::make_key,
         )
+        .shows_secret()
         .takes::<access::NewKey>()
         .gives::<access::ShownKey>()
         .status(StatusCode::CREATED),
@@ -456,6 +460,7 @@ fn access_endpoints() -> Vec<Endpoint> {
             "Makes a successor, shown this once; the old key goes on for so long.",
             access::rotate_key,
         )
+        .shows_secret()
         .takes::<access::Rotation>()
         .gives::<access::ShownKey>()
         .status(StatusCode::CREATED),

@@ -11,6 +11,7 @@ use super::{Engine, Store, StoreError, Tx};
 const STEPS: &[(i64, &str)] = &[
     (1, include_str!("core.sql")),
     (100, include_str!("access.sql")),
+    (101, include_str!("people.sql")),
     (200, include_str!("keys.sql")),
     (300, include_str!("export.sql")),
 ];

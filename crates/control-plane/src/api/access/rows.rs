@@ -17,18 +17,27 @@ pub(crate) async fn account(
 }
 
 pub(crate) async fn binding(tx: &mut Tx, organisation: &str, made: &RoleBinding) -> Result<(), StoreError> {
-    sqlx::query(
-        "INSERT INTO role_bindings (id, organisation_id, service_account_id, role, pattern, created_ms)
-         VALUES ($1, $2, $3, $4, $5, $6)",
-    )
-    .bind(&made.id)
-    .bind(organisation)
-    .bind(&made.service_account)
-    .bind(&made.role)
-    .bind(&made.resource)
-    .bind(made.created_ms)
-    .execute(tx.connection())
-    .await?;
+    let (statement, of) = match (&made.service_account, &made.user) {
+        (None, Some(user)) => (
+            "INSERT INTO user_role_bindings (id, organisation_id, user_id, role, pattern, created_ms, origin)
+             VALUES ($1, $2, $3, $4, $5, $6, 'api')",
+            user.as_str(),
+        ),
+        (account, _) => (
+            "INSERT INTO role_bindings (id, organisation_id, service_account_id, role, pattern, created_ms)
+             VALUES ($1, $2, $3, $4, $5, $6)",
+            account.as_deref().unwrap_or_default(),
+        ),
+    };
+    sqlx::query(statement)
+        .bind(&made.id)
+        .bind(organisation)
+        .bind(of)
+        .bind(&made.role)
+        .bind(&made.resource)
+        .bind(made.created_ms)
+        .execute(tx.connection())
+        .await?;
     Ok(())
 }
 

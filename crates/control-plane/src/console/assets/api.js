@@ -15,7 +15,7 @@ export class ProblemError extends Error {
 }
 
 const PREFIX = "/api/v1";
-const held = { key: null, csrf: null, session: null, paths: null };
+const held = { key: null, csrf: null, session: null, paths: null, providers: [] };
 
 export const session = () => held.session;
 
@@ -35,6 +35,17 @@ async function problemOf(response) {
   }
 }
 
+/** Sends it; a change once more when no answer came: its key keeps it from being made twice. */
+async function sent(method, path, init) {
+  const at = path.startsWith(`${PREFIX}/`) ? path : PREFIX + path;
+  try {
+    return await fetch(at, init);
+  } catch (error) {
+    if (error.name === "AbortError" || !init.headers["Idempotency-Key"]) throw error;
+    return await fetch(at, init);
+  }
+}
+
 /** Sends one request. Rejects with a ProblemError, or an AbortError. */
 export async function call(method, path, { body, signal } = {}) {
   const init = { method, headers: headers(method), signal, credentials: "same-origin", cache: "no-store" };
@@ -42,9 +53,10 @@ export async function call(method, path, { body, signal } = {}) {
     init.body = JSON.stringify(body);
     init.headers["Content-Type"] = "application/json";
   }
+  if (method !== "GET" && crypto.randomUUID) init.headers["Idempotency-Key"] = crypto.randomUUID();
   let response;
   try {
-    response = await fetch(path.startsWith(`${PREFIX}/`) ? path : PREFIX + path, init);
+    response = await sent(method, path, init);
   } catch (error) {
     if (error.name === "AbortError") throw error;
     const detail = "The control plane does not answer. Check the network; the page tries again by itself.";
@@ -101,15 +113,16 @@ export async function endpoints() {
 // The server's own document says whether it makes sessions, and of what.
 const place = (method, end) => Object.keys(held.paths ?? {}).find((at) => at.endsWith(end) && held.paths[at][method]);
 
-/** Where single sign-on begins, when the server has it. */
-export const singleSignOn = () => place("get", "/oidc/login");
+/** With whom people sign on here, as `[{ title, login }]`. */
+export const providers = () => held.providers;
 
 /** True when an API key is exchanged for a session. */
 export const exchangesKeys = () => Boolean(place("post", "/session"));
 
 /** Who is signed in, or null. Without sessions, a page that begins knows nobody. */
 export async function restore() {
-  if (!exchangesKeys() && !singleSignOn()) return null;
+  if (place("get", "/sign-on")) held.providers = (await get("/sign-on")).providers;
+  if (!exchangesKeys() && held.providers.length === 0) return null;
   try {
     adopt(await get("/session"));
   } catch (error) {
@@ -139,10 +152,11 @@ export async function signIn(key) {
   }
 }
 
+/** Ends the session. Gives where the provider's own session is ended, if it has such a place. */
 export async function signOut() {
   try {
     const at = place("post", "/session/logout");
-    if (!held.key && at) await call("POST", at);
+    return !held.key && at ? (await call("POST", at)).provider_logout : null;
   } finally {
     forget();
   }

@@ -143,7 +143,11 @@ function signedOut(fault) {
 
 async function signOut() {
   try {
-    await api.signOut();
+    const away = await api.signOut();
+    if (away) {
+      location.assign(away);
+      return;
+    }
   } catch (error) {
     notice(`${error.title}. ${error.detail}`, "bad");
   }

@@ -74,7 +74,7 @@ export function top({ signOut }) {
 
 const shortened = (name) => name.replace(/^(\w+)\/\w{12,}(\w{6})$/, "$1 …$2").replace("_", " ");
 
-export const nameOf = (who) => who.name ?? who.user?.name ?? who.user ?? who.actor ?? "signed in";
+export const nameOf = (who) => who.user?.name || who.user?.email || who.actor || "signed in";
 
 function link(text, to, page) {
   const here = page && (page.hash === to || (page.hash.startsWith(`${to}/`) && to !== "#/"));
@@ -113,6 +113,7 @@ export function navigation(page) {
       link("Environments", route.to("organisation"), page),
       can("read_access") && link("API keys", route.to("access", "keys"), page),
       can("read_access") && link("Service accounts", route.to("access", "accounts"), page),
+      can("read_access") && link("Users", route.to("access", "users"), page),
       can("read_access") && link("Roles", route.to("access", "roles"), page),
       can("read_audit") && link("Audit log", route.to("audit"), page),
       link("What we know", route.to("disclosures"), page),

@@ -1,4 +1,4 @@
-// Who may do what: API keys, service accounts and role bindings.
+// Who may do what: API keys, service accounts, users and role bindings.
 
 import * as api from "../api.js";
 import { h } from "../dom.js";
@@ -18,6 +18,7 @@ import {
   table,
   tag,
 } from "../ui.js";
+import { personOf, users } from "./users.js";
 import { named, resourceField, roleField, ROLES, words } from "./grants.js";
 
 const DAY = 86_400_000;
@@ -308,21 +309,22 @@ function roles(bindings) {
 }
 
 async function makeBinding({ data, refresh }) {
-  const account = select(
-    data.accounts.map((one) => [one.id, one.name]),
-    data.accounts[0]?.id,
-    null,
-    { name: "account" },
-  );
+  const who = [
+    ...data.users.map((one) => [`user/${one.id}`, personOf(one)]),
+    ...data.accounts.map((one) => [`account/${one.id}`, one.name]),
+  ];
+  const account = select(who, who[0]?.[0], null, { name: "who" });
   const resource = resourceField();
   const done = await ask({
     title: "New role binding",
     action: "Give the role",
-    body: [field("Service account", account), roleField(), resource.nodes],
-    submit: (form) =>
-      api.call("POST", "/role-bindings", {
-        body: { service_account: form.get("account"), role: form.get("role"), resource: resource.value() },
-      }),
+    body: [field("User or service account", account), roleField(), resource.nodes],
+    submit: (form) => {
+      const [kind, id] = form.get("who").split("/");
+      const of = kind === "user" ? { user: id } : { service_account: id };
+      const body = { ...of, role: form.get("role"), resource: resource.value() };
+      return api.call("POST", "/role-bindings", { body });
+    },
   });
   if (done) {
     notice("The role is given. It counts at once.");
@@ -353,9 +355,10 @@ async function deleteBinding(binding, account, refresh) {
 function bindings(page) {
   const { data, state, set, refresh } = page;
   const manage = api.can("manage_access");
-  const account = (one) => nameOf(data.accounts, one.service_account);
+  const user = (id) => personOf(data.users.find((one) => one.id === id) ?? { id });
+  const account = (one) => (one.user ? user(one.user) : nameOf(data.accounts, one.service_account));
   const columns = [
-    { id: "account", label: "Service account", head: true, sort: account, cell: account },
+    { id: "account", label: "User or service account", head: true, sort: account, cell: account },
     { id: "role", label: "Role", sort: (one) => one.role, cell: (one) => tag(words(one.role), ROLES[one.role]) },
     {
       id: "resource",
@@ -387,7 +390,7 @@ function bindings(page) {
   }
   const beside =
     manage &&
-    data.accounts.length > 0 &&
+    data.accounts.length + data.users.length > 0 &&
     h(
       "div",
       { class: "actions" },
@@ -424,6 +427,7 @@ function bindings(page) {
 const PARTS = {
   keys: ["API keys", "/api-keys", keys],
   accounts: ["Service accounts", "/service-accounts", accounts],
+  users: ["Users", "/users", users],
   roles: ["Roles", "/role-bindings", bindings],
 };
 const partOf = ({ params }) => PARTS[params.part] ?? PARTS.keys;
@@ -434,12 +438,14 @@ export const access = {
   state: () => ({ sort: "", ended: "" }),
 
   async load(page) {
-    const [items, accountsOf, bindingsOf] = await Promise.all([
+    const [items, accountsOf, bindingsOf, usersOf] = await Promise.all([
       all(partOf(page)[1], page.signal),
       all("/service-accounts", page.signal),
       all("/role-bindings", page.signal),
+      all("/users", page.signal),
     ]);
-    return { items: items.items, accounts: accountsOf.items, bindings: bindingsOf.items };
+    const [accounts, bindings, users] = [accountsOf.items, bindingsOf.items, usersOf.items];
+    return { items: items.items, accounts, bindings, users };
   },
 
   render: (page) => partOf(page)[2](page),

@@ -47,8 +47,8 @@ export function signInPage(fault, done) {
       "This console shows metadata of your tables. It holds no record, no key and no value of them.",
     ),
     said,
-    api.singleSignOn() && [
-      h("a", { class: "button primary", href: api.singleSignOn() }, "Sign in with single sign-on"),
+    api.providers().length > 0 && [
+      api.providers().map((one) => h("a", { class: "button primary", href: one.login }, `Sign in with ${one.title}`)),
       h("p", { class: "or" }, h("span", null, "or with an API key")),
     ],
     h("form", { onsubmit }, field("API key", input, kept), button),
