@@ -50,14 +50,14 @@ pub async fn keep(app: Arc<App>) {
 pub async fn round(store: &Store, kept: Kept, now_ms: i64) -> Result<(), StoreError> {
     let before = |days: u32| now_ms.saturating_sub(i64::from(days).saturating_mul(DAY_MS));
     retried(|| audit::prune(store, before(kept.audit_days), kept.until_exported)).await?;
-    retried(|| trim(store, before(kept.command_days), kept.commits)).await?;
+    retried(|| trim(store, before(kept.command_days), kept.commits, now_ms)).await?;
     if !store.scrub().await? {
         tracing::info!("a reader holds up the database's log; what was deleted leaves it in an hour");
     }
     Ok(())
 }
 
-async fn trim(store: &Store, commands_before_ms: i64, commits: i64) -> Result<(), StoreError> {
+async fn trim(store: &Store, commands_before_ms: i64, commits: i64, now_ms: i64) -> Result<(), StoreError> {
     let mut tx = store.begin().await?;
     sqlx::query("DELETE FROM commands WHERE expires_ms < $1")
         .bind(commands_before_ms)
