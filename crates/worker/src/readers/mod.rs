@@ -47,6 +47,8 @@ pub(crate) const BASE: &str = "/iceberg";
 
 /// Requests answered at once; others wait.
 const REQUESTS_MAX: usize = 64;
+/// The same for requests of those whose token is not known yet: they may be slow on purpose.
+const STRANGERS_MAX: usize = 16;
 /// A request that took longer is given up.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// A body that asks for a token.
@@ -59,6 +61,7 @@ pub(crate) struct Readers {
     access: Access,
     catalog: Catalog,
     permits: Semaphore,
+    strangers: Semaphore,
     requests: Family<StatusLabel, Counter>,
 }
 
@@ -77,8 +80,9 @@ impl Readers {
         check_address(section, address)?;
         let access = Access::new(section);
         let catalog = Catalog::new(spec, lake);
-        let (permits, requests) = (Semaphore::new(REQUESTS_MAX), metrics.readers_requests.clone());
-        Ok(Some(Self { access, catalog, permits, requests }))
+        let (permits, strangers) = (Semaphore::new(REQUESTS_MAX), Semaphore::new(STRANGERS_MAX));
+        let requests = metrics.readers_requests.clone();
+        Ok(Some(Self { access, catalog, permits, strangers, requests }))
     }
 }
 
@@ -105,9 +109,11 @@ pub(crate) fn router(readers: Readers) -> Router {
 
 async fn answer(State(readers): State<Arc<Readers>>, request: Request) -> Response {
     let head = request.method() == Method::HEAD;
+    let known = readers.access.reader(request.headers()).is_ok();
+    let permits = if known { &readers.permits } else { &readers.strangers };
     let answered = tokio::time::timeout(REQUEST_TIMEOUT, async {
         // Never closed.
-        let _permit = readers.permits.acquire().await;
+        let _permit = permits.acquire().await;
         readers.answer(request).await
     });
     let response = match answered.await {
