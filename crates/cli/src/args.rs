@@ -162,7 +162,8 @@ pub struct RunArgs {
     /// The memory budget of the process, e.g. `512MiB`.
     #[arg(long, default_value = "512MiB", env = "SILTSTONE_MEMORY")]
     pub memory: String,
-    /// Serve /metrics, /healthz and /readyz here, e.g. `127.0.0.1:9090`.
+    /// Serve /metrics, /healthz, /readyz and, with `readers_catalog` in the spec, /iceberg here, e.g.
+    /// `127.0.0.1:9090`.
     #[arg(long, env = "SILTSTONE_HTTP")]
     pub http: Option<SocketAddr>,
     /// Only these tables of the spec.

@@ -14,7 +14,7 @@ mod aws_profile;
 mod options;
 mod probe;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use object_store::{
     BackoffConfig, ClientOptions, ObjectStore, RetryConfig, StaticCredentialProvider,
@@ -57,6 +57,7 @@ pub struct TableStore {
     readers_url: String,
     /// What it was opened from, when it was.
     destination: Option<Arc<Destination>>,
+    readers_properties: BTreeMap<&'static str, String>,
     /// Gives what is put there its names.
     pub host: Host,
     /// Versions from one checkpoint of a ledger to the next; `None`: as usual.
@@ -72,6 +73,7 @@ impl TableStore {
             root,
             url,
             readers_url,
+            readers_properties: BTreeMap::new(),
             destination: None,
             host: Host::default(),
             checkpoint_every: None,
@@ -90,7 +92,7 @@ impl TableStore {
             return Err(LakeError::invalid(subject, "a catalog's credentials are taken for s3:// only"));
         };
         let options = Options::new(&subject, self.url.scheme(), &destination.options)?;
-        let store = open_s3(&subject, bucket, &options, Some(credentials))?;
+        let store = open_s3(&subject, bucket, &options, Some(credentials), &mut BTreeMap::new())?;
         Ok(Self { store, ..self.clone() })
     }
 
@@ -103,6 +105,12 @@ impl TableStore {
     /// `abfss://container@account.dfs.core.windows.net/prefix/shop/orders`.
     pub fn table_url(&self, table_location: &str) -> String {
         format!("{}/{}", self.readers_url, table_location.trim_matches('/'))
+    }
+
+    /// Where the store is, in Iceberg's own property names (`s3.endpoint`): what clients need beside credentials,
+    /// of which none is among them.
+    pub fn readers_properties(&self) -> &BTreeMap<&'static str, String> {
+        &self.readers_properties
     }
 
     /// The ledger of the table at `location`.
@@ -149,8 +157,9 @@ pub fn open(destination: &Destination) -> Result<TableStore, LakeError> {
     let bucket = url.host_str().filter(|bucket| !bucket.is_empty());
     let bucket = bucket.ok_or_else(|| LakeError::invalid(&subject, "names no bucket"))?.to_owned();
     let same = || url.as_str().trim_end_matches('/').to_owned();
+    let mut readers_properties = BTreeMap::new();
     let (store, readers_url) = match url.scheme() {
-        "s3" => (open_s3(&subject, &bucket, &options, None)?, same()),
+        "s3" => (open_s3(&subject, &bucket, &options, None, &mut readers_properties)?, same()),
         "gs" => (open_gcs(&subject, &bucket, &options)?, same()),
         _ => {
             let (store, account) = open_azure(&subject, &bucket, &options)?;
@@ -161,7 +170,7 @@ pub fn open(destination: &Destination) -> Result<TableStore, LakeError> {
     let root = Path::from_url_path(url.path())
         .map_err(|_| LakeError::invalid(&subject, "the prefix is not a valid object path"))?;
     let destination = Some(Arc::new(destination.clone()));
-    Ok(TableStore { readers_url, destination, ..TableStore::new(store, root, url) })
+    Ok(TableStore { readers_url, readers_properties, destination, ..TableStore::new(store, root, url) })
 }
 
 fn open_local(subject: &str, url: Url) -> Result<TableStore, LakeError> {
@@ -206,6 +215,7 @@ fn open_s3(
     bucket: &str,
     options: &Options,
     credentials: Option<AwsCredentialProvider>,
+    readers: &mut BTreeMap<&'static str, String>,
 ) -> Result<Arc<dyn ObjectStore>, LakeError> {
     let mut builder = AmazonS3Builder::from_env()
         .with_bucket_name(bucket)
@@ -225,6 +235,7 @@ fn open_s3(
     if let Some(path_style) = options.flag("path_style")? {
         builder = builder.with_virtual_hosted_style_request(!path_style);
     }
+    *readers = s3_properties(&builder);
     if let Some(allow) = options.flag("allow_http")? {
         client = client.with_allow_http(allow);
     }
@@ -237,6 +248,26 @@ fn open_s3(
     }
     let store = builder.with_client_options(client).build();
     store.map(|store| Arc::new(store) as Arc<dyn ObjectStore>).map_err(|error| refused(subject, &error))
+}
+
+/// Endpoint, region and style of addressing, as far as they are set.
+fn s3_properties(builder: &AmazonS3Builder) -> BTreeMap<&'static str, String> {
+    let mut properties = BTreeMap::new();
+    if let Some(region) = builder.get_config_value(&AmazonS3ConfigKey::Region) {
+        properties.insert("client.region", region.clone());
+        properties.insert("s3.region", region);
+    }
+    let endpoint = builder.get_config_value(&AmazonS3ConfigKey::Endpoint);
+    let bare = |text: &String| {
+        Url::parse(text).is_ok_and(|url| url.username().is_empty() && url.password().is_none())
+    };
+    if let Some(endpoint) = endpoint.filter(bare) {
+        let virtual_hosted = builder.get_config_value(&AmazonS3ConfigKey::VirtualHostedStyleRequest);
+        let path_style = virtual_hosted.as_deref() != Some("true");
+        properties.insert("s3.endpoint", endpoint);
+        properties.insert("s3.path-style-access", path_style.to_string());
+    }
+    properties
 }
 
 fn open_gcs(subject: &str, bucket: &str, options: &Options) -> Result<Arc<dyn ObjectStore>, LakeError> {

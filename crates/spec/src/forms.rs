@@ -169,6 +169,9 @@ macro_rules! text_forms {
 text_forms! {
     /// A name of ours or of Kafka's: letters, digits, `_`, `-`, `.`.
     Name = "name", r"^([A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*|.*\$\{.*)$", max limits::NAME_CHARS_MAX;
+    /// A table, all below a dotted name, or all.
+    TablePatternText = "table_pattern", r"^(\*|[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*(\.\*)?|.*\$\{.*)$",
+        max limits::NAME_CHARS_MAX;
     /// A consumer group: any printable text.
     Group = "text", r"^.+$", max limits::NAME_CHARS_MAX;
     /// Any text on one line.
@@ -255,6 +258,7 @@ const MOMENT: &str =
 fn check_text(name: &str, text: &str) -> Result<(), String> {
     match name {
         "name" => check_name(text),
+        "table_pattern" => check_table_pattern(text),
         "text" => plain_text(text),
         "column" => column_path(text),
         "column_name" if text.contains('.') => Err("a column's name has no dot".to_owned()),
@@ -279,6 +283,12 @@ pub(crate) fn check_name(text: &str) -> Result<(), String> {
         return Ok(());
     }
     Err("a name is letters, digits, _ - and single dots that stand between other characters".to_owned())
+}
+
+fn check_table_pattern(text: &str) -> Result<(), String> {
+    let name = text.strip_suffix(".*").unwrap_or(text);
+    let sound = text == "*" || check_name(name).is_ok();
+    if sound { Ok(()) } else { Err("must be a table's name, a name with .* behind it, or *".to_owned()) }
 }
 
 fn plain_text(text: &str) -> Result<(), String> {
@@ -337,6 +347,7 @@ pub(crate) fn describe(form: &Value) -> String {
         "json" => "JSON, as text or as YAML".to_owned(),
         "verbatim_json" => "JSON text".to_owned(),
         "name" => "name".to_owned(),
+        "table_pattern" => "`table`, `name.*` or `*`".to_owned(),
         "column" | "column_name" => "column".to_owned(),
         "host" => "host name".to_owned(),
         "broker" => "`host:port`".to_owned(),

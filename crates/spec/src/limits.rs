@@ -21,6 +21,11 @@ pub const BROKERS_MAX: usize = 100;
 pub const REGISTRY_URLS_MAX: usize = 16;
 pub const CLIENT_OPTIONS_MAX: usize = 100;
 pub const TABLES_MAX: usize = 10_000;
+pub const READER_TOKENS_MAX: usize = 1_000;
+pub const READER_PATTERNS_MAX: usize = 1_000;
+/// A token shorter than this can be guessed.
+pub const READER_TOKEN_CHARS_MIN: usize = 16;
+pub const READER_TOKEN_CHARS_MAX: usize = 4_096;
 pub const PARTITION_FIELDS_MAX: usize = 16;
 pub const SORT_FIELDS_MAX: usize = 16;
 pub const BLOOM_FILTERS_MAX: usize = 64;

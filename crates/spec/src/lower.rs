@@ -4,6 +4,7 @@
 
 mod catalog;
 mod cluster;
+mod readers;
 mod retention;
 mod source;
 mod table;
@@ -109,8 +110,10 @@ impl<'a> Lower<'a> {
                 );
             }
         }
-        let tables = tables.into_iter().map(|(_, table)| table).collect();
-        Some(Spec { source_clusters: clusters, destination, control_plane, tables })
+        let tables: Vec<TableSpec> = tables.into_iter().map(|(_, table)| table).collect();
+        let place = root.key("readers_catalog");
+        let readers_catalog = raw.readers_catalog.map(|raw| self.readers_catalog(raw, &tables, &place));
+        Some(Spec { source_clusters: clusters, destination, control_plane, readers_catalog, tables })
     }
 
     /// No two tables share a place or a consumer group.

@@ -13,6 +13,8 @@ pub struct Spec {
     pub destination: Destination,
     /// `None`: nothing is ever sent.
     pub control_plane: Option<ControlPlane>,
+    /// `None`: workers serve no catalog.
+    pub readers_catalog: Option<ReadersCatalog>,
     pub tables: Vec<TableSpec>,
 }
 
@@ -35,6 +37,53 @@ pub struct ControlPlane {
     pub region: Option<String>,
     /// False: every command is refused.
     pub commands: bool,
+}
+
+/// Where readers of the catalog find tables whose name has no dot.
+pub const READERS_DEFAULT_NAMESPACE: &str = "default";
+
+/// The read-only catalog that workers serve.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ReadersCatalog {
+    /// Names and tokens do not repeat. Empty: everybody may read.
+    pub tokens: Vec<ReaderToken>,
+}
+
+/// A bearer token (RFC 6750, section 2.1) and what it opens.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ReaderToken {
+    pub name: String,
+    pub token: Secret,
+    pub allow: Vec<TablePattern>,
+}
+
+/// Names of tables, dead-letter tables too.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TablePattern {
+    All,
+    /// What begins with this name and a dot.
+    Below(String),
+    One(String),
+}
+
+impl TablePattern {
+    /// `*`, `name.*` or a name, whose form was checked.
+    pub fn new(text: &str) -> Self {
+        match text.strip_suffix(".*") {
+            _ if text == "*" => Self::All,
+            Some(name) => Self::Below(name.to_owned()),
+            None => Self::One(text.to_owned()),
+        }
+    }
+
+    /// Whether the table of this dotted name is meant.
+    pub fn matches(&self, table: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Below(name) => table.strip_prefix(name.as_str()).is_some_and(|rest| rest.starts_with('.')),
+            Self::One(name) => name == table,
+        }
+    }
 }
 
 /// A Kafka cluster and its schema registry.

@@ -14,7 +14,7 @@ use serde_json::json;
 
 pub(crate) use self::{catalog::*, table::*};
 use crate::{
-    forms::{Broker, DestinationText, Host, HttpUrl, Name, SecretText, Slot, Text},
+    forms::{Broker, DestinationText, Host, HttpUrl, Name, SecretText, Slot, TablePatternText, Text},
     limits,
 };
 
@@ -50,6 +50,8 @@ pub(crate) struct RawSpec {
     pub(crate) destination_bucket_url: Slot<DestinationText>,
     /// The control plane to which workers report what they did. Absent: nothing is ever sent.
     pub(crate) control_plane: Option<RawControlPlane>,
+    /// A read-only Iceberg REST catalog of these tables, which workers serve. Absent: none.
+    pub(crate) readers_catalog: Option<RawReadersCatalog>,
     /// One table per topic.
     #[schemars(length(min = 1, max = limits::TABLES_MAX), extend("x-siltstone-slot" = true))]
     pub(crate) tables: Vec<Slot<RawTable>>,
@@ -74,6 +76,34 @@ pub(crate) struct RawControlPlane {
     /// False: every command of the control plane is refused.
     #[schemars(extend("default" = true))]
     pub(crate) commands: bool,
+}
+
+/// The catalog that every worker with `--http` serves at `http://<address>/iceberg`: all tables of the spec
+/// that have the format `iceberg` and are in no catalog of `catalogs`, and their dead-letter tables. Nothing can be
+/// written through it, and it hands out no credentials of the bucket.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "ReadersCatalog", extend("x-siltstone-private" = true))]
+pub(crate) struct RawReadersCatalog {
+    /// Who may read. None: everybody, and workers then serve loopback addresses only.
+    #[schemars(length(max = limits::READER_TOKENS_MAX), extend("default" = json!([])))]
+    pub(crate) tokens: Vec<RawReaderToken>,
+}
+
+/// A bearer token of readers. Clients send it as `token`, or as the secret of their `credential`.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "ReaderToken", extend("x-siltstone-private" = true))]
+pub(crate) struct RawReaderToken {
+    /// Whose token it is; the client id when a client sends one.
+    #[schemars(example = &"reports")]
+    pub(crate) name: Name,
+    /// The token: at least 16 characters, letters, digits and `- . _ ~ + /`, with `=` at the end.
+    #[schemars(example = "${REPORTS_TOKEN}")]
+    pub(crate) token: SecretText,
+    /// Tables that it opens: `shop.orders`, `shop.*` for all that begins with `shop.`, `*` for all.
+    #[schemars(length(min = 1, max = limits::READER_PATTERNS_MAX), extend("default" = json!(["*"])))]
+    pub(crate) allow: Vec<TablePatternText>,
 }
 
 /// A Kafka cluster.

@@ -40,6 +40,8 @@ pub enum WorkerError {
     Tables { failed: usize, tables: usize, first: Box<WorkerError> },
     #[error("reporting: {what}")]
     Control { what: String },
+    #[error("readers_catalog: {what}")]
+    ReadersCatalog { what: String },
     #[error("cannot listen on {address}: {source}")]
     Listen { address: std::net::SocketAddr, source: std::io::Error },
 }
@@ -51,7 +53,9 @@ impl WorkerError {
             Self::Ingest { source, .. } => source.kind(),
             Self::DataFile { source, .. } => source.kind(),
             Self::Lake { source, .. } | Self::Store(source) => source.kind(),
-            Self::Spec { .. } | Self::Listen { .. } | Self::Control { .. } => ErrorKind::Invalid,
+            Self::Spec { .. } | Self::Listen { .. } | Self::Control { .. } | Self::ReadersCatalog { .. } => {
+                ErrorKind::Invalid
+            }
             Self::RejectedRecord { .. }
             | Self::Projection { .. }
             | Self::LostRange { .. }

@@ -1,4 +1,5 @@
-//! The worker's HTTP side: `/metrics`, `/healthz`, `/readyz`. Nothing here can change anything.
+//! The worker's HTTP side: `/metrics`, `/healthz`, `/readyz`, and the catalog for readers below `/iceberg` when the
+//! spec asks for one. Nothing here can change anything.
 //!
 //! - `/healthz` answers 200 while the process serves requests.
 //! - `/readyz` answers 200 once every table that has not stopped with an error is being worked on,
@@ -17,7 +18,12 @@ use prometheus_client::registry::Registry;
 use siltstone_datafile::MemoryBudget;
 use tokio::{net::TcpListener, sync::watch};
 
-use crate::{error::WorkerError, metrics::Metrics, run::Readiness};
+use crate::{
+    error::WorkerError,
+    metrics::Metrics,
+    readers::{self, Readers},
+    run::Readiness,
+};
 
 /// What the handlers read.
 pub(crate) struct Served {
@@ -34,16 +40,20 @@ pub(crate) struct Served {
 pub(crate) async fn serve(
     address: SocketAddr,
     served: Served,
+    readers: Option<Readers>,
     mut shutdown: watch::Receiver<bool>,
 ) -> Result<SocketAddr, WorkerError> {
     let listener =
         TcpListener::bind(address).await.map_err(|source| WorkerError::Listen { address, source })?;
     let bound = listener.local_addr().map_err(|source| WorkerError::Listen { address, source })?;
-    let app = Router::new()
+    let mut app = Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
         .with_state(Arc::new(served));
+    if let Some(readers) = readers {
+        app = app.merge(readers::router(readers));
+    }
     tokio::spawn(async move {
         let stop = async move {
             // An error means that the sender is gone, which also ends the worker.

@@ -8,7 +8,8 @@
 //! 5. [`maintenance`] applies retention, on a schedule or by hand.
 //! 6. [`absorb`] takes in what other programs did to the table's formats.
 //! 7. [`control`] reports to the control plane, beside all of this and never in its way.
-//! 8. [`run`] supervises the tables: one table's failure never stops another.
+//! 8. `readers` serves a read-only catalog of the tables.
+//! 9. [`run`] supervises the tables: one table's failure never stops another.
 //!
 //! State lives in the ledger; everything here can be killed at any instruction.
 
@@ -29,6 +30,7 @@ pub mod metrics;
 pub mod positions;
 pub mod progress;
 pub mod projector;
+mod readers;
 pub mod readiness;
 pub mod run;
 pub mod runtime;

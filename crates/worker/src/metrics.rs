@@ -24,6 +24,7 @@
 //! | `siltstone_maintenance_cut_files_total`, `siltstone_maintenance_cut_bytes_total`, `siltstone_maintenance_cut_output_bytes_total` | table | files rewritten without their old rows, their bytes, and bytes of what took their place |
 //! | `siltstone_maintenance_failures_total` | table, kind | rounds that ended with an error, by its kind |
 //! | `siltstone_maintenance_last_success_timestamp_seconds` | table | end of this worker's last whole round, seconds since 1970 UTC |
+//! | `siltstone_readers_catalog_requests_total` | status | requests to the catalog for readers, by HTTP status |
 //! | `siltstone_memory_bytes`, `siltstone_memory_limit_bytes` | | the buffers' share of the budget |
 //!
 //! No label holds a value of a record.
@@ -82,6 +83,12 @@ pub struct CompactionLabel {
     pub ended: &'static str,
 }
 
+/// An HTTP status that this program answers.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct StatusLabel {
+    pub status: u16,
+}
+
 type FloatGauge = Gauge<f64, AtomicU64>;
 
 /// All metrics of a worker.
@@ -121,6 +128,7 @@ pub struct Metrics {
     pub events: crate::control::Events,
     /// 1 while a command keeps the table from reading.
     pub table_paused: Family<TableLabel, Gauge>,
+    pub readers_requests: Family<StatusLabel, Counter>,
     memory: Gauge,
     memory_limit: Gauge,
 }
@@ -171,6 +179,8 @@ impl Metrics {
         all.register("absorbed_files", "Files of other programs laid down anew", files);
         all.register("absorbed_rows", "Rows of those files", self.absorbed_rows.clone());
         self.maintenance.register(&mut all);
+        let requests = self.readers_requests.clone();
+        all.register("readers_catalog_requests", "Requests to the catalog for readers", requests);
         all.register_with_unit("memory", "Memory reserved by buffers", Unit::Bytes, self.memory.clone());
         all.register_with_unit("memory_limit", "The memory budget", Unit::Bytes, self.memory_limit.clone());
         all

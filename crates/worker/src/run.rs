@@ -31,6 +31,7 @@ use crate::{
     ingest::{Ended, Intake, Poller, PollerParts},
     metrics::{Metrics, TableLabel},
     progress::Progress,
+    readers::Readers,
     runtime::{Shared, TableRuntime},
     summary::{RunSummary, TableSummary},
     table,
@@ -57,7 +58,7 @@ pub struct RunOptions {
     pub once: bool,
     /// The memory budget of the whole process, bytes.
     pub memory_bytes: u64,
-    /// Serve metrics and health here.
+    /// Serve metrics, health and the catalog for readers here.
     pub http: Option<SocketAddr>,
     /// Only these tables of the spec; empty: all.
     pub tables: Vec<String>,
@@ -100,8 +101,12 @@ pub async fn run(
             budget: budget.clone(),
             readiness: readiness.clone(),
         };
-        let bound = http::serve(address, served, finish.clone()).await?;
-        tracing::info!(%bound, "serving metrics and health");
+        let readers = Readers::new(&spec, &lake, address, &metrics)?;
+        let catalog = readers.is_some();
+        let bound = http::serve(address, served, readers, finish.clone()).await?;
+        tracing::info!(%bound, catalog, "serving metrics and health");
+    } else if spec.readers_catalog.is_some() {
+        tracing::warn!("the catalog for readers is served with --http only");
     }
     let shared = Shared {
         lake,

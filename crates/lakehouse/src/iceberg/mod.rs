@@ -25,6 +25,7 @@ mod fault;
 mod manifests;
 mod metadata;
 mod offsets;
+mod published;
 mod reachable;
 mod rest;
 mod steps;
@@ -35,6 +36,7 @@ mod tiers;
 #[cfg(test)]
 mod tests;
 
+pub use published::{Newest, Published, PublishedMetadata};
 pub use reachable::Reachable;
 pub use rest::{RestTable, VendedCredentials};
 pub use table::{Expired, IcebergTable};

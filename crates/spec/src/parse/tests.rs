@@ -19,6 +19,8 @@ fn env(name: &str) -> Option<String> {
         }
         "CATALOG_SECRET" => Some(SECRET.to_owned()),
         "EMPTY" => Some(String::new()),
+        "SPACED" => Some("hunter2 with some spaces".to_owned()),
+        "REPORTS_TOKEN" => Some("reports-0123456789abcdef".to_owned()),
         _ => None,
     }
 }
@@ -272,6 +274,30 @@ const CHANGES: &[(&str, &str)] = &[
         "tables:",
         "control_plane: {url: 'https://control.internal', api_key: '${FLEET_KEY}', region: 'a b'}\ntables:",
     ),
+    ("tables:", "readers_catalog: {tokens: [{name: a, token: hunter2-in-the-clear}]}\ntables:"),
+    (
+        "tables:",
+        "readers_catalog: {tokens: [{name: a, token: '${FLEET_KEY}', allow: ['a b', '*.a', shop.order]}]}\ntables:",
+    ),
+    ("tables:", "readers_catalog: {tokens: [{name: a, token: '${KAFKA_PASSWORD}', allow: []}]}\ntables:"),
+    (
+        "tables:",
+        "readers_catalog: {tokens: [{name: a, token: '${KAFKA_PASSWORD}', allow: [shop.order, nope.*, '*']}, \
+         {name: a, token: '${SR_PASSWORD}'}, {name: b, token: '${SPACED}'}, {name: c, token: '${FLEET_KEY}'}]}\n\
+         tables:",
+    ),
+    (
+        "tables:",
+        "readers_catalog: {hunter2: 1}\ntables:\n  - {name: a, source_cluster_name: prod, source_topic: a, \
+         source_format: avro}\n  - {name: default.a, source_cluster_name: prod, source_topic: b, \
+         source_format: avro}",
+    ),
+    (
+        "tables:",
+        "readers_catalog: {}\ntables:\n  - {name: a, source_cluster_name: prod, source_topic: a, \
+         source_format: avro}\n  - {name: default.a, source_cluster_name: prod, source_topic: b, \
+         source_format: avro}",
+    ),
 ];
 
 /// Each is one more field of the valid spec's table.
@@ -396,6 +422,27 @@ fn the_control_plane_is_optional_and_private() {
     let plane = valid(&format!("control_plane: {{url: 'https://c', {more}}}")).control_plane.unwrap();
     assert_eq!((plane.region.as_deref(), plane.commands), (Some("eu-west-1"), false));
     assert_eq!((plane.api_key.reveal(), plane.ca_file), (SECRET, Some(PathBuf::from("ca.pem"))));
+}
+
+#[test]
+fn readers_have_tokens_that_open_tables() {
+    let valid = |more: &str| read(&VALID.replace("tables:", &format!("{more}\ntables:")), "s.yaml").unwrap();
+    assert_eq!(valid("version: 1").readers_catalog, None);
+    assert_eq!(valid("readers_catalog: {}").readers_catalog, Some(ReadersCatalog::default()));
+    let spec = valid(
+        "readers_catalog: {tokens: [{name: all, token: '${KAFKA_PASSWORD}'}, {name: shop, \
+         token: '${REPORTS_TOKEN}', allow: [shop.*, shop.orders, shop.orders__dead_letters]}]}",
+    );
+    assert!(!format!("{spec:?}").contains(SECRET));
+    let tokens = spec.readers_catalog.unwrap().tokens;
+    assert_eq!((tokens[0].token.reveal(), &tokens[0].allow), (SECRET, &vec![TablePattern::All]));
+    let opens = |name: &str| tokens[1].allow.iter().map(|pattern| pattern.matches(name)).collect::<Vec<_>>();
+    assert_eq!(opens("shop.orders"), [true, true, false]);
+    assert_eq!(opens("shop.orders__dead_letters"), [true, false, true]);
+    assert_eq!(opens("shop.eu.orders"), [true, false, false]);
+    assert_eq!(opens("shop"), [false; 3]);
+    assert_eq!(opens("shopping.orders"), [false; 3]);
+    assert!(tokens[0].allow[0].matches("anything"));
 }
 
 /// What a person may have typed in the wrong place never comes back.
