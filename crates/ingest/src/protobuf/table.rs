@@ -17,6 +17,7 @@
 //! | `google.protobuf.Struct`, `Value`, `ListValue` | string: JSON, members of objects sorted by name |
 //! | `google.protobuf.FieldMask` | list of string |
 //! | `google.protobuf.Any` | struct of `type_url` and `value` |
+//! | `google.type.*`, `confluent.type.Decimal` | struct, as any other message |
 //! | a message without fields | no column, until a later schema gives it some |
 //!
 //! A field without presence (proto3 without `optional`) is required: where the record does not have it, it is 0, false,
