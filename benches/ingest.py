@@ -26,6 +26,7 @@ WORKLOADS = {
     "orders-avro-5000-partitions": ("orders-avro", 0.2, {**SORTED, "partition_by": ["bucket(5000, customer_id)"]}, []),
     "wide-avro": ("wide-avro", 0.4, WIDE, []),
     "wide-two-ids": ("wide-two-ids", 0.4, WIDE, []),
+    "wide-protobuf": ("wide-protobuf", 0.4, WIDE, []),
 }
 JSON_FIELDS = {"id": "long", "customer_id": "long", "ts": "timestamptz", "amount": "double", "status": "string",
                "country": "string", "note": "string"}

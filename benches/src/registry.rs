@@ -19,7 +19,7 @@ pub fn serve(listen: SocketAddr) -> anyhow::Result<()> {
 
 async fn by_id(Path(id): Path<u32>) -> axum::response::Response {
     match Shape::schema_of_id(id) {
-        Some(schema) => Json(json!({ "schema": schema })).into_response(),
+        Some(schema) => Json(json!({ "schema": schema, "schemaType": kind(id) })).into_response(),
         None => (StatusCode::NOT_FOUND, Json(json!({"error_code": 40403}))).into_response(),
     }
 }
@@ -28,9 +28,15 @@ async fn by_id(Path(id): Path<u32>) -> axum::response::Response {
 async fn latest(Path(subject): Path<String>) -> axum::response::Response {
     let id = match subject.trim_end_matches("-value") {
         name if name.contains("orders") => 1,
+        name if name.contains("wide-protobuf") => 4,
         name if name.contains("wide") => 2,
         _ => return (StatusCode::NOT_FOUND, Json(json!({"error_code": 40401}))).into_response(),
     };
-    Json(json!({"id": id, "version": 1, "subject": subject, "schema": Shape::schema_of_id(id)}))
+    let schema = Shape::schema_of_id(id);
+    Json(json!({"id": id, "version": 1, "subject": subject, "schema": schema, "schemaType": kind(id)}))
         .into_response()
+}
+
+fn kind(id: u32) -> &'static str {
+    if id == 4 { "PROTOBUF" } else { "AVRO" }
 }

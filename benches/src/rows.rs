@@ -78,6 +78,7 @@ pub enum Shape {
     OrdersJson,
     WideAvro,
     WideTwoIds,
+    WideProtobuf,
 }
 
 impl Shape {
@@ -87,6 +88,7 @@ impl Shape {
             1 => Some(orders_schema()),
             2 => Some(wide_schema(false)),
             3 => Some(wide_schema(true)),
+            4 => Some(wide_proto()),
             _ => None,
         }
     }
@@ -98,6 +100,7 @@ impl Shape {
             Self::OrdersJson => Order::of(i).write_json(out),
             Self::WideAvro => write_wide(i, 2, out),
             Self::WideTwoIds => write_wide(i, 2 + (i / 4 % 2) as u32, out),
+            Self::WideProtobuf => write_wide_protobuf(i, out),
         }
     }
 }
@@ -234,18 +237,65 @@ fn write_wide(i: u64, id: u32, out: &mut Vec<u8>) -> u64 {
     let mut text = String::new();
     for n in 0..10u64 {
         long(out, 1);
-        text.clear();
-        // The first five repeat much, the others little; 512 bytes a record in all.
-        let mut random = if n < 5 { mix(i % 50 + n, 7) } else { mix(i, 7 + n) };
-        while text.len() < 46 {
-            word((random % 256) as usize, &mut text);
-            text.push(' ');
-            random = mix(random, 9);
-        }
-        text.truncate(46);
+        wide_text(i, n, &mut text);
         string(out, &text);
     }
     key
+}
+
+/// The first five repeat much, the others little; 512 bytes a record in all.
+fn wide_text(i: u64, n: u64, text: &mut String) {
+    text.clear();
+    let mut random = if n < 5 { mix(i % 50 + n, 7) } else { mix(i, 7 + n) };
+    while text.len() < 46 {
+        word((random % 256) as usize, text);
+        text.push(' ');
+        random = mix(random, 9);
+    }
+    text.truncate(46);
+}
+
+/// The same columns as those of `wide_schema`.
+fn wide_proto() -> String {
+    let texts: String = (0..10).map(|n| format!("optional string s{n} = {}; ", n + 7)).collect();
+    format!(
+        "syntax = \"proto3\"; package lab; import \"google/protobuf/timestamp.proto\"; message Wide {{ \
+         int64 id = 1; google.protobuf.Timestamp at = 2; bool active = 3; int32 count = 4; double ratio = 5; \
+         float score = 6; {texts}}}"
+    )
+}
+
+/// The same values as those of `write_wide`.
+fn write_wide_protobuf(i: u64, out: &mut Vec<u8>) -> u64 {
+    frame(out, 4);
+    out.push(0); // The first message.
+    let key = mix(i, 1) % 1_000_000;
+    field(out, 1, 0, key);
+    let (millis, micros) = (BASE_MS as u64 + i, mix(i, 2) % 1000);
+    let mut at = Vec::with_capacity(16);
+    field(&mut at, 1, 0, millis / 1000);
+    field(&mut at, 2, 0, (millis % 1000 * 1000 + micros) * 1000);
+    field(out, 2, 2, at.len() as u64);
+    out.extend(&at);
+    field(out, 3, 0, mix(i, 3) % 2);
+    field(out, 4, 0, mix(i, 4) % 10_000);
+    out.push(5 << 3 | 1);
+    out.extend(((mix(i, 5) % 1_000_000) as f64 / 1000.0).to_le_bytes());
+    out.push(6 << 3 | 5);
+    out.extend(((mix(i, 6) % 1000) as f32 / 10.0).to_le_bytes());
+    let mut text = String::new();
+    for n in 0..10u64 {
+        wide_text(i, n, &mut text);
+        field(out, n + 7, 2, text.len() as u64);
+        out.extend(text.as_bytes());
+    }
+    key
+}
+
+/// A Protobuf tag and the varint after it.
+fn field(out: &mut Vec<u8>, number: u64, wire: u64, value: u64) {
+    varint(out, number << 3 | wire);
+    varint(out, value);
 }
 
 fn frame(out: &mut Vec<u8>, id: u32) {
@@ -254,7 +304,10 @@ fn frame(out: &mut Vec<u8>, id: u32) {
 }
 
 fn long(out: &mut Vec<u8>, value: i64) {
-    let mut rest = ((value << 1) ^ (value >> 63)) as u64;
+    varint(out, ((value << 1) ^ (value >> 63)) as u64);
+}
+
+fn varint(out: &mut Vec<u8>, mut rest: u64) {
     while rest > 0x7f {
         out.push((rest & 0x7f) as u8 | 0x80);
         rest >>= 7;

@@ -1,6 +1,6 @@
-//! How fast Avro records become columns, on one core.
+//! How fast Avro and Protobuf records become columns, on one core.
 //!
-//! `orders`: seven fields, about 100 bytes. `wide`: sixteen fields, about 512 bytes. `decoder`: the same
+//! `orders`: seven fields, about 100 bytes. `wide`: sixteen fields, about 512 bytes, in both. `decoder`: the same
 //! orders with Confluent framing through the whole decoder, of one schema id and of two ids in turn.
 
 #![allow(clippy::unwrap_used, missing_docs)]
@@ -13,6 +13,7 @@ use siltstone_ingest::{
     avro::{AvroProgram, AvroSchema, table_schema},
     columns::Columns,
     decoder::{Decoder, Learned, Pushed},
+    protobuf::{self, ProtobufFile, ProtobufProgram},
     registry::{FixedRegistry, RegisteredSchema, RegistryFormat},
 };
 use siltstone_spec::TableSpec;
@@ -125,6 +126,73 @@ fn programs(criterion: &mut Criterion) {
     }
 }
 
+/// The records of `wide`, with the same values.
+fn wide_protobuf() -> (String, Vec<Vec<u8>>) {
+    let types = ["int64", "double", "int64", "string"];
+    let fields: String =
+        (0..16).map(|index| format!("optional {} f{index} = {};", types[index % 4], index + 1)).collect();
+    let schema = format!("syntax = \"proto3\"; message Wide {{ {fields} }}");
+    let mut random = Random(9);
+    let varint = |to: &mut Vec<u8>, mut rest: u64| {
+        while rest >= 0x80 {
+            to.push(rest as u8 | 0x80);
+            rest >>= 7;
+        }
+        to.push(rest as u8);
+    };
+    let record = |random: &mut Random| {
+        let mut body = Vec::new();
+        for index in 0..16u64 {
+            if random.below(20) == 0 {
+                continue;
+            }
+            let tag = (index + 1) << 3;
+            match index % 4 {
+                1 => {
+                    varint(&mut body, tag | 1);
+                    body.extend((random.below(1 << 30) as f64).to_le_bytes());
+                }
+                3 => {
+                    let length = 95 + random.below(25);
+                    varint(&mut body, tag | 2);
+                    varint(&mut body, length);
+                    body.extend((0..length).map(|_| b'a' + random.below(26) as u8));
+                }
+                _ => {
+                    varint(&mut body, tag);
+                    varint(&mut body, random.below(1 << 31));
+                }
+            }
+        }
+        body
+    };
+    let records = (0..ROWS).map(|_| record(&mut random)).collect();
+    (schema, records)
+}
+
+fn protobuf_program(criterion: &mut Criterion) {
+    let (text, records) = wide_protobuf();
+    let message = ProtobufFile::compile(&text, &[]).unwrap().message(None).unwrap();
+    let table = protobuf::table_schema(&message).unwrap();
+    let mut program = ProtobufProgram::compile(&message, &table).unwrap();
+    let mut columns = Columns::new(&table).unwrap();
+    let bytes: usize = records.iter().map(Vec::len).sum();
+    let mut group = criterion.benchmark_group("protobuf");
+    for (unit, throughput) in
+        [("rows", Throughput::Elements(ROWS as u64)), ("bytes", Throughput::Bytes(bytes as u64))]
+    {
+        group.throughput(throughput);
+        group.bench_function(format!("wide/{unit}"), |bencher| {
+            bencher.iter(|| {
+                for record in &records {
+                    program.decode(&mut columns, black_box(record)).unwrap();
+                }
+                columns.finish().unwrap().num_rows()
+            });
+        });
+    }
+}
+
 fn spec() -> TableSpec {
     let spec = "source_clusters: [{name: c, bootstrap_brokers: ['b:9092'], \
                 schema_registry: {url: 'http://registry.internal'}}]\n\
@@ -180,5 +248,5 @@ fn push(decoder: &mut Decoder, record: &Record<'_>, registry: &FixedRegistry) {
     }
 }
 
-criterion_group!(benches, programs, decoder);
+criterion_group!(benches, programs, protobuf_program, decoder);
 criterion_main!(benches);

@@ -11,6 +11,7 @@ pub mod decoder;
 pub mod error;
 pub mod json;
 pub mod kafka;
+pub mod protobuf;
 pub mod record;
 pub mod registry;
 pub mod replay;

@@ -14,6 +14,8 @@
 mod avro;
 #[path = "../fuzz/bodies/json.rs"]
 mod json;
+#[path = "../fuzz/bodies/protobuf.rs"]
+mod protobuf;
 #[path = "../fuzz/bodies/spec.rs"]
 mod spec;
 #[path = "../fuzz/bodies/wire.rs"]
@@ -211,6 +213,22 @@ fn json_bytes() {
         "s":"\u00e9\ud834\udd1e \\ \"","l":[{"x":"y","y":"12345678-9abc-def0-1234-56789abcdef0"},null,{}],
         "m":{"k":1.5,"l":-0.0}, "extra":{"deep":[[[{"a":[1,2,{"b":null}]}]]]}}"#;
     fuzz(json::run, &bytes(&[json::GOOD, full]), 16 << 20, 4_096);
+}
+
+#[test]
+fn protobuf_bytes_and_schemas() {
+    assert!(protobuf::takes(protobuf::GOOD) && protobuf::takes(protobuf::FULL));
+    let mut seeds: Vec<Vec<u8>> =
+        [protobuf::GOOD, protobuf::FULL].iter().map(|record| [&[2], *record].concat()).collect();
+    // Larger inputs are cut, so that a schema must be short.
+    let small = "syntax = \"proto3\"; package p; message M { optional int32 a = 1 [packed = false]; \
+                 map<string, M.In> b = 2; oneof o { string c = 3; double d = 4; } repeated E e = 5; \
+                 message In { reserved 2, 5 to 9; bytes x = 1; } enum E { Z = 0; option allow_alias = true; Y = 0; } \
+                 google.protobuf.Value v = 6; } import \"google/protobuf/struct.proto\"; \
+                 service S { rpc R(M) returns (stream M) {} } option java_package = 'j';";
+    seeds.push([&[0], small.as_bytes()].concat());
+    seeds.push(vec![1, 4, 2, 0, 8]);
+    fuzz(protobuf::run, &seeds, 16 << 20, 4_096);
 }
 
 #[test]

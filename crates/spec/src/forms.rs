@@ -196,6 +196,8 @@ text_forms! {
     TypeText = "type", r"^.+$", max limits::URL_CHARS_MAX;
     /// JSON text, taken as it stands.
     VerbatimJson = "verbatim_json", r"^\s*[\[{\x22]", max limits::SPEC_BYTES_MAX;
+    /// Any text of many lines, taken as it stands.
+    Verbatim = "verbatim", r"\S", max limits::SPEC_BYTES_MAX;
     /// A compression codec with an optional level.
     CompressionText = "compression", r"^(zstd(\([0-9]+\))?|snappy|lz4|none|.*\$\{.*)$", max 32;
 }
@@ -346,6 +348,7 @@ pub(crate) fn describe(form: &Value) -> String {
         "secret" => "secret: `${VAR}` or `${file:/path}`".to_owned(),
         "json" => "JSON, as text or as YAML".to_owned(),
         "verbatim_json" => "JSON text".to_owned(),
+        "verbatim" => "text, taken as it stands".to_owned(),
         "name" => "name".to_owned(),
         "table_pattern" => "`table`, `name.*` or `*`".to_owned(),
         "column" | "column_name" => "column".to_owned(),

@@ -171,6 +171,8 @@ pub struct TableSpec {
     pub source_format: SourceFormat,
     pub wire_format: WireFormat,
     pub schema_mode: SchemaMode,
+    /// Full name of the Protobuf message that records are; `None`: the one they name, or the schema's first.
+    pub message_type: Option<String>,
     pub start: Start,
     /// What to do when the broker no longer has the position.
     pub on_lost_range: OnLostRange,
@@ -265,6 +267,7 @@ pub enum CatalogAuth {
 pub enum SourceFormat {
     Avro,
     Json,
+    Protobuf,
     /// Each record's value as one `value` binary column.
     Raw,
 }
@@ -297,6 +300,8 @@ pub enum InputSchema {
     Avro(String),
     /// JSON Schema (JSON text).
     JsonSchema(String),
+    /// The text of a `.proto` file.
+    Protobuf(String),
     /// A list of columns; field ids are assigned in order, as in `Schema`.
     Fields(Schema),
 }

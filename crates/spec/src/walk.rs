@@ -226,7 +226,7 @@ impl Walker<'_> {
             Some("json") => {
                 return forms::json_text(&scalar.text).map(|()| Value::String(scalar.text.clone()));
             }
-            Some("verbatim_json") => {
+            Some("verbatim_json" | "verbatim") => {
                 return form.map_or(Ok(Value::Null), |form| forms::check(form, &scalar.text));
             }
             _ => {}

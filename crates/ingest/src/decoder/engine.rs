@@ -11,12 +11,13 @@ use siltstone_spec::model::{SchemaMode, SourceFormat, TableSpec, Tombstones, Wir
 
 use super::{
     kafka::{KAFKA_COLUMN, Metadata},
-    programs::{Programs, Slot},
+    programs::{Key, Programs, Slot},
     wire,
 };
 use crate::{
     IngestError, Record,
     columns::{Columns, arrow_schema},
+    protobuf::MessagePath,
 };
 
 /// Key and value of one record, bytes.
@@ -48,8 +49,20 @@ pub enum Pushed {
 pub enum SchemaNeed {
     /// The one with this id in the registry.
     Id(u32),
+    /// One of several messages of the schema with this id.
+    Message { id: u32, path: MessagePath },
     /// The table's own: from the spec, or the latest of its subject.
     Latest,
+}
+
+impl SchemaNeed {
+    pub(super) fn key(self) -> Key {
+        match self {
+            Self::Id(id) => Key::of(Some(id)),
+            Self::Message { id, path } => Key { id: Some(id), message: path },
+            Self::Latest => Key::of(None),
+        }
+    }
 }
 
 /// Turns the records of one topic into batches of one table.
@@ -94,13 +107,12 @@ impl Decoder {
             return Pushed::Rejected { reason: RejectReason::TooLarge, schema_id: None };
         }
         let Some(value) = record.value else { return self.tombstone(record) };
-        let (schema_id, body) = match self.unframed(value) {
+        let (key, body) = match self.unframed(value) {
             Ok(framed) => framed,
             Err(reason) => return Pushed::Rejected { reason, schema_id: None },
         };
-        let need = schema_id.map_or(SchemaNeed::Latest, SchemaNeed::Id);
-        let rejected = |reason| Pushed::Rejected { reason, schema_id };
-        match (self.programs.find(schema_id), &mut self.batch) {
+        let rejected = |reason| Pushed::Rejected { reason, schema_id: key.id };
+        match (self.programs.find(key), &mut self.batch) {
             (Some(Slot::Ready(program)), Some(batch)) => {
                 let mark = batch.columns.mark();
                 let written =
@@ -119,20 +131,34 @@ impl Decoder {
             (Some(Slot::Refused { reason, seen, retry_after }), _) => {
                 *seen = seen.saturating_add(1);
                 // A registry may lag behind its producers.
-                if *seen > *retry_after { Pushed::NeedsSchema(need) } else { rejected(*reason) }
+                if *seen > *retry_after { Pushed::NeedsSchema(self.need(key)) } else { rejected(*reason) }
             }
-            _ => Pushed::NeedsSchema(need),
+            _ => Pushed::NeedsSchema(self.need(key)),
         }
     }
 
-    /// The schema id that decides how to decode, and the body.
+    fn need(&self, key: Key) -> SchemaNeed {
+        match key.id {
+            None => SchemaNeed::Latest,
+            Some(id) if self.table.source_format == SourceFormat::Protobuf => {
+                SchemaNeed::Message { id, path: key.message }
+            }
+            Some(id) => SchemaNeed::Id(id),
+        }
+    }
+
+    /// What decides how to decode, and the body.
     #[inline]
-    fn unframed<'v>(&self, value: &'v [u8]) -> Result<(Option<u32>, &'v [u8]), RejectReason> {
+    fn unframed<'v>(&self, value: &'v [u8]) -> Result<(Key, &'v [u8]), RejectReason> {
         if self.table.source_format == SourceFormat::Raw || self.table.wire_format == WireFormat::Raw {
-            return Ok((None, value));
+            return Ok((Key::of(None), value));
         }
         let (id, body) = wire::confluent(value)?;
-        Ok((self.is_by_id().then_some(id), body))
+        let (message, body) = match self.table.source_format {
+            SourceFormat::Protobuf => MessagePath::read(body)?,
+            _ => (MessagePath::FIRST, body),
+        };
+        Ok((if self.is_by_id() { Key { id: Some(id), message } } else { Key::of(None) }, body))
     }
 
     fn tombstone(&mut self, record: &Record<'_>) -> Pushed {

@@ -1,13 +1,14 @@
 //! A schema of records, from wherever it comes, as a table schema and as a program.
 
-use siltstone_protocol::{Field, PrimitiveType, Schema};
-use siltstone_spec::model::{ExtraFields, InputSchema, SourceFormat};
+use siltstone_protocol::{Field, PrimitiveType, RejectReason, Schema};
+use siltstone_spec::model::{ExtraFields, InputSchema, SourceFormat, TableSpec};
 
 use super::programs::Program;
 use crate::{
     IngestError,
     avro::{self, AvroProgram, AvroSchema},
     json::{self, Hints, JsonProgram},
+    protobuf::{self, MessagePath, ProtobufFile, ProtobufProgram, ProtobufSchema},
     registry::{RegisteredSchema, RegistryFormat},
 };
 
@@ -23,7 +24,17 @@ pub(super) struct Incoming {
 enum Kind {
     Avro(AvroSchema),
     Json(Hints),
+    Protobuf(ProtobufSchema),
     Raw,
+}
+
+/// What a registered schema is for a table.
+pub(super) enum Registered {
+    Of(Box<Incoming>),
+    /// It is of another format than the source.
+    OtherFormat,
+    /// Its records are of a message that the schema does not have, or that the table does not take.
+    OtherMessage(RejectReason),
 }
 
 impl Incoming {
@@ -33,26 +44,40 @@ impl Incoming {
         Self { schema: Schema::new(0, vec![column]), kind: Kind::Raw }
     }
 
-    /// `None`: the schema is of another format than the source.
+    /// `path`: the message that a record names; `None`: that of the table, or the first.
     pub(super) fn registered(
-        source: SourceFormat,
+        table: &TableSpec,
         schema: &RegisteredSchema,
-    ) -> Result<Option<Self>, IngestError> {
-        match (source, schema.format) {
+        path: Option<MessagePath>,
+    ) -> Result<Registered, IngestError> {
+        let of = |incoming| Registered::Of(Box::new(incoming));
+        match (table.source_format, schema.format) {
             (SourceFormat::Avro, RegistryFormat::Avro) => {
                 let references = schema.references.iter().map(|reference| reference.schema.as_str());
-                Self::avro(AvroSchema::parse(&schema.schema, references)?).map(Some)
+                Self::avro(AvroSchema::parse(&schema.schema, references)?).map(of)
             }
             (SourceFormat::Json, RegistryFormat::Json) => {
                 let (table, hints) = json::table_schema_with_hints(&schema.schema, &schema.references)?;
-                Ok(Some(Self { schema: table, kind: Kind::Json(hints) }))
+                Ok(of(Self { schema: table, kind: Kind::Json(hints) }))
             }
-            _ => Ok(None),
+            (SourceFormat::Protobuf, RegistryFormat::Protobuf) => {
+                let file = ProtobufFile::compile(&schema.schema, &schema.references)?;
+                let wanted = table.message_type.as_deref();
+                let Some(path) = path else { return Self::protobuf(file.message(wanted)?).map(of) };
+                let Some(message) = file.at(&path) else {
+                    return Ok(Registered::OtherMessage(RejectReason::BadFraming));
+                };
+                if wanted.is_some_and(|wanted| !file.is_named(&message, wanted)) {
+                    return Ok(Registered::OtherMessage(RejectReason::IncompatibleSchema));
+                }
+                Self::protobuf(message).map(of)
+            }
+            _ => Ok(Registered::OtherFormat),
         }
     }
 
-    pub(super) fn inline(source: SourceFormat, input: &InputSchema) -> Result<Self, IngestError> {
-        match (source, input) {
+    pub(super) fn inline(table: &TableSpec, input: &InputSchema) -> Result<Self, IngestError> {
+        match (table.source_format, input) {
             (SourceFormat::Avro, InputSchema::Avro(text)) => Self::avro(AvroSchema::parse(text, [])?),
             (SourceFormat::Json, InputSchema::JsonSchema(text)) => {
                 let (schema, hints) = json::table_schema_with_hints(text, &[])?;
@@ -60,6 +85,10 @@ impl Incoming {
             }
             (SourceFormat::Json, InputSchema::Fields(schema)) => {
                 Ok(Self { schema: schema.clone(), kind: Kind::Json(Hints::default()) })
+            }
+            (SourceFormat::Protobuf, InputSchema::Protobuf(text)) => {
+                let file = ProtobufFile::compile(text, &[])?;
+                Self::protobuf(file.message(table.message_type.as_deref())?)
             }
             _ => Err(IngestError::invalid("input_schema", "it is of another format than source_format")),
         }
@@ -69,11 +98,16 @@ impl Incoming {
         Ok(Self { schema: avro::table_schema(&writer)?, kind: Kind::Avro(writer) })
     }
 
+    fn protobuf(message: ProtobufSchema) -> Result<Self, IngestError> {
+        Ok(Self { schema: protobuf::table_schema(&message)?, kind: Kind::Protobuf(message) })
+    }
+
     /// Compiles for a table that can take these records.
     pub(super) fn program(&self, table: &Schema, extra: ExtraFields) -> Result<Program, IngestError> {
         Ok(match &self.kind {
             Kind::Avro(writer) => Program::Avro(AvroProgram::compile(writer, table)?),
             Kind::Json(hints) => Program::Json(JsonProgram::compile_with_hints(table, extra, hints)?),
+            Kind::Protobuf(message) => Program::Protobuf(ProtobufProgram::compile(message, table)?),
             Kind::Raw => Program::Raw,
         })
     }

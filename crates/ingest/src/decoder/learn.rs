@@ -6,8 +6,9 @@ use siltstone_spec::model::{SchemaMode, SourceFormat, TableSpec};
 use super::{
     engine::{Decoder, SchemaNeed},
     evolve::{Merge, merge},
-    incoming::Incoming,
+    incoming::{Incoming, Registered},
     kafka::{KAFKA_COLUMN, kafka_field},
+    programs::Key,
 };
 use crate::{
     IngestError,
@@ -42,10 +43,7 @@ impl Decoder {
         need: SchemaNeed,
         registry: Option<&dyn SchemaRegistry>,
     ) -> Result<Learned, IngestError> {
-        let key = match need {
-            SchemaNeed::Id(id) => Some(id),
-            SchemaNeed::Latest => None,
-        };
+        let key = need.key();
         let incoming = match self.find(need, registry).await? {
             Found::Incoming(incoming) => incoming,
             Found::Refused(reason) => return Ok(self.refuse(key, reason)),
@@ -88,17 +86,24 @@ impl Decoder {
                     other => other,
                 })?
             }
-            (SchemaNeed::Id(id), _) => match known(&self.table, registry)?.schema_by_id(id).await {
-                Ok(schema) => schema,
-                Err(IngestError::NotFound { .. }) => {
-                    return Ok(Found::Refused(RejectReason::UnknownSchemaId));
+            (SchemaNeed::Id(id) | SchemaNeed::Message { id, .. }, _) => {
+                match known(&self.table, registry)?.schema_by_id(id).await {
+                    Ok(schema) => schema,
+                    Err(IngestError::NotFound { .. }) => {
+                        return Ok(Found::Refused(RejectReason::UnknownSchemaId));
+                    }
+                    Err(error) => return Err(error),
                 }
-                Err(error) => return Err(error),
-            },
+            }
         };
-        Ok(match Incoming::registered(self.table.source_format, &found) {
-            Ok(Some(incoming)) => Found::Incoming(Box::new(incoming)),
-            Ok(None) => Found::Refused(RejectReason::WrongSchemaFormat),
+        let path = match need {
+            SchemaNeed::Message { path, .. } => Some(path),
+            _ => None,
+        };
+        Ok(match Incoming::registered(&self.table, &found, path) {
+            Ok(Registered::Of(incoming)) => Found::Incoming(incoming),
+            Ok(Registered::OtherMessage(reason)) => Found::Refused(reason),
+            Ok(Registered::OtherFormat) => Found::Refused(RejectReason::WrongSchemaFormat),
             Err(error) => {
                 self.warn(Some(found.id), &error);
                 Found::Refused(RejectReason::IncompatibleSchema)
@@ -109,25 +114,21 @@ impl Decoder {
     /// The caller cannot take what `Evolves` asked for (a format of the table has no form for it): records of this
     /// schema are rejected as `incompatible_schema`.
     pub fn reject_schema(&mut self, need: SchemaNeed) {
-        let key = match need {
-            SchemaNeed::Id(id) => Some(id),
-            SchemaNeed::Latest => None,
-        };
-        self.programs.refuse(key, RejectReason::IncompatibleSchema);
+        self.programs.refuse(need.key(), RejectReason::IncompatibleSchema);
     }
 
-    fn refuse(&mut self, key: Option<u32>, reason: RejectReason) -> Learned {
+    fn refuse(&mut self, key: Key, reason: RejectReason) -> Learned {
         self.programs.refuse(key, reason);
         Learned::Refused(reason)
     }
 
     /// A schema from the registry is the producers' matter: its records are rejected. One from the spec is
     /// an error that somebody must correct.
-    fn unusable(&mut self, key: Option<u32>, error: IngestError) -> Result<Learned, IngestError> {
+    fn unusable(&mut self, key: Key, error: IngestError) -> Result<Learned, IngestError> {
         if matches!(own(&self.table), Own::Fixed(_)) {
             return Err(error);
         }
-        self.warn(key, &error);
+        self.warn(key.id, &error);
         Ok(self.refuse(key, RejectReason::IncompatibleSchema))
     }
 
@@ -161,13 +162,16 @@ pub async fn initial_schema(
 }
 
 fn registered(table: &TableSpec, subject: &str, schema: &RegisteredSchema) -> Result<Incoming, IngestError> {
-    Incoming::registered(table.source_format, schema)?.ok_or_else(|| {
-        let format = schema.format.as_str();
-        IngestError::schema_refused(
-            format!("of subject {subject}"),
-            format!("its format is {format}, not the table's"),
-        )
-    })
+    match Incoming::registered(table, schema, None)? {
+        Registered::Of(incoming) => Ok(*incoming),
+        Registered::OtherFormat | Registered::OtherMessage(_) => {
+            let format = schema.format.as_str();
+            Err(IngestError::schema_refused(
+                format!("of subject {subject}"),
+                format!("its format is {format}, not the table's"),
+            ))
+        }
+    }
 }
 
 /// Where a table's own schema is, apart from the ids of records.
@@ -179,11 +183,11 @@ enum Own {
 fn own(table: &TableSpec) -> Own {
     match &table.schema_mode {
         _ if table.source_format == SourceFormat::Raw => Own::Fixed(Ok(Incoming::raw())),
-        SchemaMode::Inline(input) => Own::Fixed(Incoming::inline(table.source_format, input)),
+        SchemaMode::Inline(input) => Own::Fixed(Incoming::inline(table, input)),
         SchemaMode::RegistryLatest { subject } => Own::Subject(subject.clone()),
         SchemaMode::Registry => Own::Subject(format!("{}-value", table.topic)),
         SchemaMode::None => {
-            let why = "source_format avro and json need a schema_mode";
+            let why = "source_format avro, json and protobuf need a schema_mode";
             Own::Fixed(Err(IngestError::invalid(format!("table {}", table.name), why)))
         }
     }

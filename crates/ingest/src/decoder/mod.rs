@@ -1,6 +1,6 @@
 //! What a worker drives, one per table: records in, a batch of the table's columns out.
 //!
-//! 1. `wire` takes the framing off and finds the schema id.
+//! 1. `wire` takes the framing off and finds the schema id; Protobuf adds which message of the schema it is.
 //! 2. `programs` finds the compiled program of that id; if there is none, [`Decoder::push`] asks for it.
 //! 3. `learn` answers: it gets the schema, and says with `evolve` whether the table must grow first.
 //! 4. The program writes a row; `kafka` adds the record's coordinates when the spec asks for them.

@@ -1,10 +1,15 @@
-//! Compiled programs by schema id.
+//! Compiled programs by schema id, and message of the schema where it has several.
 
 use std::collections::HashMap;
 
 use siltstone_protocol::RejectReason;
 
-use crate::{avro::AvroProgram, columns::Columns, json::JsonProgram};
+use crate::{
+    avro::AvroProgram,
+    columns::Columns,
+    json::JsonProgram,
+    protobuf::{MessagePath, ProtobufProgram},
+};
 
 /// Ids that are kept; a topic has a few. Past it everything is learned again.
 const IDS_MAX: usize = 1024;
@@ -19,6 +24,7 @@ const RETRY_MAX: u32 = 10_000;
 pub(super) enum Program {
     Avro(AvroProgram),
     Json(JsonProgram),
+    Protobuf(ProtobufProgram),
     /// The body is the single column.
     Raw,
 }
@@ -26,10 +32,11 @@ pub(super) enum Program {
 impl Program {
     /// One row, or the columns as they were.
     #[inline]
-    pub(super) fn decode(&self, columns: &mut Columns, body: &[u8]) -> Result<(), RejectReason> {
+    pub(super) fn decode(&mut self, columns: &mut Columns, body: &[u8]) -> Result<(), RejectReason> {
         match self {
             Self::Avro(program) => program.decode(columns, body),
             Self::Json(program) => program.decode(columns, body),
+            Self::Protobuf(program) => program.decode(columns, body),
             Self::Raw => raw(columns, body),
         }
     }
@@ -50,7 +57,24 @@ fn raw(columns: &mut Columns, body: &[u8]) -> Result<(), RejectReason> {
     written
 }
 
-/// What is known of one schema id.
+/// What says how a record is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Key {
+    /// None: the table's own schema.
+    pub(super) id: Option<u32>,
+    /// The first, where a schema is of one message.
+    pub(super) message: MessagePath,
+}
+
+impl Key {
+    /// Of a schema that is one message.
+    #[inline]
+    pub(super) fn of(id: Option<u32>) -> Self {
+        Self { id, message: MessagePath::FIRST }
+    }
+}
+
+/// What is known of one key.
 #[derive(Debug)]
 pub(super) enum Slot {
     Ready(Program),
@@ -70,19 +94,19 @@ impl Slot {
     }
 }
 
-/// The programs of a table. The key is a schema id, or none for records without one.
+/// The programs of a table.
 #[derive(Debug, Default)]
 pub(super) struct Programs {
     slots: Vec<Slot>,
-    by_key: HashMap<Option<u32>, usize>,
-    recent: [Option<(Option<u32>, usize)>; RECENT],
+    by_key: HashMap<Key, usize>,
+    recent: [Option<(Key, usize)>; RECENT],
     turn: usize,
 }
 
 impl Programs {
     /// What is known of this key; `None` when it should be learned (again).
     #[inline]
-    pub(super) fn find(&mut self, key: Option<u32>) -> Option<&mut Slot> {
+    pub(super) fn find(&mut self, key: Key) -> Option<&mut Slot> {
         let recent = self.recent.iter().flatten().find(|(of, _)| *of == key).map(|(_, index)| *index);
         let index = match recent {
             Some(index) => index,
@@ -92,7 +116,7 @@ impl Programs {
     }
 
     #[cold]
-    fn look_up(&mut self, key: Option<u32>) -> Option<usize> {
+    fn look_up(&mut self, key: Key) -> Option<usize> {
         let index = *self.by_key.get(&key)?;
         self.turn = (self.turn + 1) % RECENT;
         if let Some(place) = self.recent.get_mut(self.turn) {
@@ -101,17 +125,17 @@ impl Programs {
         Some(index)
     }
 
-    pub(super) fn insert(&mut self, key: Option<u32>, program: Program) {
+    pub(super) fn insert(&mut self, key: Key, program: Program) {
         self.put(key, Slot::Ready(program));
     }
 
-    pub(super) fn refuse(&mut self, key: Option<u32>, reason: RejectReason) {
+    pub(super) fn refuse(&mut self, key: Key, reason: RejectReason) {
         let before = self.by_key.get(&key).and_then(|index| self.slots.get(*index));
         let slot = Slot::refused(reason, before);
         self.put(key, slot);
     }
 
-    fn put(&mut self, key: Option<u32>, slot: Slot) {
+    fn put(&mut self, key: Key, slot: Slot) {
         if let Some(known) = self.by_key.get(&key).and_then(|index| self.slots.get_mut(*index)) {
             *known = slot;
             return;

@@ -36,6 +36,7 @@ impl Lower<'_> {
         let format = match raw.source_format {
             RawSourceFormat::Avro => SourceFormat::Avro,
             RawSourceFormat::Json => SourceFormat::Json,
+            RawSourceFormat::Protobuf => SourceFormat::Protobuf,
             RawSourceFormat::Raw => SourceFormat::Raw,
         };
         self.source_fits(raw, mode, wire, cluster, place);
@@ -114,54 +115,72 @@ impl Lower<'_> {
             RawInputSchema::Text(text) if format == SourceFormat::Avro => {
                 return Some(InputSchema::Avro(text.0.clone()));
             }
+            RawInputSchema::Text(_) if format == SourceFormat::Protobuf => {
+                self.fault(place, "source_format: protobuf needs {protobuf: ..} or {protobuf_file: ..} here");
+                return None;
+            }
             RawInputSchema::Text(text) => return Some(InputSchema::JsonSchema(text.0.clone())),
             RawInputSchema::Parts(parts) => parts,
         };
-        let avro = parts.avro.as_ref().map(|text| InputSchema::Avro(text.0.clone()));
-        let json = parts.json_schema.as_ref().map(|text| InputSchema::JsonSchema(text.0.clone()));
-        let avro_file = parts.avro_file.as_ref().map(|file| ("avro_file", &file.0));
-        let json_file = parts.json_schema_file.as_ref().map(|file| ("json_schema_file", &file.0));
         let given = [
-            avro.is_some(),
-            json.is_some(),
-            avro_file.is_some(),
-            json_file.is_some(),
-            parts.fields.is_some(),
+            (parts.avro.is_some(), SourceFormat::Avro),
+            (parts.avro_file.is_some(), SourceFormat::Avro),
+            (parts.json_schema.is_some(), SourceFormat::Json),
+            (parts.json_schema_file.is_some(), SourceFormat::Json),
+            (parts.protobuf.is_some(), SourceFormat::Protobuf),
+            (parts.protobuf_file.is_some(), SourceFormat::Protobuf),
+            (parts.fields.is_some(), SourceFormat::Json),
         ];
-        if given.iter().filter(|given| **given).count() != 1 {
+        let mut given = given.iter().filter(|(is_given, _)| *is_given);
+        let (Some((_, of)), None) = (given.next(), given.next()) else {
             self.fault(
                 place,
-                "must have exactly one of avro, avro_file, json_schema, json_schema_file, fields",
+                "must have exactly one of avro, avro_file, json_schema, json_schema_file, protobuf, \
+                 protobuf_file, fields",
             );
             return None;
-        }
-        let is_avro = avro.is_some() || avro_file.is_some();
-        if is_avro != (format == SourceFormat::Avro) {
+        };
+        if *of != format {
             let message = match format {
                 SourceFormat::Avro => {
                     "source_format: avro needs avro or avro_file: the schema that wrote the records"
                 }
+                SourceFormat::Protobuf => "source_format: protobuf needs protobuf or protobuf_file",
                 _ => "source_format: json needs json_schema, json_schema_file or fields",
             };
             self.fault(place, message);
             return None;
         }
-        if let Some((key, file)) = avro_file.or(json_file) {
-            let text = self.schema_file(file, &place.key(key))?;
-            let schema = if is_avro { InputSchema::Avro(text) } else { InputSchema::JsonSchema(text) };
-            return Some(schema);
+        if let Some(fields) = &parts.fields {
+            return self.fields(fields, &place.key("fields")).map(InputSchema::Fields);
         }
-        match &parts.fields {
-            Some(fields) => self.fields(fields, &place.key("fields")).map(InputSchema::Fields),
-            None => avro.or(json),
+        let made: fn(String) -> InputSchema = match format {
+            SourceFormat::Avro => InputSchema::Avro,
+            SourceFormat::Protobuf => InputSchema::Protobuf,
+            _ => InputSchema::JsonSchema,
+        };
+        let text = parts.avro.as_ref().or(parts.json_schema.as_ref()).map(|text| &text.0);
+        if let Some(text) = text.or(parts.protobuf.as_ref().map(|text| &text.0)) {
+            return Some(made(text.clone()));
         }
+        let files = [
+            ("avro_file", &parts.avro_file),
+            ("json_schema_file", &parts.json_schema_file),
+            ("protobuf_file", &parts.protobuf_file),
+        ];
+        let (key, file) = files.iter().find_map(|(key, file)| Some((key, file.as_ref()?)))?;
+        self.schema_file(&file.0, format, &place.key(key)).map(made)
     }
 
-    fn schema_file(&mut self, file: &str, place: &Place<'_>) -> Option<String> {
+    fn schema_file(&mut self, file: &str, format: SourceFormat, place: &Place<'_>) -> Option<String> {
         let read = (self.sources.read)(&self.sources.path(file), limits::SCHEMA_FILE_BYTES_MAX);
-        let checked = read
-            .map_err(|error| format!("the file cannot be read: {}", error.kind()))
-            .and_then(|text| forms::json_text(&text).map(|()| text));
+        let checked =
+            read.map_err(|error| format!("the file cannot be read: {}", error.kind())).and_then(|text| {
+                match format {
+                    SourceFormat::Protobuf => Ok(text),
+                    _ => forms::json_text(&text).map(|()| text),
+                }
+            });
         checked.map_err(|message| self.fault(place, message)).ok()
     }
 

@@ -43,6 +43,7 @@ impl Lower<'_> {
             source_format: source.format,
             wire_format: source.wire,
             schema_mode: source.mode,
+            message_type: raw.message_type.map(|name| name.0),
             start: self.start(raw.start, &place.key("start")),
             on_lost_range: match raw.on_lost_range {
                 RawOnLostRange::Stop => OnLostRange::Stop,
@@ -299,6 +300,9 @@ impl Lower<'_> {
         }
         if table.source_format != SourceFormat::Json && table.extra_fields == ExtraFields::Reject {
             self.fault(&place.key("extra_fields"), "is for source_format: json");
+        }
+        if table.source_format != SourceFormat::Protobuf && table.message_type.is_some() {
+            self.fault(&place.key("message_type"), "is for source_format: protobuf");
         }
         let SchemaMode::Inline(InputSchema::Fields(schema)) = &table.schema_mode else { return };
         if table.kafka_metadata && schema.column("_kafka").is_some() {

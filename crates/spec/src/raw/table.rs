@@ -10,7 +10,7 @@ use super::RawCatalog;
 use crate::{
     forms::{
         Age, Column, ColumnName, CompressionText, Group, JsonText, Moment, Name, PartitionText, Size,
-        SortText, Text, TypeText, VerbatimJson,
+        SortText, Text, TypeText, Verbatim, VerbatimJson,
     },
     limits,
 };
@@ -32,9 +32,6 @@ pub(crate) struct RawTable {
     /// Kafka consumer group. Default: `siltstone-<name>`.
     pub(crate) group: Option<Group>,
     /// Format of the records' values.
-    #[schemars(extend("x-siltstone-refused" = json!({
-        "protobuf": "protobuf is not supported yet; use avro, json or raw",
-    })))]
     pub(crate) source_format: RawSourceFormat,
     /// What surrounds the value. Default: `confluent` with `schema_mode: registry`, else `raw`.
     pub(crate) wire_format: Option<RawWireFormat>,
@@ -49,6 +46,11 @@ pub(crate) struct RawTable {
     /// The schema of `schema_mode: inline`. A text is an Avro schema for `source_format: avro` and a
     /// JSON Schema for `json`; otherwise exactly one of the fields.
     pub(crate) input_schema: Option<RawInputSchema>,
+    /// Full name of the Protobuf message that the records are, for `source_format: protobuf`. Default: with
+    /// `schema_mode: registry` the one that each record names, else the first of the schema. Records
+    /// that name another one are rejected.
+    #[schemars(example = &"shop.Order")]
+    pub(crate) message_type: Option<Name>,
     /// Where a partition without committed position begins.
     #[schemars(extend("default" = "earliest"))]
     pub(crate) start: RawStart,
@@ -124,6 +126,8 @@ words! {
         Avro,
         /// JSON objects.
         Json,
+        /// Protobuf messages.
+        Protobuf,
         /// No decoding: the value becomes one binary column, `value`.
         Raw,
     }
@@ -261,6 +265,10 @@ pub(crate) struct RawInputSchemaParts {
     pub(crate) json_schema: Option<JsonText>,
     /// A file with a JSON Schema.
     pub(crate) json_schema_file: Option<Text>,
+    /// A Protobuf schema: the text of one `.proto` file. It may import Google's well-known types.
+    pub(crate) protobuf: Option<Verbatim>,
+    /// A `.proto` file, likewise.
+    pub(crate) protobuf_file: Option<Text>,
     /// Columns.
     #[schemars(length(min = 1, max = limits::COLUMNS_MAX))]
     pub(crate) fields: Option<Vec<RawField>>,

@@ -34,6 +34,7 @@ fn identity(spec: &TableSpec, name: &str, location: &str) -> TableIdentity {
         source_format: match spec.source_format {
             SourceFormat::Avro => ReportedFormat::Avro,
             SourceFormat::Json => ReportedFormat::Json,
+            SourceFormat::Protobuf => ReportedFormat::Protobuf,
             SourceFormat::Raw => ReportedFormat::Raw,
         },
     }
