@@ -31,8 +31,8 @@ pub struct Config {
     pub master_key: MasterKeyConfig,
     /// The region that this control plane is pinned to, e.g. `eu-west-1`; reports for another are refused.
     pub region: Option<String>,
-    /// Where browsers reach it, e.g. `https://siltstone.example.com`. Needed for `[[oidc]]`; cookies go over HTTPS alone,
-    /// unless this is a plain loopback address.
+    /// Where browsers reach it, e.g. `https://siltstone.example.com`. Needed for `[[oidc]]`; cookies go over HTTPS
+    /// alone, unless this is a plain loopback address.
     pub public_url: Option<String>,
     /// Networks of proxies before it, e.g. `["10.0.0.0/8"]`: what they say in `X-Forwarded-For` is the client's
     /// address. By default nobody's word counts but the connection's.

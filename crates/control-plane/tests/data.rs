@@ -251,7 +251,21 @@ async fn an_organisation_that_is_deleted_leaves_nothing_of_itself() {
     if database.is_file() {
         assert!(held(directory.path(), canary), "it is there before");
     }
-    // A table, then the cluster, then everything.
+    // An environment takes the roles on it, and on what is in it, along; others stay.
+    let environment = format!("/api/v1/environments/{}", stays.environment);
+    let second = plane.tenant_beside(&stays, "second").await;
+    let bindings = async || {
+        let (_, list) = plane.ask(&stays.admin, "GET", "/api/v1/role-bindings", None).await;
+        let items = list["items"].as_array().unwrap().clone();
+        items.iter().map(|one| one["resource"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let all = bindings().await;
+    let gone_with = format!("/api/v1/environments/{}", second.environment);
+    assert_eq!(plane.ask(&stays.admin, "DELETE", &gone_with, None).await.0, 204);
+    let left: Vec<String> = all.iter().filter(|one| !one.contains(&second.environment)).cloned().collect();
+    assert!(left.len() == all.len() - 1 && bindings().await == left, "{all:?}");
+    assert_eq!(plane.ask(&stays.admin, "GET", &format!("{environment}/clusters"), None).await.0, 200);
+    // A table, then everything.
     assert_eq!(plane.ask(&admin, "DELETE", &format!("{tables}/{canary}"), None).await.0, 204);
     let left = plane.ask(&admin, "GET", &format!("{tables}/{canary}"), None).await;
     assert_eq!(left.0, 404);

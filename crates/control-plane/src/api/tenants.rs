@@ -2,7 +2,7 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use sqlx::Row;
+use sqlx::{AssertSqlSafe, Row};
 
 use super::name;
 use crate::{
@@ -210,19 +210,15 @@ async fn delete(call: &Call, statement: &'static str, id: &str, bound: &str) -> 
     retried(|| async {
         let mut tx = call.app.store.begin().await?;
         sqlx::query(statement).bind(id).execute(tx.connection()).await?;
-        for below in [bound.to_owned(), format!("{bound}/")] {
-            let is_whole = below == bound;
-            let statement = if is_whole {
-                "DELETE FROM role_bindings WHERE organisation_id = $1 AND pattern = $2"
-            } else {
-                "DELETE FROM role_bindings WHERE organisation_id = $1
-                   AND substr(pattern, 1, CAST($3 AS INTEGER)) = $2"
-            };
-            let mut query = sqlx::query(statement).bind(organisation).bind(&below);
-            if !is_whole {
-                query = query.bind(i64::try_from(below.len()).unwrap_or(0));
-            }
-            query.execute(tx.connection()).await?;
+        for bindings in ["role_bindings", "user_role_bindings"] {
+            let statement = format!(
+                "DELETE FROM {bindings} WHERE organisation_id = $1
+                   AND (pattern = $2 OR substr(pattern, 1, CAST($4 AS INTEGER)) = $3)"
+            );
+            let below = format!("{bound}/");
+            let length = i64::try_from(below.len()).unwrap_or(i64::MAX);
+            let query = sqlx::query(AssertSqlSafe(statement)).bind(organisation).bind(bound);
+            query.bind(below).bind(length).execute(tx.connection()).await?;
         }
         tx.commit().await
     })

@@ -96,8 +96,8 @@ fn is_contention(code: Option<&str>) -> bool {
     code.is_some_and(|code| ["40001", "40P01", "55P03", "5", "517"].contains(&code))
 }
 
-/// Tries a whole transaction again, a bounded number of times, when it met another one. `attempt` begins and commits it,
-/// so that nothing of a failed try is left.
+/// Tries a whole transaction again, a bounded number of times, when it met another one. `attempt` begins and commits
+/// it, so that nothing of a failed try is left.
 ///
 /// # Errors
 /// The attempt's last one.

@@ -104,6 +104,11 @@ impl Plane {
         Tenant { id, admin, worker, environment, cluster }
     }
 
+    /// Another environment of an organisation.
+    pub(crate) async fn tenant_beside(&self, tenant: &Tenant, name: &str) -> Tenant {
+        self.tenant((tenant.id.clone(), tenant.admin.clone()), name).await
+    }
+
     /// Sends entries `from..to` of a table; the version that is acknowledged.
     pub(crate) async fn report(&self, tenant: &Tenant, table: &str, from: u64, to: u64) -> Value {
         let entries: Vec<Value> = (from..to).map(|version| entry(table, version)).collect();
