@@ -84,7 +84,8 @@ def test_no_token_is_in_the_database_or_the_api(engine, name, tmp_path):
     assert name in answers and name in stored
     for what, text in (("the API", answers), ("the database", stored), ("the server's log", log)):
         tokens.check(what, text)
-    # What was opted in is shown, and lies encrypted.
+    # What was opted in is shown (bounds of text are cut short), and lies encrypted.
+    opted.made = [token[:12] for token in opted.made]
     assert any(token in answers for token in opted.made)
     for what, text in (("the database", stored), ("the server's log", log)):
         opted.check(what, text)
