@@ -30,6 +30,20 @@ environment() {
   echo "$stamp" >"$home/.stamp"
 }
 
+# Chromium, for the tests of the console: the one that is there, else the distribution's.
+chromium() {
+  local name
+  for name in "${SILTSTONE_CHROMIUM:-}" chromium chromium-browser google-chrome; do
+    if [ -n "$name" ] && command -v "$name" >/dev/null; then return 0; fi
+  done
+  say "installing chromium"
+  if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    { retry 3 apt-get update -qq && DEBIAN_FRONTEND=noninteractive retry 3 apt-get install -y -qq --no-install-recommends chromium; } \
+      >"$SILTSTONE_LAB/log/chromium.log" 2>&1 && return 0
+  fi
+  say "NO CHROMIUM could be installed: the tests of the console are passed over (set SILTSTONE_CHROMIUM)"
+}
+
 spark_jars() {
   local home="$SILTSTONE_LAB/dist/spark-jars" stamp; stamp=$(stamp_of "$PYTHON_DIR"/spark*.pom.xml)
   [ "$(cat "$home/.stamp" 2>/dev/null)" = "$stamp" ] && return 0
@@ -46,6 +60,7 @@ setup() {
   environment venv "$PYTHON_DIR/requirements.txt"
   environment venv-spark "$PYTHON_DIR/requirements-spark.txt"
   spark_jars
+  chromium
   # Spark runs on Java 17 or 21.
   java_between 17 21 >"$SILTSTONE_LAB/run/spark-java" || { say "Spark needs a Java 17 or 21: set SILTSTONE_JAVA"; return 1; }
 }

@@ -9,14 +9,13 @@ import urllib.parse
 import pytest
 import requests
 
-# Not among the requirements of the whole suite yet: see tests/README.md.
-pytest.importorskip("playwright")
-pytest.importorskip("axe_playwright_python")
 from playwright.sync_api import expect
 
 import control_plane
-from browser import Browser, is_wide, violations
+from browser import MISSING, Browser, chromium, is_wide, violations
 from control_plane import API, ControlPlane, Worker
+
+pytestmark = pytest.mark.skipif(not chromium(), reason=MISSING)
 
 HOSTILE = '<img src=x onerror="alert(1)">'
 HOSTILE_COLUMN = "<script>alert(2)</script>"
