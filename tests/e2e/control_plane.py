@@ -20,6 +20,8 @@ from siltstone import wait
 PROGRAM = "siltstone-control-plane"
 KEY = re.compile(r"sst_[0-9A-Z]{26}_[\w-]{43}")
 API = "/api/v1"
+# Of a report.
+ENTRIES_MAX = 1_000
 
 
 def build() -> pathlib.Path:
@@ -159,7 +161,8 @@ class Worker:
             offsets |= {"start": at * rows, "end": (at + 1) * rows}
             entries.append(entry(at + 1, {"kind": "append", "files": [file], "ranges": [offsets]}))
         identity = {"name": name, "location": "s3://lake/tables/one", "spec_digest": "9f" * 32, "source_format": "avro"}
-        answer = self.say("report", table=identity, entries=entries)
+        for first in range(0, len(entries), ENTRIES_MAX):
+            answer = self.say("report", table=identity, entries=entries[first : first + ENTRIES_MAX])
         assert answer["version"] == appends, answer
 
     def healths(self, **tables: dict) -> None:

@@ -6,7 +6,7 @@ import time
 import control_plane
 import pytest
 import readers
-from control_plane import API, ControlPlane
+from control_plane import API, Client, ControlPlane, Worker
 from databases import Postgres
 from produce import Sent, create_topic, send
 from siltstone import json_table, wait
@@ -165,3 +165,18 @@ def test_commands_reach_a_worker_and_come_back_with_an_outcome(engine, name, pla
     (seen,) = cluster.get("workers")["items"]
     assert seen["vcpus"] >= 1 and seen["tables"] == 1
     assert worker.stop() == 0
+
+
+def test_a_day_of_commits_after_the_fact(plane):
+    """A commit a second, told in one go."""
+    cluster, day = Cluster(plane), 86_400
+    worker = Worker(Client(plane.url, cluster.key))
+    fields = [{"id": 1, "name": "id", "required": True, "type": "long"}]
+    worker.table("shop.day", fields, appends=day, rows=10)
+    table = cluster.get("tables/shop.day")
+    assert (table["version"], table["rows"], table["files"]) == (day, 10 * day, day)
+    newest = cluster.get("tables/shop.day/commits?limit=1000")
+    versions = [one["version"] for one in newest["items"]]
+    assert versions == list(range(day, day - 1000, -1))
+    (offsets,) = cluster.all("tables/shop.day/offsets")
+    assert offsets["max_offset"] in (10 * day, 10 * day - 1)
