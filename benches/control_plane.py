@@ -98,6 +98,11 @@ class Client:
             raise
         return int(lines[0].split()[1]), answer
 
+    async def took(self, message, body):
+        status, answer = await self.ask("POST", f"/worker/v1/{message}", body)
+        if status != 200:
+            raise RuntimeError(f"{message}: {status} {answer.decode()}")
+
     async def made(self, path, body):
         status, answer = await self.ask("POST", path, body)
         if status != 201:
@@ -188,13 +193,13 @@ class Load:
         client, identity = self.client(worker), f"worker-{worker}"
         await asyncio.sleep(worker % 1000 / 100)
         while True:
-            tables = [{"table": table.name, "partitions": 1} for table in self.tables[worker]]
+            tables = [{"table": table.name, "state": "running", "partitions": 1} for table in self.tables[worker]]
             now = int(time.time() * 1000)
-            await client.ask("POST", "/worker/v1/health", {"worker_id": identity, "at_ms": now, "tables": tables})
+            await client.took("health", {"worker_id": identity, "at_ms": now, "tables": tables})
             presence = {"worker_id": identity, "program_version": "0.1.0", "started_ms": now, "vcpus": 4}
             presence |= {"utilisation_percent": 37, "memory_bytes": 1 << 29, "tables": len(tables)}
-            await client.ask("POST", "/worker/v1/presence", presence)
-            await client.ask("POST", "/worker/v1/commands", {"worker_id": identity, "wait_seconds": 10})
+            await client.took("presence", presence)
+            await client.took("commands/poll", {"worker_id": identity, "wait_seconds": 10})
 
     async def at_rate(self, rate, seconds):
         """Reports of the workers in turn, so many a second whatever the answers take. 0: as fast as they are taken."""

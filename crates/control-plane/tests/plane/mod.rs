@@ -83,6 +83,13 @@ impl Plane {
         (status, serde_json::from_str(&answer.text().await.unwrap()).unwrap_or(Value::Null))
     }
 
+    /// Sends bytes that may be no JSON; the status and the text of the answer.
+    pub(crate) async fn send(&self, key: &str, path: &str, body: Vec<u8>) -> (u16, String) {
+        let request = self.http.post(format!("{}{path}", self.url)).bearer_auth(key);
+        let answer = request.header("content-type", "application/json").body(body).send().await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
+    }
+
     async fn made(&self, key: &str, path: &str, body: Value) -> Value {
         let (status, answer) = self.ask(key, "POST", path, Some(body)).await;
         assert_eq!(status, 201, "{path}: {answer}");
@@ -134,7 +141,7 @@ impl Plane {
     }
 }
 
-fn entry(table: &str, version: u64) -> Value {
+pub(crate) fn entry(table: &str, version: u64) -> Value {
     let file = json!({ "path": format!("data/{table}-{version}.parquet"), "bytes": 10 * version, "rows": version,
         "schema_id": 0, "spec_id": 0, "sort_order_id": 0 });
     let range =
