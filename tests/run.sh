@@ -16,6 +16,8 @@ cargo fmt --all --check
 cargo clippy "${selection[@]}" --all-targets -- -D warnings
 cargo build "${selection[@]}" --all-targets
 
+tests/deny.sh
+
 # Tests of crates find the services by SILTSTONE_TEST_*; without them they run against stand-ins alone.
 trap tests/services/down.sh EXIT
 tests/setup.sh
