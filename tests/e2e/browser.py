@@ -38,8 +38,11 @@ class Browser:
         self._playwright.stop()
 
     @contextlib.contextmanager
-    def page(self, dark: bool = False, phone: bool = False, refusals: set[int] = frozenset()):
-        """A page. At its end nothing may have been complained of but answers with these statuses."""
+    def page(self, dark: bool = False, phone: bool = False, refusals: set[int] = frozenset(), visits: str = ""):
+        """A page. At its end nothing may have been complained of but answers with these statuses.
+
+        `visits` is another site that it goes through; what that one does is of no interest.
+        """
         size = {"width": 360, "height": 740} if phone else {"width": 1360, "height": 860}
         context = self._chromium.new_context(
             viewport=size,
@@ -51,7 +54,12 @@ class Browser:
         context.set_default_timeout(10_000)
         page, complaints, elsewhere = context.new_page(), [], []
 
+        def is_theirs(url: str) -> bool:
+            return bool(visits) and (url.startswith(visits) or page.url.startswith(visits))
+
         def hear(message) -> None:
+            if is_theirs(message.location["url"]):
+                return
             refused = _REFUSED.match(message.text)
             status = refused and int(refused[1])
             # Whether there is a session is asked before there is one.
@@ -63,10 +71,10 @@ class Browser:
         page.on("console", hear)
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("dialog", lambda dialog: (complaints.append(f"a dialog: {dialog.message}"), dialog.dismiss()))
-        page.on("request", lambda request: elsewhere.append(request.url))
+        page.on("request", lambda request: is_theirs(request.url) or elsewhere.append(request.url))
         try:
             yield page
-            assert complaints == []
+            assert complaints == [], complaints
             origins = {url.split("/")[2] for url in elsewhere if "://" in url}
             assert len(origins) == 1, origins
         finally:

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import pytest
-
-# Not among the requirements of the whole suite yet: see tests/README.md.
-pytest.importorskip("playwright")
-pytest.importorskip("axe_playwright_python")
 from playwright.sync_api import expect
 
-from browser import Browser, violations
+import lab
+from browser import MISSING, Browser, chromium, violations
 from test_sign_on import plane  # noqa: F401
+
+pytestmark = pytest.mark.skipif(not chromium(), reason=MISSING)
 
 
 def test_a_person_signs_in_changes_something_and_signs_out(plane, tmp_path):  # noqa: F811
     browser = Browser(tmp_path)
     try:
-        with browser.page(refusals={401}) as page:
+        with browser.page(refusals={401}, visits=lab.address("OIDC")) as page:
             page.goto(plane.url)
             expect(page.get_by_label("API key")).to_be_visible()
             assert violations(page) == []
