@@ -23,7 +23,8 @@ fn from_environment(name: &str, default: u64) -> u64 {
 
 /// One good message of each kind.
 fn messages() -> Vec<(&'static str, Value)> {
-    let identity = json!({ "name": "t", "location": "s3://lake/t", "spec_digest": "ab", "source_format": "avro" });
+    let identity =
+        json!({ "name": "t", "location": "s3://lake/t", "spec_digest": "ab", "source_format": "avro" });
     let schema = json!({ "type": "struct", "schema-id": 0,
         "fields": [{ "id": 1, "name": "a", "required": true, "type": "long" }] });
     let file = json!({ "path": "data/a.parquet", "bytes": 10, "rows": 1, "schema_id": 0, "spec_id": 0,
@@ -37,13 +38,19 @@ fn messages() -> Vec<(&'static str, Value)> {
                 "partition_spec": { "spec-id": 0, "fields": [] }, "sort_order": { "order-id": 0, "fields": [] },
                 "ranges": [], "statistics": [] }),
         ),
-        ("health", json!({ "worker_id": "w", "at_ms": 1, "tables": [{ "table": "t", "state": "running", "partitions": 1 }] })),
+        (
+            "health",
+            json!({ "worker_id": "w", "at_ms": 1, "tables": [{ "table": "t", "state": "running", "partitions": 1 }] }),
+        ),
         (
             "presence",
             json!({ "worker_id": "w", "program_version": "1", "started_ms": 1, "vcpus": 1, "tables": 1,
                 "utilisation_percent": 1, "memory_bytes": 1 }),
         ),
-        ("events", json!({ "worker_id": "w", "events": [{ "code": "committed", "table": "t", "count": 1 }] })),
+        (
+            "events",
+            json!({ "worker_id": "w", "events": [{ "code": "committed", "table": "t", "count": 1 }] }),
+        ),
         (
             "profile",
             json!({ "worker_id": "w", "duration_ms": 1, "functions": [{ "function": "f", "samples": 1 }] }),
@@ -123,7 +130,8 @@ async fn broken_messages_are_taken_or_refused() {
     let mut dice = StdRng::seed_from_u64(seed);
     let (messages, mut taken, mut refused) = (messages(), 0, 0);
     for (path, good) in &messages {
-        let (status, answer) = plane.send(&tenant.worker, &format!("/worker/v1/{path}"), good.to_string().into()).await;
+        let (status, answer) =
+            plane.send(&tenant.worker, &format!("/worker/v1/{path}"), good.to_string().into()).await;
         // No such command was given.
         assert!(status == 200 || (*path == "commands/outcome" && status == 404), "{path}: {status} {answer}");
     }
@@ -140,7 +148,10 @@ async fn broken_messages_are_taken_or_refused() {
         match status {
             200 => taken += 1,
             400 | 404 | 409 | 413 => refused += 1,
-            _ => panic!("seed {seed}, case {case}: {path} {status} {answer} for {:?}", String::from_utf8_lossy(&body)),
+            _ => panic!(
+                "seed {seed}, case {case}: {path} {status} {answer} for {:?}",
+                String::from_utf8_lossy(&body)
+            ),
         }
     }
     assert!(taken > 100 && refused > 100, "taken {taken}, refused {refused}");

@@ -3,7 +3,7 @@
 use serde_json::json;
 use siltstone_control_plane::{clock::Clock, setup};
 
-use crate::support::{Server, id};
+use super::support::{Server, id};
 
 const LISTS: &str = "/api/v1/ip-allow-lists";
 

@@ -10,7 +10,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::{
+use super::{
     keys::{guarded, path},
     support::{Server, id, secret},
 };

@@ -10,7 +10,7 @@ use siltstone_control_plane::{
     setup,
 };
 
-use crate::support::{Server, id, secret};
+use super::support::{Server, id, secret};
 
 /// The path with something for each of its parts.
 pub(crate) fn path(endpoint: &Endpoint, environment: &str, cluster: &str) -> String {

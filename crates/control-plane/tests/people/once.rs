@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Server, id, secret};
+use super::support::{Answer, Server, id, secret};
 
 const ENVIRONMENTS: &str = "/api/v1/environments";
 
@@ -97,8 +97,7 @@ async fn a_secret_that_is_shown_once_is_neither_kept_nor_shown_again() {
     assert!(!again.text.contains(hidden));
     let (_, keys) = server.admin("GET", "/api/v1/api-keys", None).await;
     assert_eq!(keys["items"].as_array().unwrap().len(), 2, "the admin's, and one");
-    for name in ["control-plane.db", "control-plane.db-wal"] {
-        let stored = std::fs::read(server.directory.path().join(name)).unwrap();
+    for stored in server.stored() {
         assert!(!stored.windows(hidden.len()).any(|window| window == hidden.as_bytes()));
     }
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::{
+use super::{
     provider::{Provider, Signed, key},
     support::{Answer, Server, id},
 };
@@ -89,8 +89,7 @@ async fn a_person_signs_on_does_what_the_roles_allow_and_signs_off() {
     assert_eq!((&user["email"], &user["sessions"]), (&json!("ada@example.com"), &json!(2)));
     assert_eq!(user["subject"], "person-1");
     assert!(server.app.audit.flush().await);
-    for name in ["control-plane.db", "control-plane.db-wal"] {
-        let stored = std::fs::read(server.directory.path().join(name)).unwrap();
+    for stored in server.stored() {
         for secret in ["ada@example.com", "person-1", browser.session.as_str(), browser.csrf.as_str(), &state]
         {
             assert!(!stored.windows(secret.len()).any(|window| window == secret.as_bytes()), "{secret}");

@@ -8,6 +8,7 @@ use std::{
     },
 };
 
+use super::database::Database;
 use serde_json::{Value, json};
 use siltstone_control_plane::{
     app::{App, open},
@@ -29,6 +30,7 @@ pub(crate) struct Server {
     pub http: reqwest::Client,
     pub hand: Arc<AtomicI64>,
     pub directory: TempDir,
+    pub database: Database,
 }
 
 pub(crate) struct Answer {
@@ -64,12 +66,12 @@ impl Answer {
 }
 
 /// A config on a fresh database; `more` comes before its tables, `tables` after.
-pub(crate) fn config(directory: &TempDir, more: &str, tables: &str) -> Config {
+fn config(directory: &TempDir, database: &Database, more: &str, tables: &str) -> Config {
     let path = directory.path().join("config.toml");
     let text = format!(
-        "listen = \"127.0.0.1:0\"\n{more}\n[database]\nurl = \"sqlite://{}\"\n[master_key]\nkey = \"{}\"\n\
+        "listen = \"127.0.0.1:0\"\n{more}\n[database]\nurl = \"{}\"\n[master_key]\nkey = \"{}\"\n\
          [limits]\nrequests_per_second = 100000\nfailures_per_minute = 100000\n{tables}\n",
-        directory.path().join("control-plane.db").display(),
+        database.url,
         MasterKey::generate().as_str(),
     );
     std::fs::write(&path, text).unwrap();
@@ -83,7 +85,8 @@ impl Server {
 
     pub(crate) async fn with(more: &str, tables: &str) -> Self {
         let directory = TempDir::new().unwrap();
-        let config = config(&directory, more, tables);
+        let database = Database::make(directory.path()).await;
+        let config = config(&directory, &database, more, tables);
         let scheme = if config.tls.is_some() { "https" } else { "http" };
         let hand = Arc::new(AtomicI64::new(START_MS));
         let clock = Clock::manual(Arc::clone(&hand));
@@ -112,7 +115,18 @@ impl Server {
             http,
             hand,
             directory,
+            database,
         }
+    }
+
+    /// All that the database has in files here; of Postgres, nothing.
+    pub(crate) fn stored(&self) -> Vec<Vec<u8>> {
+        let names: &[&str] = if self.database.url.starts_with("sqlite") {
+            &["control-plane.db", "control-plane.db-wal"]
+        } else {
+            &[]
+        };
+        names.iter().map(|name| std::fs::read(self.directory.path().join(name)).unwrap()).collect()
     }
 
     pub(crate) fn pass(&self, ms: i64) {

@@ -9,7 +9,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::support::Server;
+use super::support::Server;
 
 fn certificate(directory: &TempDir) -> String {
     let at = |name: &str| directory.path().join(name).display().to_string();

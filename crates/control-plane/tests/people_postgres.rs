@@ -1,0 +1,3 @@
+//! `people`, on Postgres.
+#[path = "people/main.rs"]
+mod people;
