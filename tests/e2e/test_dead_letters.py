@@ -1,6 +1,10 @@
 """Records that cannot become rows: kept with every byte, skipped, or a reason to stop. No good row is harmed."""
 
+import contextlib
 import datetime as dt
+import os
+import pty
+import subprocess
 
 import pytest
 
@@ -348,3 +352,66 @@ def test_tombstones(engine, name, mode):
         assert check_dead_letters(run.table(), topic, sent, [sent[1]]) == {None: "null_value"}
     else:
         assert not run.table().dead_letters.exists()
+
+
+def on_a_terminal(run, *words: str) -> str:
+    """What a person at a terminal sees."""
+    ours, theirs = pty.openpty()
+    command = [run.binary, *words, "-f", str(run.spec)]
+    process = subprocess.Popen(
+        command, cwd=run.folder, env=run.environment, stdin=theirs, stdout=theirs, stderr=subprocess.PIPE
+    )
+    os.close(theirs)
+    seen = b""
+    # The end of a terminal that its program left is an error.
+    with contextlib.suppress(OSError):
+        while some := os.read(ours, 65_536):
+            seen += some
+    _, err = process.communicate(timeout=60)
+    os.close(ours)
+    assert process.returncode == 0, err.decode()
+    return seen.decode()
+
+
+def test_dead_letters_are_listed(engine, name):
+    topic = create_topic(partitions=2)
+    poison = [value for _, value in json_poison()] + [b'{"\x1b[31mred\x1b[0m'] * 3
+    records, bad = mixed(orders.records(0, 20), poison)
+    send(topic, records)
+    run = engine([orders.orders_table(name, topic)])
+    assert "no dead letters" in run.command("dead-letters", "list", name).out
+    run.once()
+    found = readers.ICEBERG["PyIceberg"](run.table().dead_letters).to_pylist()
+    assert len(found) == len(bad)
+    # Counts.
+    listed = run.json("dead-letters", "list", name)
+    wanted: dict[tuple, list[int]] = {}
+    for one in found:
+        wanted.setdefault((one["reason"], one["topic"], one["partition"]), []).append(one["offset"])
+    told = {
+        (one["reason"], one["topic"], one["partition"]): (
+            one["records"],
+            one["first_offset"],
+            one["last_offset"],
+        )
+        for one in listed
+    }
+    assert told == {place: (len(at), min(at), max(at)) for place, at in wanted.items()}
+    assert [one["records"] for one in listed] == sorted((one["records"] for one in listed), reverse=True)
+    # Single records, and those of one reason.
+    single = run.json("dead-letters", "list", name, "--records", "1000")
+    assert {(one["partition"], one["offset"], one["reason"]) for one in single} == {
+        (one["partition"], one["offset"], one["reason"]) for one in found
+    }
+    assert all({"key", "value"}.isdisjoint(one) for one in single)
+    few = run.json("dead-letters", "list", name, "--records", "2", "--reason", "wrong_type")
+    assert [one["reason"] for one in few] == ["wrong_type"] * 2
+    assert "the reasons are" in run.command("dead-letters", "list", name, "--reason", "no'; --", code=2).err
+    # Advice with the counts; never a value, but on a terminal where it is asked for.
+    out = run.command("dead-letters", "list", name).out
+    assert "missing_field: a required column has no value" in out
+    assert "takes a terminal" in run.command(
+        "dead-letters", "list", name, "--records", "5", "--show-values", code=2
+    ).err
+    seen = on_a_terminal(run, "dead-letters", "list", name, "--records", "1000", "--show-values")
+    assert "\\u{1b}[31mred\\u{1b}[0m" in seen and "\x1b[31m" not in seen

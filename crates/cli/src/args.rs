@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use siltstone_protocol::RejectReason;
 
 /// Kafka topics as Iceberg and Delta tables, in your own bucket.
 #[derive(Debug, Parser)]
@@ -65,6 +66,9 @@ pub enum Command {
     Expire(ExpireArgs),
     /// Delete data and metadata files that nothing names any more, once.
     Vacuum(VacuumArgs),
+    /// Records that could not become rows: reasons, counts, positions, and what would change it.
+    #[command(subcommand)]
+    DeadLetters(DeadLettersCommand),
     /// Every field that can leave for the control plane under a spec, with examples; and what never can.
     Disclosures(DisclosuresArgs),
     /// Ask SQL of the tables.
@@ -269,6 +273,33 @@ pub struct VacuumArgs {
     /// Only files older than this, instead of the spec's `retention.orphans`. At least 1h.
     #[arg(long, value_name = "AGE")]
     pub older_than: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum DeadLettersCommand {
+    /// Reasons with counts and offsets; with --records, the newest records by their positions.
+    List(DeadLettersArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct DeadLettersArgs {
+    #[command(flatten)]
+    pub table: TableArgs,
+    /// Only records that were rejected for this reason, e.g. `wrong_type`.
+    #[arg(long, value_parser = reason)]
+    pub reason: Option<RejectReason>,
+    /// Show so many single records, the newest ones, instead of counts.
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub records: Option<u32>,
+    /// Show keys and values of the records too, cut short. On a terminal only.
+    #[arg(long, requires = "records")]
+    pub show_values: bool,
+}
+
+fn reason(text: &str) -> Result<RejectReason, String> {
+    let known = RejectReason::ALL.iter().copied().find(|reason| reason.as_str() == text);
+    let all = || RejectReason::ALL.iter().map(|reason| reason.as_str()).collect::<Vec<_>>().join(", ");
+    known.ok_or_else(|| format!("the reasons are: {}", all()))
 }
 
 #[derive(Debug, Args)]

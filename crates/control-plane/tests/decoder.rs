@@ -1,7 +1,7 @@
 //! What workers send, broken in every way a seed can think of: it is taken or refused, and the server goes on.
 //!
 //! `SILTSTONE_FUZZ_SEED` and `SILTSTONE_FUZZ_CASES` choose others.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 #[path = "database/mod.rs"]
 mod database;

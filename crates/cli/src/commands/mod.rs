@@ -2,6 +2,7 @@
 
 mod apply;
 mod compact;
+mod dead_letters;
 mod disclosures;
 mod inspect;
 mod maintain;
@@ -16,7 +17,7 @@ use std::path::Path;
 use siltstone_spec::{Spec, TableSpec};
 
 use crate::{
-    args::{Cli, Command, TableArgs},
+    args::{Cli, Command, DeadLettersCommand, TableArgs},
     output::Invalid,
 };
 
@@ -40,6 +41,7 @@ pub async fn execute(cli: Cli) -> anyhow::Result<u8> {
         Command::Expire(args) => maintain::expire(args).await,
         Command::Vacuum(args) => maintain::vacuum(args, quiet).await,
         Command::Disclosures(args) => disclosures::disclosures(&args),
+        Command::DeadLetters(DeadLettersCommand::List(args)) => dead_letters::list(args).await,
         Command::Query(args) => query::query(args).await,
     }
 }

@@ -1,0 +1,195 @@
+//! `dead-letters`: which records were rejected, where, how many, why, and what would change that.
+//!
+//! Keys and values are shown only if asked for, and only on a terminal: nothing that goes to a file, a pipe or a log
+//! has them.
+
+use std::io::IsTerminal;
+
+use arrow::{
+    array::{Array, BinaryArray, RecordBatch},
+    json::ArrayWriter,
+    util::display::{ArrayFormatter, FormatOptions},
+};
+use siltstone_protocol::RejectReason;
+
+use super::{choose, load, query::ask};
+use crate::{
+    args::DeadLettersArgs,
+    output::{self, Invalid},
+};
+
+/// Characters of a key or value that are shown.
+const SHOWN_MAX: usize = 200;
+
+pub async fn list(args: DeadLettersArgs) -> anyhow::Result<u8> {
+    let spec = load(&args.table.spec.file)?;
+    let table = choose(&spec, &args.table)?;
+    let name = table.dead_letter_name();
+    if args.show_values && (args.table.spec.json || !std::io::stdout().is_terminal()) {
+        let why = "--show-values prints records, so it takes a terminal, and no --json; elsewhere, read the table \
+                   itself, e.g. with `siltstone query`";
+        return Err(Invalid(why.to_owned()).into());
+    }
+    let lake = siltstone_worker::inspect::open_lake(&spec)?;
+    let there = siltstone_worker::inspect::open_table(&lake, table, true).await?.is_some();
+    let batches = if there { ask(&spec, &statement(&args, &name)).await? } else { Vec::new() };
+    if args.table.spec.json {
+        let mut rows = ArrayWriter::new(std::io::stdout());
+        rows.write_batches(&batches.iter().collect::<Vec<_>>())?;
+        rows.finish()?;
+        println!();
+        return Ok(output::DONE);
+    }
+    if batches.iter().all(|batch| batch.num_rows() == 0) {
+        println!("no dead letters in {name}");
+        return Ok(output::DONE);
+    }
+    print(&batches)?;
+    if args.records.is_none() {
+        println!();
+        for reason in reasons(&batches) {
+            println!("{reason}: {}", advice(reason));
+        }
+    }
+    Ok(output::DONE)
+}
+
+/// The statement over the dead-letter table. Its only texts are names of the spec and closed codes.
+fn statement(args: &DeadLettersArgs, table: &str) -> String {
+    let table = table.replace('"', "\"\"");
+    let only = match args.reason {
+        Some(reason) => format!("WHERE reason = '{reason}'"),
+        None => String::new(),
+    };
+    match args.records {
+        Some(limit) => {
+            let values = if args.show_values { ", key, value" } else { "" };
+            format!(
+                "SELECT cluster, topic, partition, \"offset\", \"timestamp\", schema_id, reason, rejected_at{values} \
+                 FROM \"{table}\" {only} ORDER BY rejected_at DESC, topic, partition, \"offset\" DESC LIMIT {limit}"
+            )
+        }
+        None => format!(
+            "SELECT reason, cluster, topic, partition, count(*) AS records, min(\"offset\") AS first_offset, \
+             max(\"offset\") AS last_offset, max(rejected_at) AS newest FROM \"{table}\" {only} \
+             GROUP BY reason, cluster, topic, partition ORDER BY records DESC, reason, cluster, topic, partition"
+        ),
+    }
+}
+
+fn print(batches: &[RecordBatch]) -> anyhow::Result<()> {
+    let Some(first) = batches.first() else { return Ok(()) };
+    let schema = first.schema();
+    let heading: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+    let mut rows = Vec::new();
+    for batch in batches {
+        let columns = batch.columns().iter().map(Cells::new).collect::<Result<Vec<_>, _>>()?;
+        rows.extend(
+            (0..batch.num_rows()).map(|row| columns.iter().map(|column| column.at(row)).collect::<Vec<_>>()),
+        );
+    }
+    output::print_table(&heading, &rows);
+    Ok(())
+}
+
+/// A column as people read it.
+enum Cells<'a> {
+    Bytes(&'a BinaryArray),
+    Plain(ArrayFormatter<'a>, &'a dyn Array),
+}
+
+impl<'a> Cells<'a> {
+    fn new(column: &'a arrow::array::ArrayRef) -> anyhow::Result<Self> {
+        match column.as_any().downcast_ref::<BinaryArray>() {
+            Some(bytes) => Ok(Self::Bytes(bytes)),
+            None => {
+                let options = FormatOptions::default();
+                Ok(Self::Plain(ArrayFormatter::try_new(column.as_ref(), &options)?, column.as_ref()))
+            }
+        }
+    }
+
+    fn at(&self, row: usize) -> String {
+        match self {
+            Self::Bytes(bytes) if bytes.is_null(row) => "null".to_owned(),
+            Self::Bytes(bytes) => shown(bytes.value(row)),
+            Self::Plain(_, column) if column.is_null(row) => "-".to_owned(),
+            Self::Plain(cells, _) => cells.value(row).to_string(),
+        }
+    }
+}
+
+/// Bytes as text in which nothing can steer a terminal, cut short.
+fn shown(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    let mut shown: String = text.chars().take(SHOWN_MAX).flat_map(char::escape_debug).collect();
+    if text.chars().nth(SHOWN_MAX).is_some() {
+        shown.push('…');
+    }
+    shown
+}
+
+/// The reasons that occur, in their own order.
+fn reasons(batches: &[RecordBatch]) -> Vec<RejectReason> {
+    let occurs = |reason: &RejectReason| {
+        batches.iter().filter_map(|batch| batch.column_by_name("reason")).any(|column| {
+            let texts = column.as_any().downcast_ref::<arrow::array::StringArray>();
+            texts.is_some_and(|texts| texts.iter().flatten().any(|text| text == reason.as_str()))
+        })
+    };
+    RejectReason::ALL.iter().copied().filter(occurs).collect()
+}
+
+/// What it means and what would change it.
+fn advice(reason: RejectReason) -> &'static str {
+    use RejectReason as R;
+    match reason {
+        R::NullValue => "the record has no value (a tombstone), and tables of this kind keep none",
+        R::BadFraming => {
+            "it does not begin with the registry's header; produce with a registry's serializer, or set schema_mode: inline"
+        }
+        R::UnknownSchemaId => {
+            "the registry has no schema of this id; check that producer and spec name the same registry"
+        }
+        R::WrongSchemaFormat => {
+            "its schema is of another format; set source_format, or a topic for each format"
+        }
+        R::IncompatibleSchema => {
+            "its schema changes the table in a way that cannot be followed; register a compatible one, or use a new table"
+        }
+        R::Truncated => "it ends too early; the producer wrote it with another schema, or cut it off",
+        R::TrailingBytes => "bytes are left over; the producer wrote it with another schema",
+        R::Malformed => "it is not of its format; check the producer",
+        R::InvalidUtf8 => "a text is not UTF-8; declare the field as bytes, or mend the producer",
+        R::WrongType => {
+            "a value is of another type than its column; mend the producer, or declare the column otherwise"
+        }
+        R::MissingField => "a required column has no value; make it optional, or mend the producer",
+        R::UnknownField => {
+            "it has a field that the schema does not name; set extra_fields: ignore, or name the field"
+        }
+        R::OutOfRange => "a number does not fit its column; declare a wider type",
+        R::BadTimestamp => "a date or time cannot be read; check the column's format and the producer",
+        R::BadLength => "a uuid or fixed-length value has the wrong form; check the producer",
+        R::TooLarge => "it is larger than the limit; make the record smaller",
+        R::TooDeep => "it nests deeper, or declares more items, than the limit; make the record flatter",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_shown_cannot_steer_a_terminal() {
+        assert_eq!(shown(b"a\x1b[31m\n\xff"), "a\\u{1b}[31m\\n\u{fffd}");
+        assert_eq!(shown("ä".repeat(300).as_bytes()), format!("{}…", "ä".repeat(200)));
+    }
+
+    #[test]
+    fn every_reason_has_advice() {
+        for reason in RejectReason::ALL {
+            assert!(advice(*reason).len() > 20);
+        }
+    }
+}
