@@ -75,6 +75,8 @@ def test_no_token_is_in_the_database_or_the_api(engine, name, tmp_path):
                 f"the reports of {table.name}",
             )
         wait(lambda: cluster.get("workers")["items"], 60, "the worker's presence")
+        told = {one["name"]: one["disclosed"] for one in cluster.all("tables")}
+        assert told == {name: {"bounds": ["region"], "partition_values": False}, letters.name: None}
         answers = shown(plane, cluster, [name, letters.name])
         assert worker.stop() == 0
     finally:

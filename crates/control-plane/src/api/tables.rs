@@ -13,7 +13,7 @@ use crate::{
     auth::Resource,
     crypto::DataKeys,
     endpoints::{Call, Page, Reply},
-    inventory::{FileDetail, TableDetail},
+    inventory::{Disclosed, FileDetail, TableDetail},
     presence::TableNow,
     problem::{Problem, ProblemType},
     store::{StoreError, retried},
@@ -32,6 +32,8 @@ pub struct TableSummary {
     pub rows: i64,
     pub files: i64,
     pub bytes: i64,
+    /// What came because the table's spec opted into it; `null`: nothing.
+    pub disclosed: Option<Disclosed>,
     /// As the workers say now, from here on; `null`: none of them says anything.
     pub state: Option<WorkState>,
     pub error: Option<ErrorKind>,
@@ -137,12 +139,13 @@ pub(crate) async fn list(call: Call) -> Result<Reply, Problem> {
     let (after, limit) = (call.text("cursor").unwrap_or_default(), call.number("limit"));
     let prefix = call.text("prefix").unwrap_or_default();
     let now = call.app.memory.tables(cluster, call.app.clock.now_ms());
+    let keys = call.app.keys.of(call.organisation()?).await?;
     let (mut items, mut after) = (Vec::new(), after.to_owned());
     loop {
         // Names are compared as bytes by both engines, so that a cursor means the same in both.
         let rows = sqlx::query(
-            "SELECT name, source_format, formats, version, committed_ms, row_count, file_count, byte_count FROM tables
-             WHERE cluster_id = $1 AND name > $2 AND substr(name, 1, CAST($3 AS INTEGER)) = $4 ORDER BY name LIMIT $5",
+            "SELECT id, name, source_format, formats, version, committed_ms, row_count, file_count, byte_count, sealed
+             FROM tables WHERE cluster_id = $1 AND name > $2 AND substr(name, 1, CAST($3 AS INTEGER)) = $4 ORDER BY name LIMIT $5",
         )
         .bind(cluster)
         .bind(&after)
@@ -154,7 +157,7 @@ pub(crate) async fn list(call: Call) -> Result<Reply, Problem> {
         .map_err(StoreError::from)?;
         let last = (rows.len() as i64) <= limit;
         for row in &rows {
-            let mut table = summary(row).map_err(StoreError::from)?;
+            let (mut table, _) = summary(row, &keys)?;
             after.clone_from(&table.name);
             let (environment, cluster) = (environment.to_owned(), cluster.to_owned());
             if call.reaches(&Resource::Table { environment, cluster, table: table.name.clone() }) {
@@ -171,9 +174,13 @@ pub(crate) async fn list(call: Call) -> Result<Reply, Problem> {
     Reply::json(&Page::first(items, limit, |last| last.name.clone()))
 }
 
-fn summary(row: &AnyRow) -> Result<TableSummary, sqlx::Error> {
+fn summary(row: &AnyRow, keys: &DataKeys) -> Result<(TableSummary, TableDetail), StoreError> {
+    let id: String = row.try_get("id")?;
+    let detail = keys.open("tables.sealed", &id, &row.try_get::<Vec<u8>, _>("sealed")?)?;
+    let broken = |_| StoreError::Broken { what: "a table's detail" };
+    let detail: TableDetail = serde_json::from_slice(&detail).map_err(broken)?;
     let formats: String = row.try_get("formats")?;
-    Ok(TableSummary {
+    let summary = TableSummary {
         name: row.try_get("name")?,
         source_format: row.try_get("source_format")?,
         formats: formats.split(',').filter(|format| !format.is_empty()).map(str::to_owned).collect(),
@@ -182,13 +189,15 @@ fn summary(row: &AnyRow) -> Result<TableSummary, sqlx::Error> {
         rows: row.try_get("row_count")?,
         files: row.try_get("file_count")?,
         bytes: row.try_get("byte_count")?,
+        disclosed: (!detail.disclosed.is_nothing()).then(|| detail.disclosed.clone()),
         state: None,
         error: None,
         lag_records: None,
         freshness_ms: None,
         backlog_files: None,
         backlog_bytes: None,
-    })
+    };
+    Ok((summary, detail))
 }
 
 /// The table's row.
@@ -223,12 +232,9 @@ pub(crate) async fn get(call: Call) -> Result<Reply, Problem> {
 }
 
 fn table(row: &AnyRow, keys: &DataKeys) -> Result<Table, StoreError> {
-    let id: String = row.try_get("id")?;
-    let detail = keys.open("tables.sealed", &id, &row.try_get::<Vec<u8>, _>("sealed")?)?;
-    let broken = |_| StoreError::Broken { what: "a table's detail" };
-    let detail: TableDetail = serde_json::from_slice(&detail).map_err(broken)?;
+    let (summary, detail) = summary(row, keys)?;
     Ok(Table {
-        summary: summary(row)?,
+        summary,
         uuid: row.try_get("table_uuid")?,
         created_ms: row.try_get("created_ms")?,
         location: detail.location,

@@ -1,7 +1,8 @@
 //! A report, statement by statement.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use siltstone_protocol::{
     Ack, Change, Entry, FileEntry, Format, OffsetRange, PartitionSpec, Report, Schema, SortOrder,
@@ -23,6 +24,8 @@ use crate::{
 const CHUNK: usize = 50;
 /// Tables of a cluster.
 const TABLES_MAX: i64 = 100_000;
+/// Columns of a table that are named as disclosed.
+const DISCLOSED_MAX: usize = 1_000;
 /// A table that nothing is held of.
 const NO_VERSION: i64 = -1;
 
@@ -33,6 +36,35 @@ pub(crate) struct TableDetail {
     pub(crate) schema: Option<Schema>,
     pub(crate) partition_spec: Option<PartitionSpec>,
     pub(crate) sort_order: Option<SortOrder>,
+    #[serde(default)]
+    pub(crate) disclosed: Disclosed,
+}
+
+/// What came of a table because its spec opted into it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Disclosed {
+    /// Columns of which bounds came.
+    pub bounds: BTreeSet<String>,
+    /// Values of partitions came.
+    pub partition_values: bool,
+}
+
+impl Disclosed {
+    pub(crate) fn is_nothing(&self) -> bool {
+        self.bounds.is_empty() && !self.partition_values
+    }
+
+    /// Adds what came of a file. True when it is more than before.
+    fn add(&mut self, file: &FileStatistics) -> bool {
+        let before = (self.bounds.len(), self.partition_values);
+        for bounds in file.bounds() {
+            if self.bounds.len() < DISCLOSED_MAX && !self.bounds.contains(bounds.column()) {
+                self.bounds.insert(bounds.column().to_owned());
+            }
+        }
+        self.partition_values |= !file.partition().is_empty();
+        before != (self.bounds.len(), self.partition_values)
+    }
 }
 
 /// What of a file is sealed as one value.
@@ -77,8 +109,14 @@ impl Held {
         }
         uuid.clone_into(&mut self.uuid);
         (self.version, self.rows, self.files, self.bytes) = (NO_VERSION, 0, 0, 0);
+        self.detail.disclosed = Disclosed::default();
         self.changed = true;
         Ok(())
+    }
+
+    /// Remembers that this came.
+    pub(super) fn note(&mut self, file: &FileStatistics) {
+        self.changed |= self.detail.disclosed.add(file);
     }
 
     pub(super) fn set(
@@ -147,6 +185,11 @@ async fn apply(
         _ => {}
     }
     let delta = delta(entry);
+    for file in delta.added {
+        if let Some(of_file) = statistics.get(file.path.as_str()) {
+            held.note(of_file);
+        }
+    }
     let (files_removed, rows_removed, bytes_removed) = remove(tx, keys, &held.id, delta.removed).await?;
     add(tx, keys, &held.id, version, delta.added, statistics).await?;
     ranges(tx, &held.id, delta.ranges).await?;
@@ -228,7 +271,13 @@ async fn make(
     tx.room(count, &source.cluster, "tables of this cluster", TABLES_MAX).await?;
     let id = id::fresh(now_ms).to_string();
     let location = table.location.clone();
-    let detail = TableDetail { location, schema: None, partition_spec: None, sort_order: None };
+    let detail = TableDetail {
+        location,
+        schema: None,
+        partition_spec: None,
+        sort_order: None,
+        disclosed: Disclosed::default(),
+    };
     let sealed = sealed_detail(keys, &id, &detail)?;
     sqlx::query(
         "INSERT INTO tables (id, organisation_id, cluster_id, name, table_uuid, source_format, spec_digest, formats,

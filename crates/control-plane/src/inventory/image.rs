@@ -85,6 +85,7 @@ async fn replace(
             serde_json::from_slice(&json).map_err(|_| StoreError::Broken { what: "an image" })?;
         let statistics: HashMap<_, _> =
             part.statistics.iter().map(|of_file| (of_file.path(), of_file)).collect();
+        part.statistics.iter().for_each(|of_file| held.note(of_file));
         add(tx, keys, &held.id, version, &part.files, &statistics).await?;
         ranges(tx, &held.id, &part.ranges).await?;
         held.files += i64::try_from(part.files.len()).unwrap_or(i64::MAX);

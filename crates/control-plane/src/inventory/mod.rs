@@ -13,6 +13,7 @@ mod limits;
 mod sample;
 mod writer;
 
+pub use apply::Disclosed;
 pub(crate) use apply::{FileDetail, TableDetail};
 pub use limits::check;
 pub use sample::sample;
