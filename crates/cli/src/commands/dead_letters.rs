@@ -58,21 +58,23 @@ pub async fn list(args: DeadLettersArgs) -> anyhow::Result<u8> {
 fn statement(args: &DeadLettersArgs, table: &str) -> String {
     let table = table.replace('"', "\"\"");
     let only = match args.reason {
-        Some(reason) => format!("WHERE reason = '{reason}'"),
+        Some(reason) => format!(r#"WHERE "reason" = '{reason}'"#),
         None => String::new(),
     };
+    // Some of these names are words of SQL.
+    let place = r#""cluster", "topic", "partition""#;
     match args.records {
         Some(limit) => {
-            let values = if args.show_values { ", key, value" } else { "" };
+            let values = if args.show_values { r#", "key", "value""# } else { "" };
             format!(
-                "SELECT cluster, topic, partition, \"offset\", \"timestamp\", schema_id, reason, rejected_at{values} \
-                 FROM \"{table}\" {only} ORDER BY rejected_at DESC, topic, partition, \"offset\" DESC LIMIT {limit}"
+                r#"SELECT {place}, "offset", "timestamp", "schema_id", "reason", "rejected_at"{values}
+                FROM "{table}" {only} ORDER BY "rejected_at" DESC, {place}, "offset" DESC LIMIT {limit}"#
             )
         }
         None => format!(
-            "SELECT reason, cluster, topic, partition, count(*) AS records, min(\"offset\") AS first_offset, \
-             max(\"offset\") AS last_offset, max(rejected_at) AS newest FROM \"{table}\" {only} \
-             GROUP BY reason, cluster, topic, partition ORDER BY records DESC, reason, cluster, topic, partition"
+            r#"SELECT "reason", {place}, count(*) AS "records", min("offset") AS "first_offset",
+                max("offset") AS "last_offset", max("rejected_at") AS "newest" FROM "{table}" {only}
+            GROUP BY "reason", {place} ORDER BY "records" DESC, "reason", {place}"#
         ),
     }
 }
