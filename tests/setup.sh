@@ -38,7 +38,8 @@ chromium() {
   done
   say "installing chromium"
   if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-    { retry 3 apt-get update -qq && DEBIAN_FRONTEND=noninteractive retry 3 apt-get install -y -qq --no-install-recommends chromium; } \
+    { retry 3 apt-get update -qq && DEBIAN_FRONTEND=noninteractive retry 3 apt-get install -y -qq --no-install-recommends chromium \
+      fonts-dejavu-core fonts-liberation; } \
       >"$SILTSTONE_LAB/log/chromium.log" 2>&1 && return 0
   fi
   say "NO CHROMIUM could be installed: the tests of the console are passed over (set SILTSTONE_CHROMIUM)"
