@@ -9,7 +9,7 @@ mod plane;
 use std::{collections::BTreeMap, fs, io::Read, path::Path, sync::Arc};
 
 use database::Database;
-use plane::{Plane, config, organisation};
+use plane::{Plane, config, fresh, organisation};
 use siltstone_control_plane::{
     audit,
     backup::{self, BackupError},
@@ -92,9 +92,7 @@ async fn a_backup_made_under_load_is_restored_in_both_databases_and_catches_up()
 #[tokio::test]
 async fn a_backup_that_was_changed_restores_nothing() {
     let directory = TempDir::new().unwrap();
-    let database = Database::make(directory.path()).await;
-    let master = format!("key = \"{}\"", MasterKey::generate().as_str());
-    let config = config(directory.path(), &database.url, &master);
+    let (database, config) = fresh(directory.path()).await;
     organisation(&config, "acme").await;
     let store = Store::open(&database.url, 2).await.unwrap();
     let path = backup::backup(&store, &directory.path().join("backups"), 1).await.unwrap();
@@ -122,9 +120,7 @@ async fn a_backup_that_was_changed_restores_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn data_keys_rotate_while_reports_come_in_and_old_ones_go() {
     let directory = TempDir::new().unwrap();
-    let database = Database::make(directory.path()).await;
-    let master = format!("key = \"{}\"", MasterKey::generate().as_str());
-    let config = config(directory.path(), &database.url, &master);
+    let (_database, config) = fresh(directory.path()).await;
     let (made, other) = (organisation(&config, "acme").await, organisation(&config, "other").await);
     let plane = Plane::start(config).await;
     let (tenant, other) = (plane.tenant(made, "one").await, plane.tenant(other, "two").await);
@@ -174,9 +170,7 @@ async fn data_keys_rotate_while_reports_come_in_and_old_ones_go() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sealing_anew_goes_on_where_it_was_broken_off() {
     let directory = TempDir::new().unwrap();
-    let database = Database::make(directory.path()).await;
-    let master = format!("key = \"{}\"", MasterKey::generate().as_str());
-    let config = config(directory.path(), &database.url, &master);
+    let (_database, config) = fresh(directory.path()).await;
     let made = organisation(&config, "acme").await;
     let plane = Plane::start(config).await;
     let tenant = plane.tenant(made, "one").await;
@@ -206,9 +200,7 @@ async fn sealing_anew_goes_on_where_it_was_broken_off() {
 #[tokio::test]
 async fn a_key_that_an_unknown_column_still_needs_stays() {
     let directory = TempDir::new().unwrap();
-    let database = Database::make(directory.path()).await;
-    let master = format!("key = \"{}\"", MasterKey::generate().as_str());
-    let config = config(directory.path(), &database.url, &master);
+    let (database, config) = fresh(directory.path()).await;
     let made = organisation(&config, "acme").await;
     let plane = Plane::start(config).await;
     let (store, ring) = (&plane.app.store, &plane.app.keys);
@@ -233,9 +225,7 @@ async fn a_key_that_an_unknown_column_still_needs_stays() {
 #[tokio::test]
 async fn an_organisation_that_is_deleted_leaves_nothing_of_itself() {
     let directory = TempDir::new().unwrap();
-    let database = Database::make(directory.path()).await;
-    let master = format!("key = \"{}\"", MasterKey::generate().as_str());
-    let config = config(directory.path(), &database.url, &master);
+    let (database, config) = fresh(directory.path()).await;
     let canary = "canary-7f3a9c";
     let (gone, stays) = (organisation(&config, canary).await, organisation(&config, "stays").await);
     let admin = gone.1.clone();

@@ -8,11 +8,9 @@ mod database;
 #[path = "plane/mod.rs"]
 mod plane;
 
-use database::Database;
-use plane::{Plane, config, entry, organisation};
+use plane::{Plane, entry, fresh, organisation};
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use serde_json::{Value, json};
-use siltstone_control_plane::crypto::MasterKey;
 use tempfile::TempDir;
 
 const CASES: u64 = 3_000;
@@ -118,9 +116,7 @@ fn torn(bytes: &mut Vec<u8>, dice: &mut StdRng) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn broken_messages_are_taken_or_refused() {
     let directory = TempDir::new().unwrap();
-    let database = Database::make(directory.path()).await;
-    let master = format!("key = \"{}\"", MasterKey::generate().as_str());
-    let config = config(directory.path(), &database.url, &master);
+    let (_database, config) = fresh(directory.path()).await;
     let made = organisation(&config, "acme").await;
     let plane = Plane::start(config).await;
     let tenant = plane.tenant(made, "one").await;

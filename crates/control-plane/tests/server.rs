@@ -375,6 +375,17 @@ async fn what_is_old_leaves_and_the_audit_log_still_holds() {
     housekeeping::round(&server.app.store, kept, now_ms).await.unwrap();
     assert_eq!((versions().await, commands().await), (vec![4, 3], 1));
     let year_and_a_day = 366 * 24 * 3_600_000;
+    // While there is an export, what it has yet to send stays; without one, all that is old goes.
+    let mut tx = server.app.store.begin().await.unwrap();
+    let export =
+        "INSERT INTO audit_exports (organisation_id, sequence) SELECT organisation_id, 2 FROM audit_heads";
+    let chains = sqlx::query(export).execute(tx.connection()).await.unwrap().rows_affected();
+    tx.commit().await.unwrap();
+    assert!(server.app.audit.flush().await);
+    let (all, _) = audit::verify(&server.app.store).await.unwrap();
+    let exporting = Kept { until_exported: true, ..kept };
+    housekeeping::round(&server.app.store, exporting, now_ms + year_and_a_day).await.unwrap();
+    assert_eq!(audit::verify(&server.app.store).await.unwrap(), (all - 2 * chains, Vec::new()));
     housekeeping::round(&server.app.store, kept, now_ms + year_and_a_day).await.unwrap();
     assert!(server.app.audit.flush().await);
     let (left, faults) = audit::verify(&server.app.store).await.unwrap();

@@ -11,8 +11,9 @@ use arrow::{
     util::display::{ArrayFormatter, FormatOptions},
 };
 use siltstone_protocol::RejectReason;
+use siltstone_worker::inspect;
 
-use super::{choose, load, query::ask};
+use super::{choose, load, query::ask_of};
 use crate::{
     args::DeadLettersArgs,
     output::{self, Invalid},
@@ -30,9 +31,11 @@ pub async fn list(args: DeadLettersArgs) -> anyhow::Result<u8> {
                    itself, e.g. with `siltstone query`";
         return Err(Invalid(why.to_owned()).into());
     }
-    let lake = siltstone_worker::inspect::open_lake(&spec)?;
-    let there = siltstone_worker::inspect::open_table(&lake, table, true).await?.is_some();
-    let batches = if there { ask(&spec, &statement(&args, &name)).await? } else { Vec::new() };
+    let lake = inspect::open_lake(&spec)?;
+    let batches = match inspect::open_table(&lake, table, true).await? {
+        Some(letters) => ask_of(&[letters], &statement(&args, &name)).await?,
+        None => Vec::new(),
+    };
     if args.table.spec.json {
         let mut rows = ArrayWriter::new(std::io::stdout());
         rows.write_batches(&batches.iter().collect::<Vec<_>>())?;

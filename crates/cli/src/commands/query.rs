@@ -12,7 +12,10 @@ use datafusion::{
     prelude::{SessionConfig, SessionContext},
 };
 use siltstone_spec::Spec;
-use siltstone_worker::inspect::{self, LiveFiles};
+use siltstone_worker::{
+    inspect::{self, LiveFiles},
+    table::Table,
+};
 
 use super::load;
 use crate::{
@@ -40,21 +43,27 @@ pub async fn query(args: QueryArgs) -> anyhow::Result<u8> {
 
 /// Answers a statement over every table of the spec that exists, dead-letter tables included.
 pub async fn ask(spec: &Spec, sql: &str) -> anyhow::Result<Vec<RecordBatch>> {
+    let lake = inspect::open_lake(spec)?;
+    let mut tables = Vec::new();
+    for table in &spec.tables {
+        for dead_letters in [false, true] {
+            tables.extend(inspect::open_table(&lake, table, dead_letters).await?);
+        }
+    }
+    ask_of(&tables, sql).await
+}
+
+/// Answers a statement over these tables.
+pub async fn ask_of(tables: &[Table], sql: &str) -> anyhow::Result<Vec<RecordBatch>> {
     // Plain strings, as the files say.
     let config = SessionConfig::new()
         .with_information_schema(true)
         .set_bool("datafusion.execution.parquet.schema_force_view_types", false);
     let context = SessionContext::new_with_config(config);
-    let lake = inspect::open_lake(spec)?;
-    let mut stores = 0;
-    for table in &spec.tables {
-        for dead_letters in [false, true] {
-            let Some(open) = inspect::open_table(&lake, table, dead_letters).await? else { continue };
-            let store = format!("{STORE}{stores}/");
-            stores += 1;
-            context.register_object_store(&url::Url::parse(&store)?, open.store.clone());
-            register(&context, &open.name, &store, inspect::live_files(&open).await?)?;
-        }
+    for (number, table) in tables.iter().enumerate() {
+        let store = format!("{STORE}{number}/");
+        context.register_object_store(&url::Url::parse(&store)?, table.store.clone());
+        register(&context, &table.name, &store, inspect::live_files(table).await?)?;
     }
     let answer = async { context.sql(sql).await?.collect().await };
     answer.await.map_err(|error: datafusion::error::DataFusionError| Invalid(error.strip_backtrace()).into())

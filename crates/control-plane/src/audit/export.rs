@@ -2,7 +2,9 @@
 //!
 //! Entries are JSON with the hash that stands beside them, so that whoever reads the topic can follow the chain; the
 //! record key is the organisation, which keeps a chain in one partition. Where the export stands is kept in the
-//! database and moves only after the brokers have the entries: a restart may send some twice, and leaves none out.
+//! database and moves only after the brokers have the entries: a restart, or brokers that were away, may have some sent
+//! twice, and leave none out. What the client has taken it sends until the brokers have it, and nothing is put behind
+//! that meanwhile: so no entry overtakes another one.
 
 use std::{
     fmt,
@@ -32,7 +34,7 @@ use crate::{
 const BATCH: i64 = 500;
 const IDLE: Duration = Duration::from_secs(1);
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
-/// An entry that is not taken within this is sent again with the next round.
+/// A batch that the brokers do not have within this is waited for in the next round.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A record of the topic.
@@ -76,6 +78,8 @@ enum ExportError {
     Kafka(RDKafkaErrorCode),
     #[error("the brokers have {taken} of {sent} entries")]
     NotTaken { taken: usize, sent: usize },
+    #[error("the brokers have yet to take {waiting} entries of before")]
+    Waiting { waiting: i32 },
     #[error("the sender ended early")]
     Ended,
     #[error("an entry is no JSON")]
@@ -97,7 +101,8 @@ impl AuditExport {
         client
             .set("enable.idempotence", "true")
             .set("acks", "all")
-            .set("message.timeout.ms", TIMEOUT.as_millis().to_string());
+            // No end: one that is given up would let the next one overtake it.
+            .set("message.timeout.ms", "0");
         let producer: BaseProducer<Deliveries> = client.create_with_context(Deliveries).map_err(|_| {
             ConfigError::Value { what: "audit.kafka: the client does not take these properties".to_owned() }
         })?;
@@ -187,15 +192,21 @@ fn deliver(
     key: &str,
     values: &[Vec<u8>],
 ) -> Result<(), ExportError> {
-    let taken = Arc::new(AtomicUsize::new(0));
     let code = |error: rdkafka::error::KafkaError| {
         ExportError::Kafka(error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail))
     };
+    // Those of a batch that took too long come first.
+    if producer.in_flight_count() > 0 && producer.flush(TIMEOUT).is_err() {
+        return Err(ExportError::Waiting { waiting: producer.in_flight_count() });
+    }
+    let taken = Arc::new(AtomicUsize::new(0));
     for value in values {
         let record = BaseRecord::with_opaque_to(topic, Arc::clone(&taken)).key(key).payload(value);
         producer.send(record).map_err(|(error, _)| code(error))?;
     }
-    producer.flush(TIMEOUT).map_err(code)?;
+    if producer.flush(TIMEOUT).is_err() {
+        return Err(ExportError::Waiting { waiting: producer.in_flight_count() });
+    }
     match taken.load(Ordering::Acquire) {
         all if all == values.len() => Ok(()),
         taken => Err(ExportError::NotTaken { taken, sent: values.len() }),

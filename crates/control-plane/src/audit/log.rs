@@ -336,12 +336,12 @@ pub async fn prune(store: &Store, before_ms: i64, exported: bool) -> Result<u64,
         let organisation: String = head.try_get("organisation_id")?;
         let last = sqlx::query(
             "SELECT sequence, hash FROM audit WHERE organisation_id = $1 AND at_ms < $2
-             AND sequence <= COALESCE((SELECT sequence FROM audit_exports WHERE organisation_id = $1), $3)
+             AND ($3 = 0 OR sequence <= COALESCE((SELECT sequence FROM audit_exports WHERE organisation_id = $1), 0))
              ORDER BY sequence DESC LIMIT 1",
         )
         .bind(&organisation)
         .bind(before_ms)
-        .bind(if exported { 0 } else { i64::MAX })
+        .bind(i64::from(exported))
         .fetch_optional(tx.connection())
         .await?;
         let Some(last) = last else { continue };

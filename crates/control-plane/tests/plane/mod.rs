@@ -10,11 +10,13 @@ use std::{
     },
 };
 
+use super::database::Database;
 use serde_json::{Value, json};
 use siltstone_control_plane::{
     app::{App, open},
     clock::Clock,
     config::Config,
+    crypto::MasterKey,
     serve, setup,
 };
 
@@ -44,6 +46,14 @@ pub(crate) fn config(directory: &Path, database: &str, master_key: &str) -> Conf
     );
     std::fs::write(&path, text).unwrap();
     Config::read(&path).unwrap()
+}
+
+/// A database of a test's own, and a config with a master key of its own.
+pub(crate) async fn fresh(directory: &Path) -> (Database, Config) {
+    let database = Database::make(directory).await;
+    let master = format!("key = \"{}\"", MasterKey::generate().as_str());
+    let config = config(directory, &database.url, &master);
+    (database, config)
 }
 
 /// Makes an organisation; its id and its admin's key.

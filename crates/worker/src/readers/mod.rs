@@ -109,12 +109,12 @@ pub(crate) fn router(readers: Readers) -> Router {
 
 async fn answer(State(readers): State<Arc<Readers>>, request: Request) -> Response {
     let head = request.method() == Method::HEAD;
-    let known = readers.access.reader(request.headers()).is_ok();
-    let permits = if known { &readers.permits } else { &readers.strangers };
+    let reader = readers.access.reader(request.headers());
+    let permits = if reader.is_ok() { &readers.permits } else { &readers.strangers };
     let answered = tokio::time::timeout(REQUEST_TIMEOUT, async {
         // Never closed.
         let _permit = permits.acquire().await;
-        readers.answer(request).await
+        readers.answer(reader, request).await
     });
     let response = match answered.await {
         Ok(Ok(response)) => response,
@@ -128,12 +128,12 @@ async fn answer(State(readers): State<Arc<Readers>>, request: Request) -> Respon
 }
 
 impl Readers {
-    async fn answer(&self, request: Request) -> Result<Response, Fault> {
+    async fn answer(&self, reader: Result<Reader<'_>, Fault>, request: Request) -> Result<Response, Fault> {
         let asked = Asked::of(request.method(), request.uri())?;
         if asked.route == Route::Token {
             return Ok(self.token(request).await);
         }
-        let reader = match self.access.reader(request.headers()) {
+        let reader = match reader {
             Ok(reader) => reader,
             Err(fault) => return Err(self.access.refuse(fault).await),
         };

@@ -15,7 +15,7 @@ use siltstone_spec::{CatalogAuth, Secret};
 use tokio::{sync::Mutex, time::Instant};
 use url::Url;
 
-use super::wire::TokenAnswer;
+use super::wire::{TokenAnswer, body_of};
 use crate::{
     error::{CatalogFault, CatalogFaultCode, LakeError},
     store,
@@ -108,8 +108,7 @@ impl Auth {
                     .get_credential()
                     .await
                     .map_err(|_| CatalogFault::of(CatalogFaultCode::NoCredentials))?;
-                let signed = HttpRequest::new(body.cloned().unwrap_or_default().into());
-                let mut signed = signed;
+                let mut signed = HttpRequest::new(body.cloned().unwrap_or_default().into());
                 *signed.method_mut() = request.method().clone();
                 *signed.uri_mut() = request
                     .url()
@@ -169,13 +168,7 @@ impl OAuth2 {
         let request = http.post(self.url.clone()).header(CONTENT_TYPE, "application/x-www-form-urlencoded");
         let mut answer = request.body(form).send().await.map_err(|error| CatalogFault::transport(&error))?;
         let status = answer.status();
-        let mut body = Vec::new();
-        while let Some(chunk) = answer.chunk().await.map_err(|error| CatalogFault::transport(&error))? {
-            if body.len() + chunk.len() > TOKEN_BYTES_MAX {
-                return Err(CatalogFault::of(CatalogFaultCode::TooLarge));
-            }
-            body.extend_from_slice(&chunk);
-        }
+        let body = body_of(&mut answer, TOKEN_BYTES_MAX).await?;
         if !status.is_success() {
             let code = match status.as_u16() {
                 400 | 401 | 403 => CatalogFaultCode::TokenRefused,

@@ -19,7 +19,7 @@ use url::Url;
 
 use super::{
     auth::Auth,
-    wire::{ConfigAnswer, error_type, text},
+    wire::{ConfigAnswer, body_of, error_type, text},
 };
 use crate::error::{CatalogFault, CatalogFaultCode, LakeError};
 
@@ -200,13 +200,7 @@ impl Client {
         let sent = self.http.execute(request).await;
         let mut answer = sent.map_err(|error| CatalogFault::transport(&error))?;
         let status = answer.status();
-        let mut body = Vec::new();
-        while let Some(chunk) = answer.chunk().await.map_err(|error| CatalogFault::transport(&error))? {
-            if body.len() + chunk.len() > BODY_BYTES_MAX {
-                return Err(CatalogFault::of(CatalogFaultCode::TooLarge));
-            }
-            body.extend_from_slice(&chunk);
-        }
+        let body = body_of(&mut answer, BODY_BYTES_MAX).await?;
         if status.is_success() { Ok(Bytes::from(body)) } else { Err(refusal(status, &body)) }
     }
 }

@@ -5,6 +5,20 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
 
+use crate::error::{CatalogFault, CatalogFaultCode};
+
+/// An answer's body, of so many bytes at most.
+pub(super) async fn body_of(answer: &mut reqwest::Response, max: usize) -> Result<Vec<u8>, CatalogFault> {
+    let mut body = Vec::new();
+    while let Some(chunk) = answer.chunk().await.map_err(|error| CatalogFault::transport(&error))? {
+        if body.len() + chunk.len() > max {
+            return Err(CatalogFault::of(CatalogFaultCode::TooLarge));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
+}
+
 /// `GET /v1/config`.
 #[derive(Deserialize, Default)]
 pub(super) struct ConfigAnswer {
