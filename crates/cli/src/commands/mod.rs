@@ -4,6 +4,7 @@ mod apply;
 mod compact;
 mod dead_letters;
 mod disclosures;
+mod history;
 mod inspect;
 mod maintain;
 mod query;
@@ -30,6 +31,8 @@ pub async fn execute(cli: Cli) -> anyhow::Result<u8> {
         Command::Plan(args) => apply::plan(args).await,
         Command::Apply(args) => apply::apply(args).await,
         Command::Run(args) => run::run(args, quiet).await,
+        Command::Backfill(args) => history::backfill(args, quiet).await,
+        Command::Reset(args) => history::reset(args, quiet).await,
         Command::Compact(args) => compact::compact(args, quiet).await,
         Command::Login(args) => remote::login(args).await,
         Command::Tables(args) => remote::tables(args).await,
