@@ -42,7 +42,7 @@ impl PartitionPlan {
 }
 
 /// What a backfill reads of a partition.
-pub fn backfill(wanted: Wanted, coverage: Option<&Coverage>) -> PartitionPlan {
+pub(super) fn backfill(wanted: Wanted, coverage: Option<&Coverage>) -> PartitionPlan {
     let Wanted { partition, low, high, .. } = wanted;
     let (from, to) = (wanted.from.max(0), wanted.to.min(high));
     let mut plan = PartitionPlan { partition, ..PartitionPlan::default() };
@@ -77,7 +77,7 @@ pub fn backfill(wanted: Wanted, coverage: Option<&Coverage>) -> PartitionPlan {
 }
 
 /// What a reset reads of a partition anew; offsets that it lacks are in `gone`.
-pub fn reset(wanted: Wanted, coverage: Option<&Coverage>) -> PartitionPlan {
+pub(super) fn reset(wanted: Wanted, coverage: Option<&Coverage>) -> PartitionPlan {
     let Wanted { partition, low, .. } = wanted;
     let Some(position) = coverage.and_then(Coverage::next) else {
         return PartitionPlan { partition, ..PartitionPlan::default() };
