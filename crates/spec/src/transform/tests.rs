@@ -1,0 +1,1 @@
+//! Schemas before and after.
