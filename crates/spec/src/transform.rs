@@ -327,6 +327,13 @@ fn no_column(column: &str, known: &[String], whose: &str) -> String {
     }
 }
 
+/// The column of this schema, dotted inside structs, that a mistyped name most likely means.
+pub fn nearest_column(column: &str, schema: &Schema) -> Option<String> {
+    let mut known = Vec::new();
+    paths(&schema.fields, "", &mut known);
+    nearest(column, known.iter().map(String::as_str)).map(str::to_owned)
+}
+
 /// Whether this is the engine's own column or in it.
 fn is_own(path: &str) -> bool {
     path.split('.').next() == Some(KAFKA)
