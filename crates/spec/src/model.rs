@@ -212,6 +212,11 @@ impl TableSpec {
         self.name.replace('.', "/")
     }
 
+    /// Whether rows are written otherwise than they are decoded.
+    pub fn has_transforms(&self) -> bool {
+        !self.transforms.is_empty() || !self.protect.is_empty()
+    }
+
     /// Name of the table that takes this table's rejected records.
     pub fn dead_letter_name(&self) -> String {
         format!("{}__dead_letters", self.name)

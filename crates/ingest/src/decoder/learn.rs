@@ -189,11 +189,24 @@ pub async fn wanted_schema(
             Err(error) => return Err(error),
         },
     };
-    if !table.transforms.is_empty() || !table.protect.is_empty() {
+    if table.has_transforms() {
         let looked = staged::look(table, &incoming.schema)?.accept(table, live)?;
         return Ok(Some(looked.table_schema()));
     }
     with_kafka(&incoming.schema, None, table).map(Some)
+}
+
+/// Whether a table's transforms fit the source that the spec itself describes; a registry is not asked.
+///
+/// # Errors
+/// `Invalid`, with all that is wrong; what is wrong with the described schema itself.
+pub fn check_transforms(table: &TableSpec) -> Result<(), IngestError> {
+    match own(table) {
+        Own::Fixed(incoming) if table.has_transforms() => {
+            staged::look(table, &incoming?.schema)?.accept(table, None).map(drop)
+        }
+        _ => Ok(()),
+    }
 }
 
 fn registered(table: &TableSpec, subject: &str, schema: &RegisteredSchema) -> Result<Incoming, IngestError> {

@@ -24,4 +24,4 @@ pub use engine::{Decoder, Finished, Pushed, SchemaNeed};
 pub(crate) use evolve::assign_ids;
 pub use kafka::KAFKA_COLUMN;
 pub(crate) use kafka::{headers_type, push_headers};
-pub use learn::{Learned, initial_schema, wanted_schema};
+pub use learn::{Learned, check_transforms, initial_schema, wanted_schema};

@@ -57,7 +57,7 @@ struct Closed {
 impl Stage {
     /// `None` for a table without transforms.
     pub(super) fn of(table: &TableSpec) -> Result<Option<Self>, IngestError> {
-        if table.transforms.is_empty() && table.protect.is_empty() {
+        if !table.has_transforms() {
             return Ok(None);
         }
         let keys = KeySource::of(table)?;

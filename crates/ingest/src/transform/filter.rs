@@ -16,7 +16,7 @@ use datafusion::{
         DFSchema, DataFusionError, SchemaError,
         tree_node::{TreeNode, TreeNodeRecursion},
     },
-    logical_expr::{Expr, ExprSchemable, Operator, Volatility},
+    logical_expr::{Expr, Operator, Volatility},
     physical_expr::{PhysicalExpr, ScalarFunctionExpr},
     physical_plan::expressions::{
         BinaryExpr, CaseExpr, CastExpr, Column, InListExpr, IsNotNullExpr, IsNullExpr, LikeExpr, Literal,

@@ -57,7 +57,8 @@ impl Keys {
 }
 
 fn mac(key: &[u8]) -> Result<Hmac<Sha256>, IngestError> {
-    Hmac::<Sha256>::new_from_slice(key).map_err(|_| IngestError::internal("a key has the wrong length"))
+    <Hmac<Sha256> as hmac::Mac>::new_from_slice(key)
+        .map_err(|_| IngestError::internal("a key has the wrong length"))
 }
 
 fn use_of(key: &[u8], label: &str) -> Result<Zeroizing<Vec<u8>>, IngestError> {
