@@ -291,18 +291,19 @@ impl Walk<'_> {
         let fields: Vec<Field> = columns.iter().map(|column| column.field.clone()).collect();
         paths(&fields, "", &mut after);
         let mut unknown = Vec::new();
-        for (place, column) in of_source.filter(|(place, _)| !self.met.contains(place)) {
+        // The engine's own column is refused where the spec is read.
+        let is_unmet = |place: &TransformPlace, column: &str| {
+            !self.met.contains(place) && (matches!(place, TransformPlace::Protect(_)) || !is_own(column))
+        };
+        for (place, column) in of_source.filter(|(place, column)| is_unmet(place, column)) {
             let is_there = before.iter().any(|known| known == column);
             let message = match is_there {
-                true if is_own(column) => {
-                    "this column is the engine's own: protect can drop its members".to_owned()
-                }
                 true => "is left out by select or drop".to_owned(),
                 false => no_column(column, &before, "the source"),
             };
             unknown.push(TransformFault { place, message });
         }
-        for (place, column) in of_table.filter(|(place, _)| !self.met.contains(place)) {
+        for (place, column) in of_table.filter(|(place, column)| is_unmet(place, column)) {
             let message = match rename.get(column) {
                 Some(name) => format!("is renamed: here it is {}", renamed_path(column, name)),
                 None if before.iter().any(|known| known == column) => {

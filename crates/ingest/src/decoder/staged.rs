@@ -13,7 +13,7 @@
 use arrow::{array::RecordBatch, compute::concat_batches};
 use siltstone_protocol::Schema;
 use siltstone_spec::{
-    TableSpec,
+    ExtraFields, SourceFormat, TableSpec,
     transform::{Outcome, TransformFault, TransformPlace, outcome},
 };
 
@@ -30,6 +30,9 @@ use crate::{
     registry::SchemaRegistry,
     transform::{Condition, FilterFault, KeySource, Transform},
 };
+
+/// What a record that is no object becomes a value of.
+const BARE_COLUMN: &str = "value";
 
 /// What a decoder with transforms has besides the others.
 #[derive(Debug)]
@@ -294,9 +297,24 @@ impl Looked {
         schema
     }
 
-    /// The source without what nobody looks at, where records can be read so.
-    fn narrowed(self, _table: &TableSpec) -> Result<(Schema, Outcome), IngestError> {
-        let _ = &self.filtered_by;
-        Ok((self.source, self.outcome))
+    /// The source without columns that nobody looks at, where a reader of records passes over what is not there.
+    fn narrowed(self, table: &TableSpec) -> Result<(Schema, Outcome), IngestError> {
+        if table.source_format != SourceFormat::Json || table.extra_fields != ExtraFields::Ignore {
+            return Ok((self.source, self.outcome));
+        }
+        let used: Vec<usize> =
+            self.outcome.columns.iter().filter_map(|column| column.origin.index()).collect();
+        let mut narrow = self.source.clone();
+        let mut index = 0..;
+        narrow.fields.retain(|field| {
+            let is_used = index.next().is_some_and(|index| used.contains(&index));
+            is_used || self.filtered_by.contains(&field.name)
+        });
+        // A record that is not an object is the value of the only column, where that has this name.
+        if narrow.fields.is_empty() || (narrow.fields.len() == 1 && narrow.fields[0].name == BARE_COLUMN) {
+            return Ok((self.source, self.outcome));
+        }
+        let outcome = outcome(table, &narrow).map_err(|faults| invalid(table, &faults))?;
+        Ok((narrow, outcome))
     }
 }

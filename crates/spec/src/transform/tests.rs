@@ -193,7 +193,10 @@ fn every_mistake_gets_its_text() {
             "transforms.constant.n.type: a constant is of type boolean, int, long, float, double, decimal(p, s), date, \
              timestamp, timestamptz or string",
         ),
-        ("protect: {mail: mask}", "protect.mail: the table has no such column; did you mean cust.mail?"),
+        (
+            "protect: {cust.mial: mask}",
+            "protect.cust.mial: the table has no such column; did you mean cust.mail?",
+        ),
         (
             "protect: {nothing_like_it: mask}",
             "protect.nothing_like_it: the table has no such column (members of lists and maps cannot be named)",
@@ -247,14 +250,8 @@ fn every_mistake_gets_its_text() {
 
 #[test]
 fn several_faults_are_told_at_once() {
-    let faults = parse(
-        "    transforms: {drop: [x_one], rename: {y_two: z}, cast: {note: date}}\n    protect: {w_three: mask}\n",
-    );
-    assert_eq!(
-        faults.unwrap_err().lines().count(),
-        4 - 1,
-        "the unknown ones are told when the others are mended"
-    );
+    let text = "    transforms: {drop: [x_one], rename: {y_two: z}}\n    protect: {w_three: mask}\n";
+    assert_eq!(parse(text).unwrap_err().lines().count(), 3);
 }
 
 #[test]

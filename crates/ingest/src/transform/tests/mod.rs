@@ -6,7 +6,7 @@ mod protection;
 mod random;
 mod vault;
 
-use arrow::{array::RecordBatch, util::pretty::pretty_format_batches};
+use arrow::array::RecordBatch;
 use arrow_json::ReaderBuilder;
 use siltstone_protocol::Schema;
 use siltstone_spec::{InputSchema, SchemaMode, TableSpec, transform::outcome};
@@ -65,11 +65,6 @@ fn apply(fields: &str, more: &str, rows: &str) -> Applied {
     transform(&table).apply(batch(&table, rows)).unwrap()
 }
 
-/// The rows as a table of texts.
-fn shown(batch: &RecordBatch) -> String {
-    pretty_format_batches(std::slice::from_ref(batch)).unwrap().to_string()
-}
-
 /// One column's values as texts.
 fn column(batch: &RecordBatch, name: &str) -> Vec<Option<String>> {
     let array = batch.column_by_name(name).unwrap();
@@ -94,17 +89,16 @@ fn columns_are_taken_renamed_made_and_nested_ones_rebuilt() {
 {"id":3,"cust":{"id":null,"mail":null},"tags":null}"#;
     let applied = apply(fields, more, rows);
     assert_eq!((applied.filtered, applied.failed.len()), (0, 0));
+    let batch = applied.batch;
+    assert_eq!(column(&batch, "id"), texts(&["1", "2", "3"]));
     assert_eq!(
-        shown(&applied.batch),
-        "\
-+----+----------------------------------+-------+--------+----------------------+
-| id | customer                         | tags  | region | since                |
-+----+----------------------------------+-------+--------+----------------------+
-| 1  | {id: 7, email: ***@******e.com}  | [a, ] | eu     | 2026-01-31T12:00:00Z |
-| 2  |                                  | []    | eu     | 2026-01-31T12:00:00Z |
-| 3  | {id: , email: }                  |       | eu     | 2026-01-31T12:00:00Z |
-+----+----------------------------------+-------+--------+----------------------+"
+        column(&batch, "customer"),
+        texts(&["{id: 7, email: ***@******e.com}", "null", "{id: , email: }"])
     );
+    assert_eq!(column(&batch, "tags"), texts(&["[a, ]", "[]", "null"]));
+    assert_eq!(column(&batch, "region"), texts(&["eu"; 3]));
+    assert_eq!(column(&batch, "since"), texts(&["2026-01-31T12:00:00Z"; 3]));
+    assert_eq!(batch.num_columns(), 5);
 }
 
 #[test]
@@ -142,28 +136,10 @@ fn a_wider_table_gets_what_it_needs() {
 {"a":null,"s":null,"l":null,"m":null}"#;
     let applied = transform.apply(batch(&table, rows)).unwrap();
     assert_eq!(applied.batch.schema(), arrow_schema(&target).unwrap());
-    assert_eq!(
-        shown(&applied.batch),
-        "\
-+---------------+-------+---+--------------------+--------+
-| s             | other | b | l                  | m      |
-+---------------+-------+---+--------------------+--------+
-| {w: , x: 2}   |       | 1 | [{y: 0.5, z: }, ]  | {k: 3} |
-|               |       |   |                    |        |
-+---------------+-------+---+--------------------+--------+"
-            .replace("{w: , x: 2}   ", "{w: , x: 2}")
-            .replace(
-                "|               |       |   |                    |        |",
-                "|             |       |   |                   |        |"
-            )
-            .replace("{y: 0.5, z: }, ]  |", "{y: 0.5, z: }, ] |")
-            .replace(
-                "+---------------+-------+---+--------------------+--------+",
-                "+-------------+-------+---+-------------------+--------+"
-            )
-            .replace(
-                "| s             | other | b | l                  | m      |",
-                "| s           | other | b | l                 | m      |"
-            )
-    );
+    let batch = applied.batch;
+    assert_eq!(column(&batch, "s"), texts(&["{w: , x: 2}", "null"]));
+    assert_eq!(column(&batch, "other"), texts(&["null", "null"]));
+    assert_eq!(column(&batch, "b"), texts(&["1", "null"]));
+    assert_eq!(column(&batch, "l"), texts(&["[{y: 0.5, z: }, ]", "null"]));
+    assert_eq!(column(&batch, "m"), texts(&["{k: 3}", "null"]));
 }
