@@ -1,7 +1,8 @@
 //! What a table's columns are after its transforms: pure, from the spec and the source's schema.
 //!
 //! One walk over the source decides each column: left out, kept as it is, rebuilt from some of its members, cast or
-//! protected. Who moves rows ([`Derived`]) and who shows schemas ([`Outcome::schema`]) go by the same walk, so that they
+//! protected. Who moves rows ([`Derived`]) and who shows schemas ([`Outcome::schema`]) go by the same walk, so that
+//! they
 //! cannot disagree. Nothing is said here of `filter`, which leaves out rows, not columns.
 
 use std::{collections::BTreeSet, fmt};

@@ -1,7 +1,9 @@
-//! Tables with transforms: records are decoded into their own columns first, which become the table's a batch at a time.
+//! Tables with transforms: records are decoded into their own columns first, which become the table's a batch at a
+//! time.
 //!
 //! 1. What is decoded into (the *source*) is every schema of records seen so far in one, by the same rules by which a
-//!    table grows ([`merge`]). It is kept in memory only: a worker that begins anew begins with the first schema it meets.
+//!    table grows ([`merge`]). It is kept in memory only: a worker that begins anew begins with the first schema it
+//!    meets.
 //! 2. What the table must be is the source after its transforms. The ledger's schema is compared with that.
 //! 3. A source that grows closes the batch: what was decoded is changed into the table's columns and kept, until the
 //!    caller finishes the batch.

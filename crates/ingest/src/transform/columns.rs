@@ -1,7 +1,8 @@
 //! Columns of a source to columns of a table.
 //!
 //! Two walks meet here, once for each pair of schemas: what the spec makes of the source
-//! ([`siltstone_spec::transform::Derived`]), and what the table, which may be wider and have columns of other times, makes
+//! ([`siltstone_spec::transform::Derived`]), and what the table, which may be wider and have columns of other times,
+//! makes
 //! of that. Per batch nothing is looked up by name, and columns that stay as they are are not copied.
 
 use std::sync::Arc;
@@ -319,7 +320,8 @@ fn fields_of(field: &Field) -> Result<Fields, IngestError> {
     }
 }
 
-/// `outer`: where the struct around is null; what is made there does not matter, but must not be null where it must not.
+/// `outer`: where the struct around is null; what is made there does not matter, but must not be null where it must
+/// not.
 fn build(
     columns: &[Column],
     source: &[ArrayRef],

@@ -1,11 +1,13 @@
 //! What is done to whole batches between decoding and the table's columns.
 //!
 //! 1. `filter` leaves rows out, by a condition compiled once.
-//! 2. `columns` takes, casts, makes and protects columns, by the walk of [`siltstone_spec::transform`], and lays them into
+//! 2. `columns` takes, casts, makes and protects columns, by the walk of [`siltstone_spec::transform`], and lays
+//!    them into
 //!    the table's schema.
 //! 3. A row that cannot be changed so is named by its place in the batch; nothing of it is kept here.
 //!
-//! Pure but for the random numbers that encryption takes. Absent on purpose: records, schemas' origins, and what becomes
+//! Pure but for the random numbers that encryption takes. Absent on purpose: records, schemas' origins, and what
+//! becomes
 //! of a row that failed. No error quotes a value: those of the libraries below do, and are mapped to closed words.
 
 mod cast;

@@ -57,7 +57,8 @@ pub(crate) struct RawTable {
     /// What becomes of records' columns before they are written.
     #[schemars(extend("default" = json!({})))]
     pub(crate) transforms: RawTransforms,
-    /// Columns, by their final names, whose values readers of the table must not see. Null stays null; the column becomes
+    /// Columns, by their final names, whose values readers of the table must not see. Null stays null; the column
+    /// becomes
     /// a string (`drop`: none), here and in every statistic. Rows that are there already stay as they are.
     /// Dead letters keep rejected records as they came: with `dlq_mode: skip` there are none.
     #[schemars(length(max = limits::COLUMNS_MAX), extend("default" = json!({})),

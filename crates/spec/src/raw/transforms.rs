@@ -23,7 +23,8 @@ use crate::{
 pub(crate) struct RawTransforms {
     /// A condition in SQL, over the source's columns (members of structs with dots, names as they are written, in
     /// double quotes where they hold other characters than letters, digits and `_`). Rows for which it is not true
-    /// (false, or null) are left out and counted as `filtered`. A row for which it cannot be computed (a division by zero,
+    /// (false, or null) are left out and counted as `filtered`. A row for which it cannot be computed (a division by
+    /// zero,
     /// a text that is no number) is rejected as `transform_failed`.
     #[schemars(example = "amount > 0 and country <> 'XX'")]
     pub(crate) filter: Option<Expression>,

@@ -3,7 +3,8 @@
 //! Every record moves its partition's position exactly once, in the same call in which its row or
 //! its rejection is buffered; so the ranges of a flush and its rows always agree (I-3).
 //!
-//! Where the table's transforms can fail, that is known of a row only when its batch is closed: until then its record is
+//! Where the table's transforms can fail, that is known of a row only when its batch is closed: until then its
+//! record is
 //! kept, as it would be as a dead letter.
 
 use std::{
