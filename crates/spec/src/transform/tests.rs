@@ -72,7 +72,8 @@ fn columns_are_selected_dropped_renamed_cast_and_made() {
     let text = "    transforms:\n      filter: amount > 0\n      select: [order_id, amount, cust.id, cust.mail]\n      \
                 rename: {cust: customer, cust.mail: email, order_id: id}\n      \
                 cast: {amount: 'decimal(12, 2)', customer.id: string, id: string}\n      \
-                constant: {region: {type: string, value: '${REGION}'}, one: {type: 'decimal(3, 1)', value: '-1.5'}}\n    \
+                constant: {region: {type: string, value: '${REGION}'}, \
+                one: {type: 'decimal(3, 1)', value: '-1.5'}}\n    \
                 sort_by: [customer.email]\n";
     assert_eq!(
         after(text),

@@ -125,7 +125,8 @@ fn a_wider_table_gets_what_it_needs() {
                   {name: l, type: {list: {struct: [{name: y, type: float}]}}}, {name: m, type: 'map<string, int>'}]";
     let table = table(fields, "    transforms: {rename: {a: b}}\n");
     let wide = "[{name: s, type: {struct: [{name: w, type: string}, {name: x, type: long}]}}, {name: other, type: date}, \
-                {name: b, type: long}, {name: l, type: {list: {struct: [{name: y, type: double}, {name: z, type: int}]}}}, \
+                {name: b, type: long}, \
+                {name: l, type: {list: {struct: [{name: y, type: double}, {name: z, type: int}]}}}, \
                 {name: m, type: 'map<string, long>'}]";
     let target = source(&self::table(wide, ""));
     let from = source(&table);
