@@ -178,6 +178,10 @@ fn advice(reason: RejectReason) -> &'static str {
         R::BadLength => "a uuid or fixed-length value has the wrong form; check the producer",
         R::TooLarge => "it is larger than the limit; make the record smaller",
         R::TooDeep => "it nests deeper, or declares more items, than the limit; make the record flatter",
+        R::Filtered => "the table's filter leaves it out; nothing is wrong with it",
+        R::TransformFailed => {
+            "a cast or the filter of the table's transforms cannot be done with its values; mend the transform"
+        }
     }
 }
 
