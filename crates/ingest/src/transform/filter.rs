@@ -216,7 +216,7 @@ fn is_widening(from: &DataType, to: &DataType) -> bool {
 }
 
 /// A condition, compiled for one source.
-pub(super) struct Filter {
+pub(crate) struct Filter {
     expr: Arc<dyn PhysicalExpr>,
     can_fail: bool,
 }
