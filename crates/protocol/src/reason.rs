@@ -58,6 +58,8 @@ reasons! {
     TooLarge = "too_large",
     /// The value nests deeper, or a collection declares more items, than the limit.
     TooDeep = "too_deep",
+    /// The record is of an event type that is another table's: it is passed over.
+    OtherEventType = "other_event_type",
 }
 
 impl std::fmt::Display for RejectReason {

@@ -173,6 +173,8 @@ pub struct TableSpec {
     pub schema_mode: SchemaMode,
     /// Full name of the Protobuf message that records are; `None`: the one they name, or the schema's first.
     pub message_type: Option<String>,
+    /// Which records are the table's, by the names of their types; `None`: all, and the names do not matter.
+    pub event_types: Option<EventTypes>,
     pub start: Start,
     /// What to do when the broker no longer has the position.
     pub on_lost_range: OnLostRange,
@@ -291,6 +293,25 @@ pub enum SchemaMode {
     Inline(InputSchema),
     /// No schema: raw records.
     None,
+}
+
+/// Records of several types in one topic.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EventTypes {
+    /// Names without repeats; `None`: every type.
+    pub take: Option<Vec<String>>,
+    /// The column that gets the name of the record's type.
+    pub column: Option<String>,
+}
+
+impl EventTypes {
+    /// Whether records of this type are the table's. One without a name is of no type that could be asked for.
+    pub fn takes(&self, name: Option<&str>) -> bool {
+        match &self.take {
+            None => true,
+            Some(names) => name.is_some_and(|name| names.iter().any(|wanted| wanted == name)),
+        }
+    }
 }
 
 /// A schema written in the spec.

@@ -4,6 +4,7 @@
 //! comments are the descriptions that users read, and `default` is what an absent field stands for.
 
 mod catalog;
+mod event_types;
 mod table;
 
 use std::collections::BTreeMap;
@@ -12,7 +13,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::json;
 
-pub(crate) use self::{catalog::*, table::*};
+pub(crate) use self::{catalog::*, event_types::*, table::*};
 use crate::{
     forms::{Broker, DestinationText, Host, HttpUrl, Name, SecretText, Slot, TablePatternText, Text},
     limits,

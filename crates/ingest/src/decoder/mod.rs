@@ -3,11 +3,13 @@
 //! 1. `wire` takes the framing off and finds the schema id; Protobuf adds which message of the schema it is.
 //! 2. `programs` finds the compiled program of that id; if there is none, [`Decoder::push`] asks for it.
 //! 3. `learn` answers: it gets the schema, and says with `evolve` whether the table must grow first.
-//! 4. The program writes a row; `kafka` adds the record's coordinates when the spec asks for them.
+//! 4. The program writes a row; `kafka` adds the record's coordinates, and `event_type` the name of its type, when the
+//!    spec asks for them.
 //!
 //! Absent on purpose: waiting, retrying, clocks, and any decision on where a rejected record goes.
 
 mod engine;
+mod event_type;
 pub mod evolve;
 mod incoming;
 mod kafka;

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::RawCatalog;
+use super::{RawCatalog, RawEventTypes};
 use crate::{
     forms::{
         Age, Column, ColumnName, CompressionText, Group, JsonText, Moment, Name, PartitionText, Size,
@@ -51,6 +51,12 @@ pub(crate) struct RawTable {
     /// that name another one are rejected.
     #[schemars(example = &"shop.Order")]
     pub(crate) message_type: Option<Name>,
+    /// Which records of the topic are this table's, by the names of their types, for topics that hold several: a list
+    /// of names, or a mapping. The name of a type is that of the Avro record or of the Protobuf message, in full, or
+    /// the `title` of the JSON Schema. Needs `schema_mode: registry`. Records of other types are passed over and
+    /// counted (`other_event_type`). Absent: every record is the table's.
+    #[schemars(example = json!(["com.shop.OrderPlaced", "com.shop.OrderPaid"]))]
+    pub(crate) event_types: Option<RawEventTypes>,
     /// Where a partition without committed position begins.
     #[schemars(extend("default" = "earliest"))]
     pub(crate) start: RawStart,
