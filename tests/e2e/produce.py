@@ -355,7 +355,7 @@ def avro_poison(schema_id: int, good: bytes) -> list[tuple[str, bytes]]:
 
 
 def dead_letter(cluster: str, topic: str, record: Sent, reason, schema_id: int | None = None) -> dict:
-    """The row of the dead-letter table for a rejected record, but for the time of rejection."""
+    """The open row of the dead-letter table for a rejected record, but for the time of rejection and what it is about."""
     return {
         "cluster": cluster,
         "topic": topic,
@@ -366,4 +366,5 @@ def dead_letter(cluster: str, topic: str, record: Sent, reason, schema_id: int |
         "headers": [{"key": name, "value": value} for name, value in record.headers],
         "schema_id": schema_id,
         "reason": reason,
+        "replayed_at": None,
     }

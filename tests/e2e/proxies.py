@@ -77,11 +77,15 @@ class RegistryProxy:
         self.target = target
         self.mode = "forward"
         self.requests: list[str] = []
+        # Ids of schemas of which the registry does not know yet.
+        self.hidden: set[int] = set()
         proxy = self
 
         class Handler(_Quiet):
             def do_GET(self):
                 proxy.requests.append(self.path)
+                if any(re.search(rf"/ids/{number}\b", self.path) for number in proxy.hidden):
+                    return self.answer(404, b'{"error_code": 40403, "message": "Schema not found"}')
                 if proxy.mode == "refuse":
                     self.close_connection = True
                     return self.connection.close()

@@ -285,8 +285,10 @@ pub struct VacuumArgs {
 
 #[derive(Debug, Subcommand)]
 pub enum DeadLettersCommand {
-    /// Reasons with counts and offsets; with --records, the newest records by their positions.
+    /// Reasons with counts and offsets; with --records, the newest records by their positions. Open ones, unless --all.
     List(DeadLettersArgs),
+    /// Make rows of those that can be rows by now, once: after the schema or the spec was mended.
+    Replay(ReplayArgs),
 }
 
 #[derive(Debug, Args)]
@@ -299,9 +301,36 @@ pub struct DeadLettersArgs {
     /// Show so many single records, the newest ones, instead of counts.
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub records: Option<u32>,
+    /// Those too that were replayed.
+    #[arg(long)]
+    pub all: bool,
     /// Show keys and values of the records too, cut short. On a terminal only.
     #[arg(long, requires = "records")]
     pub show_values: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct ReplayArgs {
+    #[command(flatten)]
+    pub table: TableArgs,
+    /// Only records that were rejected for this reason, e.g. `unknown_schema_id`.
+    #[arg(long, value_parser = reason)]
+    pub reason: Option<RejectReason>,
+    /// Only records of this partition of the topic.
+    #[arg(long)]
+    pub partition: Option<i32>,
+    /// Only records from this offset on.
+    #[arg(long, value_name = "OFFSET", requires = "partition")]
+    pub from: Option<i64>,
+    /// Only records below this offset.
+    #[arg(long, value_name = "OFFSET", requires = "partition")]
+    pub to: Option<i64>,
+    /// Try them, and say what would become of them; change nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// The memory budget of the process, e.g. `512MiB`.
+    #[arg(long, default_value = "512MiB", env = "SILTSTONE_MEMORY")]
+    pub memory: String,
 }
 
 fn reason(text: &str) -> Result<RejectReason, String> {

@@ -1,7 +1,8 @@
 //! The rows of a dead-letter table: rejected records as they came, and why.
 //!
-//! Absent on purpose: the decoder's view of the record, and free text. The reason is a closed code; what
-//! the record holds is in `key`, `value` and `headers`, in the user's own table.
+//! Absent on purpose: the decoder's view of the record, and free text. The reason is a closed code; `field` names the
+//! column that it is about and `detail` the types, where they are known; what the record holds is in `key`, `value`
+//! and `headers`, in the user's own table. `replayed_at` is null until the record became a row after all.
 
 use std::fmt;
 
@@ -21,6 +22,18 @@ use crate::{
 /// A batch that holds this much takes no more records until it is finished.
 const BATCH_BYTES_MAX: usize = 64 << 20;
 
+/// The column that says when a dead letter became a row.
+pub const REPLAYED_AT: &str = "replayed_at";
+
+/// What a rejection is about, beside its reason. Names of columns and types only.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct About {
+    /// Dotted path of the column.
+    pub field: String,
+    /// Closed words and names of types.
+    pub detail: String,
+}
+
 /// The schema of every dead-letter table.
 pub fn schema() -> Schema {
     let mut fields = vec![
@@ -35,6 +48,9 @@ pub fn schema() -> Schema {
         Field::optional(0, "schema_id", PrimitiveType::Long.into()),
         Field::required(0, "reason", PrimitiveType::String.into()),
         Field::required(0, "rejected_at", PrimitiveType::Timestamptz.into()),
+        Field::optional(0, "field", PrimitiveType::String.into()),
+        Field::optional(0, "detail", PrimitiveType::String.into()),
+        Field::optional(0, REPLAYED_AT, PrimitiveType::Timestamptz.into()),
     ];
     assign_ids(&mut fields, &mut 0);
     Schema::new(0, fields)
@@ -47,12 +63,32 @@ pub fn first_place(batch: &RecordBatch) -> Option<(i32, i64)> {
     (batch.num_rows() > 0).then(|| (partitions.value(0), offsets.value(0)))
 }
 
+/// The schema of a dead-letter table that an older program made, with the columns that it lacks; `None`: it lacks none.
+/// They come last, in their order, so that batches fit both.
+pub fn evolved(present: &Schema) -> Option<Schema> {
+    let mut fields = present.fields.clone();
+    let mut last = present.last_field_id();
+    for mut missing in schema().fields.into_iter().filter(|field| present.column(&field.name).is_none()) {
+        assign_ids(std::slice::from_mut(&mut missing), &mut last);
+        fields.push(missing);
+    }
+    (fields.len() > present.fields.len()).then(|| Schema::new(present.schema_id + 1, fields))
+}
+
 /// Collects rejected records of one topic.
 pub struct DeadLetters {
     cluster: String,
     topic: String,
     columns: Columns,
     bytes: usize,
+}
+
+/// Why a record was rejected, and when.
+struct Why<'a> {
+    reason: RejectReason,
+    schema_id: Option<u32>,
+    about: Option<&'a About>,
+    now_ms: i64,
 }
 
 impl fmt::Debug for DeadLetters {
@@ -83,29 +119,37 @@ impl DeadLetters {
         schema_id: Option<u32>,
         now_ms: i64,
     ) -> bool {
+        self.push_about(record, reason, schema_id, None, now_ms)
+    }
+
+    /// As [`DeadLetters::push`], with what the rejection is about.
+    #[must_use = "a record that was not taken must be pushed again"]
+    pub fn push_about(
+        &mut self,
+        record: &Record<'_>,
+        reason: RejectReason,
+        schema_id: Option<u32>,
+        about: Option<&About>,
+        now_ms: i64,
+    ) -> bool {
         let size = record.size();
         if self.rows() > 0 && self.bytes.saturating_add(size) > BATCH_BYTES_MAX {
             return false;
         }
-        let mut written = self.write(record, reason, schema_id, now_ms);
+        let why = Why { reason, schema_id, about, now_ms };
+        let mut written = self.write(record, &why);
         if written.is_err() && self.rows() == 0 {
             // Larger than a column can be: its coordinates must do.
             let bare = Record { key: None, value: None, headers: crate::Headers::empty(), ..*record };
-            written = self.write(&bare, reason, schema_id, now_ms);
+            written = self.write(&bare, &why);
         }
         self.bytes =
             if self.rows().is_multiple_of(64) { self.columns.bytes() } else { self.bytes + size + 128 };
         written.is_ok()
     }
 
-    fn write(
-        &mut self,
-        record: &Record<'_>,
-        reason: RejectReason,
-        schema_id: Option<u32>,
-        now_ms: i64,
-    ) -> Result<(), RejectReason> {
-        let written = self.cells(record, reason, schema_id, now_ms);
+    fn write(&mut self, record: &Record<'_>, why: &Why<'_>) -> Result<(), RejectReason> {
+        let written = self.cells(record, why);
         match written {
             Ok(()) => self.columns.end_row(),
             Err(_) => self.columns.rollback(self.columns.mark()),
@@ -113,13 +157,7 @@ impl DeadLetters {
         written
     }
 
-    fn cells(
-        &mut self,
-        record: &Record<'_>,
-        reason: RejectReason,
-        schema_id: Option<u32>,
-        now_ms: i64,
-    ) -> Result<(), RejectReason> {
+    fn cells(&mut self, record: &Record<'_>, why: &Why<'_>) -> Result<(), RejectReason> {
         let [
             Column::Utf8(cluster),
             Column::Utf8(topic),
@@ -132,6 +170,9 @@ impl DeadLetters {
             Column::Int64(id),
             Column::Utf8(code),
             Column::Int64(rejected_at),
+            Column::Utf8(field),
+            Column::Utf8(detail),
+            Column::Int64(replayed_at),
         ] = self.columns.columns()
         else {
             return Err(RejectReason::IncompatibleSchema);
@@ -151,12 +192,23 @@ impl DeadLetters {
             }
         }
         push_headers(headers, record)?;
-        match schema_id {
+        match why.schema_id {
             Some(number) => id.push(i64::from(number)),
             None => id.push_null(),
         }
-        code.push_str(reason.as_str())?;
-        rejected_at.push(now_ms.saturating_mul(1000));
+        code.push_str(why.reason.as_str())?;
+        rejected_at.push(why.now_ms.saturating_mul(1000));
+        match why.about {
+            Some(about) => {
+                field.push_str(&about.field)?;
+                detail.push_str(&about.detail)?;
+            }
+            None => {
+                field.push_null();
+                detail.push_null();
+            }
+        }
+        replayed_at.push_null();
         Ok(())
     }
 
@@ -214,7 +266,33 @@ mod tests {
         assert_eq!(batch.column(8).as_primitive::<Int64Type>().value(0), i64::from(u32::MAX));
         assert_eq!(batch.column(9).as_string::<i32>().value(0), "invalid_utf8");
         assert_eq!(batch.column(10).as_primitive::<TimestampMicrosecondType>().value(1), 6000);
+        assert!((11..14).all(|column| batch.column(column).null_count() == 2));
         assert!(letters.finish().unwrap().is_none());
+    }
+
+    #[test]
+    fn a_rejection_says_what_it_is_about() {
+        let mut letters = DeadLetters::new("prod", "orders").unwrap();
+        let about = About { field: "a.b".into(), detail: "long cannot become string".into() };
+        assert!(letters.push_about(
+            &record(b"x"),
+            RejectReason::IncompatibleSchema,
+            Some(1),
+            Some(&about),
+            5
+        ));
+        let batch = letters.finish().unwrap().unwrap();
+        assert_eq!(batch.column(11).as_string::<i32>().value(0), "a.b");
+        assert_eq!(batch.column(12).as_string::<i32>().value(0), "long cannot become string");
+    }
+
+    #[test]
+    fn an_older_table_gets_the_columns_that_it_lacks_at_its_end() {
+        let whole = schema();
+        let older = Schema::new(3, whole.fields[..11].to_vec());
+        let evolved_to = evolved(&older).unwrap();
+        assert_eq!((evolved_to.schema_id, &evolved_to.fields), (4, &whole.fields));
+        assert_eq!((evolved(&evolved_to), evolved(&whole)), (None, None));
     }
 
     #[test]

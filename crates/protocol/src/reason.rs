@@ -62,6 +62,8 @@ reasons! {
     Filtered = "filtered",
     /// A transform of the table cannot be done with the record's values: a cast, or the filter's condition.
     TransformFailed = "transform_failed",
+    /// The record is of an event type that is another table's: it is passed over.
+    OtherEventType = "other_event_type",
 }
 
 impl std::fmt::Display for RejectReason {

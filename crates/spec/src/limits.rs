@@ -34,6 +34,7 @@ pub const PROTECTION_KEY_BYTES_MIN: usize = 32;
 pub const BLOOM_FILTERS_MAX: usize = 64;
 pub const DISCLOSED_COLUMNS_MAX: usize = 256;
 pub const COLUMNS_MAX: usize = 10_000;
+pub const EVENT_TYPES_MAX: usize = 1_000;
 pub const START_OFFSETS_MAX: usize = 10_000;
 
 /// Names of clusters, tables, topics, groups: as long as Kafka's topics may be.

@@ -182,6 +182,8 @@ pub struct TableSpec {
     pub protect: BTreeMap<String, Protection>,
     /// Present when one of `protect` needs a key.
     pub protection: Option<ProtectionKey>,
+    /// Which records are the table's, by the names of their types; `None`: all, and the names do not matter.
+    pub event_types: Option<EventTypes>,
     pub start: Start,
     /// What to do when the broker no longer has the position.
     pub on_lost_range: OnLostRange,
@@ -305,6 +307,25 @@ pub enum SchemaMode {
     Inline(InputSchema),
     /// No schema: raw records.
     None,
+}
+
+/// Records of several types in one topic.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EventTypes {
+    /// Names without repeats; `None`: every type.
+    pub take: Option<Vec<String>>,
+    /// The column that gets the name of the record's type.
+    pub column: Option<String>,
+}
+
+impl EventTypes {
+    /// Whether records of this type are the table's. One without a name is of no type that could be asked for.
+    pub fn takes(&self, name: Option<&str>) -> bool {
+        match &self.take {
+            None => true,
+            Some(names) => name.is_some_and(|name| names.iter().any(|wanted| wanted == name)),
+        }
+    }
 }
 
 /// A schema written in the spec.

@@ -4,6 +4,7 @@
 //! comments are the descriptions that users read, and `default` is what an absent field stands for.
 
 mod catalog;
+mod event_types;
 mod table;
 mod transforms;
 mod upkeep;
@@ -14,7 +15,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::json;
 
-pub(crate) use self::{catalog::*, table::*, transforms::*, upkeep::*};
+pub(crate) use self::{catalog::*, event_types::*, table::*, transforms::*, upkeep::*};
 use crate::{
     forms::{Broker, DestinationText, Host, HttpUrl, Name, SecretText, Slot, TablePatternText, Text},
     limits,

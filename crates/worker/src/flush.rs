@@ -5,7 +5,9 @@
 //!
 //! 1. Dead letters first: the rows that the dead-letter table does not hold yet are written and
 //!    committed there. It thus never lags behind the main table, and after a crash it filters what
-//!    it already has (each table keeps its own coverage).
+//!    it already has (each table keeps its own coverage). Records that it holds as rejected, and that are read again
+//!    because the main table's entry did not land, may be no longer rejected: the entry says so as `replayed`, so that
+//!    they are not replayed once more.
 //! 2. The rows are sorted and written as data files. Files are durable before the ledger names them.
 //! 3. The ledger entry is put: this is the commit. Its commit id stays the same over every retry.
 //! 4. The projector is told.
@@ -17,13 +19,16 @@ use std::sync::Arc;
 
 use arrow::{array::RecordBatch, compute::filter_record_batch};
 use siltstone_datafile::{Reservation, WrittenFile, write_sorted};
-use siltstone_lakehouse::{LedgerState, SourcePartition, TableStore, crash_point};
+use siltstone_lakehouse::{
+    LedgerState, SourcePartition, TableStore, crash_point, ledger::RANGES_PER_ENTRY_MAX,
+};
 use siltstone_protocol::{Change, ErrorKind, FileEntry, OffsetRange, RejectedCount, Schema};
 use siltstone_spec::TableSpec;
 use tokio::sync::watch;
 
 use crate::{
     commit::{self, Landed, Patience},
+    dead_letters,
     error::{ForTable, WorkerError},
     metrics::{KindLabel, Metrics, TableLabel},
     run::Identity,
@@ -124,10 +129,13 @@ impl Flusher {
     pub async fn flush(&mut self, job: FlushJob) -> Result<Flushed, WorkerError> {
         let FlushJob { schema, batches, dead_letters, ranges, rejected, memory } = job;
         crash_point!("flush.begin");
-        if !dead_letters.is_empty()
-            && let Some(ended) = self.flush_dead_letters(dead_letters, &ranges).await?
-        {
-            return Ok(ended);
+        let rejected_now = rejected_places(&dead_letters);
+        let mut held = self.held(&ranges).await;
+        if !dead_letters.is_empty() {
+            match self.flush_dead_letters(dead_letters, &ranges).await? {
+                Ok(held_now) => held = held_now,
+                Err(ended) => return Ok(ended),
+            }
         }
         crash_point!("flush.dead_letters_done");
         let rows: u64 = batches.iter().map(|batch| batch.num_rows() as u64).sum();
@@ -150,7 +158,8 @@ impl Flusher {
         for file in files {
             table.details.insert(file.details);
         }
-        let change = Change::append(entries, ranges, rejected);
+        let replayed = self.no_longer_rejected(held, &rejected_now);
+        let change = Change::Append { files: entries, ranges, rejected, replayed, imported: Vec::new() };
         let ended = self.commit(&table, change).await?;
         crash_point!("flush.committed");
         if let Flushed::Committed { version, .. } = ended {
@@ -215,14 +224,39 @@ impl Flusher {
         }
     }
 
-    /// `None`: the dead letters are safe, go on with the rows.
+    /// What of these ranges the dead-letter table covers already, as far as is known here.
+    async fn held(&self, ranges: &[OffsetRange]) -> Vec<OffsetRange> {
+        match &self.dead_letters {
+            Some(table) => held_ranges(ranges, &*table.state.lock().await),
+            None => Vec::new(),
+        }
+    }
+
+    /// What was rejected before and is not now. More than an entry takes is left out: only records whose schema came
+    /// to be known between two attempts at one buffer would be in it.
+    fn no_longer_rejected(&self, held: Vec<OffsetRange>, rejected: &[(i32, i64)]) -> Vec<OffsetRange> {
+        let mut replayed = without(held, rejected);
+        if replayed.len() > RANGES_PER_ENTRY_MAX {
+            tracing::warn!(
+                table = %self.spec.name, ranges = replayed.len(),
+                "too many ranges were rejected before and are read again; some are not told apart"
+            );
+            replayed.truncate(RANGES_PER_ENTRY_MAX);
+        }
+        replayed
+    }
+
+    /// `Ok`: the dead letters are safe, go on with the rows; what of the ranges was covered there before.
     async fn flush_dead_letters(
         &mut self,
         batches: Vec<RecordBatch>,
         ranges: &[OffsetRange],
-    ) -> Result<Option<Flushed>, WorkerError> {
-        let Some(table) = self.dead_letter_table().await? else { return Ok(Some(Flushed::Abandoned)) };
-        let (fresh, ranges) = {
+    ) -> Result<Result<Vec<OffsetRange>, Flushed>, WorkerError> {
+        if self.is_stale(ranges).await? {
+            return Ok(Err(Flushed::Fenced));
+        }
+        let Some(table) = self.dead_letter_table().await? else { return Ok(Err(Flushed::Abandoned)) };
+        let (fresh, missing, held) = {
             let mut state = table.state.lock().await;
             let mut patience = self.patience();
             while let Err(error) = table.ledger.follow(&mut state, self.identity.now_ms()).await {
@@ -230,7 +264,7 @@ impl Flusher {
                     return Err(error).for_table(&table.name);
                 }
                 if !patience.wait(&table.name, "refresh").await {
-                    return Ok(Some(Flushed::Abandoned));
+                    return Ok(Err(Flushed::Abandoned));
                 }
             }
             let fresh = batches
@@ -241,28 +275,51 @@ impl Flusher {
                     table: table.name.clone(),
                     what: "dead-letter columns are off",
                 })?;
-            (fresh, missing_ranges(ranges, &state))
+            (fresh, missing_ranges(ranges, &state), held_ranges(ranges, &state))
         };
         let fresh: Vec<_> = fresh.into_iter().filter(|batch| batch.num_rows() > 0).collect();
         if fresh.is_empty() {
-            return Ok(None);
+            return Ok(Ok(held));
         }
         let schema = Arc::new(table.state.lock().await.schema.clone());
         let Some(files) = self.write(&table, schema, fresh).await? else {
-            return Ok(Some(Flushed::Abandoned));
+            return Ok(Err(Flushed::Abandoned));
         };
         crash_point!("flush.dead_letters_written");
         let entries = files.iter().map(|file| file.entry.clone()).collect();
         for file in files {
             table.details.insert(file.details);
         }
-        match self.commit(&table, Change::append(entries, ranges, Vec::new())).await? {
-            Flushed::Committed { .. } => Ok(None),
-            ended => Ok(Some(ended)),
+        match self.commit(&table, Change::append(entries, missing, Vec::new())).await? {
+            Flushed::Committed { .. } => Ok(Ok(held)),
+            ended => Ok(Err(ended)),
         }
     }
 
+    /// True when others committed what these ranges hold: what they were rejected for here is not to be kept.
+    async fn is_stale(&self, ranges: &[OffsetRange]) -> Result<bool, WorkerError> {
+        let Some(table) = &self.table else { return Ok(false) };
+        let mut state = table.state.lock().await;
+        match table.ledger.follow(&mut state, self.identity.now_ms()).await {
+            Ok(()) => {}
+            // The commit will wait for the store.
+            Err(error) if error.kind().is_retryable() => return Ok(false),
+            Err(error) => return Err(error).for_table(&table.name),
+        }
+        let moved = |range: &OffsetRange| {
+            let next = state.next_offset(&SourcePartition::of(range));
+            next.is_some_and(|next| next > range.start)
+        };
+        Ok(ranges.iter().any(|range| !range.lost && moved(range)))
+    }
+
     async fn dead_letter_table(&mut self) -> Result<Option<Arc<Table>>, WorkerError> {
+        let Some(table) = self.open_dead_letters().await? else { return Ok(None) };
+        let patience = || self.patience();
+        Ok(dead_letters::bring_up(&table, &self.identity, &patience).await?.then_some(table))
+    }
+
+    async fn open_dead_letters(&mut self) -> Result<Option<Arc<Table>>, WorkerError> {
         if let Some(table) = &self.dead_letters {
             return Ok(Some(table.clone()));
         }
@@ -331,6 +388,58 @@ fn missing_ranges(ranges: &[OffsetRange], state: &LedgerState) -> Vec<OffsetRang
             (start < range.end).then(|| OffsetRange { start, ..range.clone() })
         })
         .collect()
+}
+
+/// What of these ranges the dead-letter table covers.
+fn held_ranges(ranges: &[OffsetRange], state: &LedgerState) -> Vec<OffsetRange> {
+    let mut held = Vec::new();
+    for range in ranges.iter().filter(|range| !range.lost) {
+        let Some(coverage) = state.coverage.get(&SourcePartition::of(range)) else { continue };
+        for &(start, end) in coverage.intervals() {
+            let (start, end) = (start.max(range.start), end.min(range.end));
+            if start < end {
+                held.push(OffsetRange { start, end, ..range.clone() });
+            }
+        }
+    }
+    held
+}
+
+/// Partition and offset of rejected records, sorted.
+fn rejected_places(batches: &[RecordBatch]) -> Vec<(i32, i64)> {
+    use arrow::{
+        array::AsArray,
+        datatypes::{Int32Type, Int64Type},
+    };
+    let mut places = Vec::new();
+    for batch in batches {
+        let partitions = batch.column_by_name("partition").and_then(|c| c.as_primitive_opt::<Int32Type>());
+        let offsets = batch.column_by_name("offset").and_then(|c| c.as_primitive_opt::<Int64Type>());
+        let (Some(partitions), Some(offsets)) = (partitions, offsets) else { continue };
+        places.extend(partitions.values().iter().copied().zip(offsets.values().iter().copied()));
+    }
+    places.sort_unstable();
+    places
+}
+
+/// The ranges without these offsets.
+fn without(ranges: Vec<OffsetRange>, places: &[(i32, i64)]) -> Vec<OffsetRange> {
+    let mut left = Vec::with_capacity(ranges.len());
+    for range in ranges {
+        let first = places.partition_point(|place| *place < (range.partition, range.start));
+        let within = places[first..].iter().take_while(|place| **place < (range.partition, range.end));
+        let mut start = range.start;
+        for &(_, offset) in within {
+            if start < offset {
+                left.push(OffsetRange { start, end: offset, ..range.clone() });
+            }
+            start = offset + 1;
+        }
+        if start < range.end {
+            left.push(OffsetRange { start, ..range });
+        }
+    }
+    left
 }
 
 fn source(cluster: &str, topic: &str, partition: i32) -> SourcePartition {

@@ -79,3 +79,23 @@ pub(crate) fn refusal(checked: Result<(), WorkerError>) -> Result<Option<Reason>
         _ => Err(error),
     }
 }
+
+/// False when a format of the table has no form for this schema (Delta takes no other type for a column that has data):
+/// the ledger must not take it either, or that format would stand still. Says so in the log.
+///
+/// # Errors
+/// As [`check`].
+pub(crate) async fn can_show(table: &Table, schema: &Schema) -> Result<bool, WorkerError> {
+    let checked = {
+        let state = table.state.lock().await;
+        let target = Target { schema, partition_spec: &state.partition_spec, formats: &state.formats };
+        check(table, &state, target).await
+    };
+    match refusal(checked)? {
+        None => Ok(true),
+        Some(Reason { what, why, .. }) => {
+            tracing::warn!(table = %table.name, what, why, "records of this schema are rejected");
+            Ok(false)
+        }
+    }
+}

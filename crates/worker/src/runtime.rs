@@ -145,17 +145,29 @@ impl TableRuntime {
     /// As [`Table::open`].
     pub async fn find(&self) -> Result<Option<Arc<Table>>, WorkerError> {
         let (lake, spec) = (&self.shared.lake, &self.spec);
-        if self.dead_letters().is_none()
-            && let Some(dead_letters) = Table::open_dead_letters(lake, spec).await?
-        {
-            self.adopt_dead_letters(Arc::new(dead_letters));
-        }
+        self.find_dead_letters().await?;
         if self.table().is_none()
             && let Some(table) = Table::open(lake, spec).await?
         {
             return Ok(Some(self.adopt(table).await));
         }
         Ok(self.table())
+    }
+
+    /// Looks whether the dead-letter table came to be by another worker's hand. True: it was not known here.
+    ///
+    /// # Errors
+    /// As [`Table::open`].
+    pub async fn find_dead_letters(&self) -> Result<bool, WorkerError> {
+        if self.dead_letters().is_some() {
+            return Ok(false);
+        }
+        let found = Table::open_dead_letters(&self.shared.lake, &self.spec).await?;
+        let is_found = found.is_some();
+        if let Some(dead_letters) = found {
+            self.adopt_dead_letters(Arc::new(dead_letters));
+        }
+        Ok(is_found)
     }
 
     async fn adopt(&self, table: Table) -> Arc<Table> {

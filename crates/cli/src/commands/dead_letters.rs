@@ -11,7 +11,7 @@ use arrow::{
     util::display::{ArrayFormatter, FormatOptions},
 };
 use siltstone_protocol::RejectReason;
-use siltstone_worker::inspect;
+use siltstone_worker::{inspect, replay::REPLAYED_AT, table::Table};
 
 use super::{choose, load, query::ask_of};
 use crate::{
@@ -33,7 +33,10 @@ pub async fn list(args: DeadLettersArgs) -> anyhow::Result<u8> {
     }
     let lake = inspect::open_lake(&spec)?;
     let batches = match inspect::open_table(&lake, table, true).await? {
-        Some(letters) => ask_of(&[letters], &statement(&args, &name)).await?,
+        Some(letters) => {
+            let columns = Columns::of(&letters).await;
+            ask_of(&[letters], &statement(&args, &name, columns)).await?
+        }
         None => Vec::new(),
     };
     if args.table.spec.json {
@@ -53,32 +56,62 @@ pub async fn list(args: DeadLettersArgs) -> anyhow::Result<u8> {
         for reason in reasons(&batches) {
             println!("{reason}: {}", advice(reason));
         }
+        if !args.all {
+            println!("\nafter that was mended: siltstone dead-letters replay");
+        }
     }
     Ok(output::DONE)
 }
 
+/// What a dead-letter table has: one that an older program made, and no worker of this one used, lacks some.
+#[derive(Debug, Clone, Copy)]
+struct Columns {
+    replayed_at: bool,
+    about: bool,
+}
+
+impl Columns {
+    async fn of(letters: &Table) -> Self {
+        let state = letters.state.lock().await;
+        let has = |name: &str| state.schema.column(name).is_some();
+        Self { replayed_at: has(REPLAYED_AT), about: has("field") && has("detail") }
+    }
+}
+
 /// The statement over the dead-letter table. Its only texts are names of the spec and closed codes.
-fn statement(args: &DeadLettersArgs, table: &str) -> String {
+fn statement(args: &DeadLettersArgs, table: &str, columns: Columns) -> String {
     let table = table.replace('"', "\"\"");
-    let only = match args.reason {
-        Some(reason) => format!(r#"WHERE "reason" = '{reason}'"#),
-        None => String::new(),
-    };
+    let mut only = vec!["true".to_owned()];
+    only.extend(args.reason.map(|reason| format!(r#""reason" = '{reason}'"#)));
+    let replayed = if columns.replayed_at { r#""replayed_at""# } else { "NULL" };
+    if !args.all {
+        only.push(format!("{replayed} IS NULL"));
+    }
+    let only = format!("WHERE {}", only.join(" AND "));
     // Some of these names are words of SQL.
     let place = r#""cluster", "topic", "partition""#;
     match args.records {
         Some(limit) => {
             let values = if args.show_values { r#", "key", "value""# } else { "" };
+            let about = if columns.about { r#", "field", "detail""# } else { "" };
+            let at = if args.all && columns.replayed_at { r#", "replayed_at""# } else { "" };
             format!(
-                r#"SELECT {place}, "offset", "timestamp", "schema_id", "reason", "rejected_at"{values}
+                r#"SELECT {place}, "offset", "timestamp", "schema_id", "reason"{about}, "rejected_at"{at}{values}
                 FROM "{table}" {only} ORDER BY "rejected_at" DESC, {place}, "offset" DESC LIMIT {limit}"#
             )
         }
-        None => format!(
-            r#"SELECT "reason", {place}, count(*) AS "records", min("offset") AS "first_offset",
+        None => {
+            let replayed = match (args.all, columns.replayed_at) {
+                (false, _) => "",
+                (true, true) => r#"count("replayed_at") AS "replayed", "#,
+                (true, false) => r#"0 AS "replayed", "#,
+            };
+            format!(
+                r#"SELECT "reason", {place}, count(*) AS "records", {replayed}min("offset") AS "first_offset",
                 max("offset") AS "last_offset", max("rejected_at") AS "newest" FROM "{table}" {only}
             GROUP BY "reason", {place} ORDER BY "records" DESC, "reason", {place}"#
-        ),
+            )
+        }
     }
 }
 
@@ -182,6 +215,7 @@ fn advice(reason: RejectReason) -> &'static str {
         R::TransformFailed => {
             "a cast or the filter of the table's transforms cannot be done with its values; mend the transform"
         }
+        R::OtherEventType => "it is of an event type that event_types does not name; name it there",
     }
 }
 

@@ -10,6 +10,7 @@ mod maintain;
 mod query;
 mod quickstart;
 mod remote;
+mod replay;
 mod run;
 mod spec;
 
@@ -45,6 +46,7 @@ pub async fn execute(cli: Cli) -> anyhow::Result<u8> {
         Command::Vacuum(args) => maintain::vacuum(args, quiet).await,
         Command::Disclosures(args) => disclosures::disclosures(&args),
         Command::DeadLetters(DeadLettersCommand::List(args)) => dead_letters::list(args).await,
+        Command::DeadLetters(DeadLettersCommand::Replay(args)) => replay::replay(args, quiet).await,
         Command::Query(args) => query::query(args).await,
     }
 }

@@ -9,6 +9,11 @@ pub struct AvroSchema {
 }
 
 impl AvroSchema {
+    /// The full name of the record that it is of.
+    pub fn name(&self) -> Option<&str> {
+        self.node(self.root).and_then(|(_, node)| node.name.as_deref())
+    }
+
     /// The node at `id`, references followed.
     pub(super) fn node(&self, id: NodeId) -> Option<(NodeId, &Node)> {
         let node = self.nodes.get(id)?;

@@ -10,6 +10,7 @@ use siltstone_protocol::{RejectReason, Schema};
 use siltstone_spec::model::{SchemaMode, SourceFormat, TableSpec, Tombstones, WireFormat};
 
 use super::{
+    event_type::EventTypeColumn,
     kafka::{KAFKA_COLUMN, Metadata},
     programs::{Key, Programs, Slot},
     staged::Stage,
@@ -17,7 +18,8 @@ use super::{
 };
 use crate::{
     IngestError, Record,
-    columns::{Columns, arrow_schema},
+    columns::{Columns, Mark, arrow_schema},
+    dead_letter::About,
     protobuf::MessagePath,
 };
 
@@ -85,6 +87,7 @@ pub struct Decoder {
     pub(super) programs: Programs,
     /// For a table with transforms.
     pub(super) stage: Option<Stage>,
+    about: Option<About>,
 }
 
 impl fmt::Debug for Decoder {
@@ -98,7 +101,13 @@ impl Decoder {
     /// A decoder for this table. `table_schema` is the ledger's; `None` before the table exists.
     pub fn new(table: &TableSpec, table_schema: Option<Schema>) -> Result<Self, IngestError> {
         let stage = Stage::of(table)?;
-        let mut decoder = Self { table: table.clone(), batch: None, programs: Programs::default(), stage };
+        let mut decoder = Self {
+            table: table.clone(),
+            batch: None,
+            programs: Programs::default(),
+            stage,
+            about: None,
+        };
         if let Some(schema) = table_schema {
             decoder.set_table_schema(schema)?;
         }
@@ -115,6 +124,7 @@ impl Decoder {
     /// Decodes one record into the current batch. Never partial: on anything but `Row` the batch is as
     /// before.
     pub fn push(&mut self, record: &Record<'_>) -> Pushed {
+        self.about = None;
         if self.bytes() >= BATCH_BYTES_MAX {
             return Pushed::Full;
         }
@@ -128,10 +138,11 @@ impl Decoder {
         };
         let rejected = |reason| Pushed::Rejected { reason, schema_id: key.id };
         match (self.programs.find(key), &mut self.batch) {
-            (Some(Slot::Ready(program)), Some(batch)) => {
+            (Some(Slot::Ready(program, name)), Some(batch)) => {
                 let mark = batch.columns.mark();
-                let written =
-                    program.decode(&mut batch.columns, body).and_then(|()| batch.add_metadata(record));
+                let written = program
+                    .decode(&mut batch.columns, body)
+                    .and_then(|()| batch.add_own(record, name.as_deref(), mark));
                 match written {
                     Ok(()) => {
                         batch.grown(value.len());
@@ -139,17 +150,30 @@ impl Decoder {
                     }
                     Err(reason) => {
                         batch.columns.rollback(mark);
+                        self.about = program.explain(&mut batch.columns, body);
                         rejected(reason)
                     }
                 }
             }
-            (Some(Slot::Refused { reason, seen, retry_after }), _) => {
+            (Some(Slot::Refused { reason: RejectReason::OtherEventType, .. }), _) => {
+                Pushed::Skipped(RejectReason::OtherEventType)
+            }
+            (Some(Slot::Refused { reason, about, seen, retry_after }), _) => {
                 *seen = seen.saturating_add(1);
                 // A registry may lag behind its producers.
-                if *seen > *retry_after { Pushed::NeedsSchema(self.need(key)) } else { rejected(*reason) }
+                if *seen > *retry_after {
+                    return Pushed::NeedsSchema(self.need(key));
+                }
+                self.about = about.as_deref().cloned();
+                rejected(*reason)
             }
             _ => Pushed::NeedsSchema(self.need(key)),
         }
+    }
+
+    /// What the record that was rejected last is about.
+    pub fn about(&self) -> Option<&About> {
+        self.about.as_ref()
     }
 
     fn need(&self, key: Key) -> SchemaNeed {
@@ -187,7 +211,7 @@ impl Decoder {
                 let mark = batch.columns.mark();
                 batch.columns.columns().iter_mut().for_each(|column| column.append_null());
                 batch.columns.end_row();
-                if let Err(reason) = batch.add_metadata(record) {
+                if let Err(reason) = batch.add_own(record, None, mark) {
                     batch.columns.rollback(mark);
                     return Pushed::Rejected { reason, schema_id: None };
                 }
@@ -208,7 +232,8 @@ impl Decoder {
             return self.set_staged_schema(schema);
         }
         let metadata = self.table.kafka_metadata.then_some(self.table.topic.as_str());
-        self.batch = Some(Batch::new(schema, metadata)?);
+        let event_type = self.table.event_types.as_ref().and_then(|types| types.column.as_deref());
+        self.batch = Some(Batch::new(schema, metadata, event_type)?);
         Ok(())
     }
 
@@ -273,11 +298,12 @@ impl Decoder {
 /// The columns being filled.
 pub(super) struct Batch {
     pub(super) schema: Schema,
-    /// The schema without the engine's own column.
+    /// The schema without the engine's own columns.
     pub(super) body: Schema,
     columns: Columns,
-    /// The engine's own column, and its position among the table's.
+    /// The engine's own columns, and their positions among the table's.
     metadata: Option<(usize, Metadata)>,
+    event_type: Option<(usize, EventTypeColumn)>,
     arrow: SchemaRef,
     has_required: bool,
     measured: usize,
@@ -291,16 +317,21 @@ impl fmt::Debug for Batch {
 }
 
 impl Batch {
-    /// `topic`: when the table wants record coordinates.
-    pub(super) fn new(schema: Schema, topic: Option<&str>) -> Result<Self, IngestError> {
-        let position = schema.fields.iter().position(|field| field.name == KAFKA_COLUMN);
-        let mut body = schema.clone();
-        let metadata = match (topic, position) {
-            (Some(topic), Some(position)) => {
-                Some((position, Metadata::new(&body.fields.remove(position), topic)?))
-            }
-            _ => None,
+    /// `topic`: when the table wants record coordinates; `event_type`: the column for the names of types.
+    pub(super) fn new(schema: Schema, topic: Option<&str>, event_type: Option<&str>) -> Result<Self, IngestError> {
+        let position = |name: &str| schema.fields.iter().position(|field| field.name == name);
+        let metadata = match topic.zip(position(KAFKA_COLUMN)) {
+            Some((topic, at)) => Some((at, Metadata::new(&schema.fields[at], topic)?)),
+            None => None,
         };
+        let event_type = match event_type.and_then(position) {
+            Some(at) => Some((at, EventTypeColumn::new(&schema.fields[at])?)),
+            None => None,
+        };
+        let own = [metadata.as_ref().map(|(at, _)| *at), event_type.as_ref().map(|(at, _)| *at)];
+        let mut body = schema.clone();
+        let mut at = 0..;
+        body.fields.retain(|_| !own.contains(&at.next()));
         Ok(Self {
             columns: Columns::new(&body)?,
             arrow: arrow_schema(&schema)?,
@@ -308,6 +339,7 @@ impl Batch {
             schema,
             body,
             metadata,
+            event_type,
             measured: 0,
             unmeasured: 0,
         })
@@ -317,31 +349,50 @@ impl Batch {
         self.columns.rows()
     }
 
+    /// Completes a row with the engine's own columns, which are as before when one cannot take it.
     #[inline]
-    fn add_metadata(&mut self, record: &Record<'_>) -> Result<(), RejectReason> {
-        match &mut self.metadata {
-            Some((_, metadata)) => metadata.push(record),
-            None => Ok(()),
+    fn add_own(&mut self, record: &Record<'_>, name: Option<&str>, mark: Mark) -> Result<(), RejectReason> {
+        if let Some((_, event_type)) = &mut self.event_type {
+            event_type.push(name)?;
         }
+        let Some((_, metadata)) = &mut self.metadata else { return Ok(()) };
+        metadata.push(record).inspect_err(|_| {
+            if let Some((_, event_type)) = &mut self.event_type {
+                event_type.rollback(mark);
+            }
+        })
     }
 
     #[inline]
     fn grown(&mut self, payload: usize) {
         self.unmeasured += payload + COLUMN_BYTES * self.arrow.fields().len();
         if self.unmeasured >= MEASURE_BYTES {
-            self.measured = self.columns.bytes() + self.metadata.as_ref().map_or(0, |(_, own)| own.bytes());
+            self.measured = self.columns.bytes()
+                + self.metadata.as_ref().map_or(0, |(_, own)| own.bytes())
+                + self.event_type.as_ref().map_or(0, |(_, own)| own.bytes());
             self.unmeasured = 0;
         }
     }
 
     pub(super) fn finish(&mut self) -> Result<RecordBatch, IngestError> {
         (self.measured, self.unmeasured) = (0, 0);
-        let own = self.metadata.as_mut().map(|(position, own)| own.finish().map(|array| (*position, array)));
+        let mut own: Vec<(usize, ArrayRef)> = Vec::new();
+        if let Some((position, column)) = &mut self.metadata {
+            own.push((*position, column.finish()?));
+        }
+        if let Some((position, column)) = &mut self.event_type {
+            own.push((*position, column.finish()?));
+        }
         let body = self.columns.finish()?;
-        let Some((position, array)) = own.transpose()? else { return Ok(body) };
+        if own.is_empty() {
+            return Ok(body);
+        }
         let mut arrays: Vec<ArrayRef> = body.columns().to_vec();
-        arrays.insert(position.min(arrays.len()), array);
+        own.sort_unstable_by_key(|(position, _)| *position);
+        for (position, array) in own {
+            arrays.insert(position.min(arrays.len()), array);
+        }
         RecordBatch::try_new(Arc::clone(&self.arrow), arrays)
-            .map_err(|_| IngestError::internal("the metadata column does not fit the batch"))
+            .map_err(|_| IngestError::internal("the engine's own columns do not fit the batch"))
     }
 }

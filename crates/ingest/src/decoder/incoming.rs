@@ -18,6 +18,8 @@ const RAW_COLUMN: &str = "value";
 pub(super) struct Incoming {
     /// The table that these records alone would make.
     pub(super) schema: Schema,
+    /// Of the records' type.
+    pub(super) name: Option<String>,
     kind: Kind,
 }
 
@@ -35,13 +37,15 @@ pub(super) enum Registered {
     OtherFormat,
     /// Its records are of a message that the schema does not have, or that the table does not take.
     OtherMessage(RejectReason),
+    /// Its records are of a type that the table does not take.
+    OtherEventType,
 }
 
 impl Incoming {
     /// Of raw records. Optional, for tombstones that are rows.
     pub(super) fn raw() -> Self {
         let column = Field::optional(1, RAW_COLUMN, PrimitiveType::Binary.into());
-        Self { schema: Schema::new(0, vec![column]), kind: Kind::Raw }
+        Self { schema: Schema::new(0, vec![column]), name: None, kind: Kind::Raw }
     }
 
     /// `path`: the message that a record names; `None`: that of the table, or the first.
@@ -51,22 +55,44 @@ impl Incoming {
         path: Option<MessagePath>,
     ) -> Result<Registered, IngestError> {
         let of = |incoming| Registered::Of(Box::new(incoming));
+        // Asked before a type is mapped: another table's may be one that no table can take.
+        let is_other =
+            |name: Option<&str>| table.event_types.as_ref().is_some_and(|types| !types.takes(name));
         match (table.source_format, schema.format) {
             (SourceFormat::Avro, RegistryFormat::Avro) => {
                 let references = schema.references.iter().map(|reference| reference.schema.as_str());
-                Self::avro(AvroSchema::parse(&schema.schema, references)?).map(of)
+                let writer = AvroSchema::parse(&schema.schema, references)?;
+                if is_other(writer.name()) {
+                    return Ok(Registered::OtherEventType);
+                }
+                Self::avro(writer).map(of)
             }
             (SourceFormat::Json, RegistryFormat::Json) => {
+                let name = json::title(&schema.schema);
+                if is_other(name.as_deref()) {
+                    return Ok(Registered::OtherEventType);
+                }
                 let (table, hints) = json::table_schema_with_hints(&schema.schema, &schema.references)?;
-                Ok(of(Self { schema: table, kind: Kind::Json(hints) }))
+                Ok(of(Self { schema: table, name, kind: Kind::Json(hints) }))
             }
             (SourceFormat::Protobuf, RegistryFormat::Protobuf) => {
                 let file = ProtobufFile::compile(&schema.schema, &schema.references)?;
                 let wanted = table.message_type.as_deref();
-                let Some(path) = path else { return Self::protobuf(file.message(wanted)?).map(of) };
+                let Some(path) = path else {
+                    let message = file.message(wanted)?;
+                    let is_other = is_other(Some(message.name()));
+                    return if is_other {
+                        Ok(Registered::OtherEventType)
+                    } else {
+                        Self::protobuf(message).map(of)
+                    };
+                };
                 let Some(message) = file.at(&path) else {
                     return Ok(Registered::OtherMessage(RejectReason::BadFraming));
                 };
+                if is_other(Some(message.name())) {
+                    return Ok(Registered::OtherEventType);
+                }
                 if wanted.is_some_and(|wanted| !file.is_named(&message, wanted)) {
                     return Ok(Registered::OtherMessage(RejectReason::IncompatibleSchema));
                 }
@@ -81,10 +107,10 @@ impl Incoming {
             (SourceFormat::Avro, InputSchema::Avro(text)) => Self::avro(AvroSchema::parse(text, [])?),
             (SourceFormat::Json, InputSchema::JsonSchema(text)) => {
                 let (schema, hints) = json::table_schema_with_hints(text, &[])?;
-                Ok(Self { schema, kind: Kind::Json(hints) })
+                Ok(Self { schema, name: None, kind: Kind::Json(hints) })
             }
             (SourceFormat::Json, InputSchema::Fields(schema)) => {
-                Ok(Self { schema: schema.clone(), kind: Kind::Json(Hints::default()) })
+                Ok(Self { schema: schema.clone(), name: None, kind: Kind::Json(Hints::default()) })
             }
             (SourceFormat::Protobuf, InputSchema::Protobuf(text)) => {
                 let file = ProtobufFile::compile(text, &[])?;
@@ -95,11 +121,13 @@ impl Incoming {
     }
 
     fn avro(writer: AvroSchema) -> Result<Self, IngestError> {
-        Ok(Self { schema: avro::table_schema(&writer)?, kind: Kind::Avro(writer) })
+        let name = writer.name().map(str::to_owned);
+        Ok(Self { schema: avro::table_schema(&writer)?, name, kind: Kind::Avro(writer) })
     }
 
     fn protobuf(message: ProtobufSchema) -> Result<Self, IngestError> {
-        Ok(Self { schema: protobuf::table_schema(&message)?, kind: Kind::Protobuf(message) })
+        let name = Some(message.name().to_owned());
+        Ok(Self { schema: protobuf::table_schema(&message)?, name, kind: Kind::Protobuf(message) })
     }
 
     /// Compiles for a table that can take these records.

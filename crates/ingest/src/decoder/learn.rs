@@ -1,10 +1,11 @@
 //! Getting to know a schema: fetch it, compare it with the table, compile it.
 
-use siltstone_protocol::{RejectReason, Schema};
-use siltstone_spec::model::{SchemaMode, SourceFormat, TableSpec};
+use siltstone_protocol::{Field, RejectReason, Schema};
+use siltstone_spec::model::{EventTypes, SchemaMode, SourceFormat, TableSpec};
 
 use super::{
     engine::{Decoder, SchemaNeed},
+    event_type::event_type_field,
     evolve::{Merge, merge},
     incoming::{Incoming, Registered},
     kafka::{KAFKA_COLUMN, kafka_field},
@@ -13,6 +14,7 @@ use super::{
 };
 use crate::{
     IngestError,
+    dead_letter::About,
     registry::{RegisteredSchema, SchemaRegistry},
 };
 
@@ -47,13 +49,13 @@ impl Decoder {
         let key = need.key();
         let incoming = match self.find(need, registry).await? {
             Found::Incoming(incoming) => incoming,
-            Found::Refused(reason) => return Ok(self.refuse(key, reason)),
+            Found::Refused(reason) => return Ok(self.refuse(key, reason, None)),
         };
         if self.stage.is_some() {
             return self.learn_staged(key, *incoming, registry).await;
         }
         let wanted =
-            match with_kafka(&incoming.schema, self.batch.as_ref().map(|batch| &batch.schema), &self.table) {
+            match with_own(&incoming.schema, self.batch.as_ref().map(|batch| &batch.schema), &self.table) {
                 Ok(wanted) => wanted,
                 Err(error) => return self.unusable(key, error),
             };
@@ -61,15 +63,15 @@ impl Decoder {
         match merge(&batch.schema, &wanted) {
             Merge::Same => match incoming.program(&batch.body, self.table.extra_fields) {
                 Ok(program) => {
-                    self.programs.insert(key, program);
+                    self.programs.insert(key, program, incoming.name.as_deref());
                     Ok(Learned::Ready)
                 }
                 Err(error) => self.unusable(key, error),
             },
             Merge::Evolves(schema) => Ok(Learned::Evolves(schema)),
             Merge::Refused { field, why } => {
-                let error = IngestError::schema_refused(format!("at {field}"), why);
-                self.unusable(key, error)
+                let error = IngestError::schema_refused(format!("at {field}"), why.clone());
+                self.unusable_about(key, error, Some(About { field, detail: why }))
             }
         }
     }
@@ -121,6 +123,7 @@ impl Decoder {
         Ok(match Incoming::registered(&self.table, &found, path) {
             Ok(Registered::Of(incoming)) => Found::Incoming(incoming),
             Ok(Registered::OtherMessage(reason)) => Found::Refused(reason),
+            Ok(Registered::OtherEventType) => Found::Refused(RejectReason::OtherEventType),
             Ok(Registered::OtherFormat) => Found::Refused(RejectReason::WrongSchemaFormat),
             Err(error) => {
                 self.warn(Some(found.id), &error);
@@ -132,22 +135,31 @@ impl Decoder {
     /// The caller cannot take what `Evolves` asked for (a format of the table has no form for it): records of this
     /// schema are rejected as `incompatible_schema`.
     pub fn reject_schema(&mut self, need: SchemaNeed) {
-        self.programs.refuse(need.key(), RejectReason::IncompatibleSchema);
+        self.programs.refuse(need.key(), RejectReason::IncompatibleSchema, None);
     }
 
-    fn refuse(&mut self, key: Key, reason: RejectReason) -> Learned {
-        self.programs.refuse(key, reason);
+    fn refuse(&mut self, key: Key, reason: RejectReason, about: Option<About>) -> Learned {
+        self.programs.refuse(key, reason, about);
         Learned::Refused(reason)
     }
 
     /// A schema from the registry is the producers' matter: its records are rejected. One from the spec is
     /// an error that somebody must correct.
     pub(super) fn unusable(&mut self, key: Key, error: IngestError) -> Result<Learned, IngestError> {
+        self.unusable_about(key, error, None)
+    }
+
+    fn unusable_about(
+        &mut self,
+        key: Key,
+        error: IngestError,
+        about: Option<About>,
+    ) -> Result<Learned, IngestError> {
         if matches!(own(&self.table), Own::Fixed(_)) {
             return Err(error);
         }
         self.warn(key.id, &error);
-        Ok(self.refuse(key, RejectReason::IncompatibleSchema))
+        Ok(self.refuse(key, RejectReason::IncompatibleSchema, about))
     }
 
     fn warn(&self, schema_id: Option<u32>, error: &IngestError) {
@@ -181,6 +193,9 @@ pub async fn wanted_schema(
     registry: Option<&dyn SchemaRegistry>,
     live: Option<&Schema>,
 ) -> Result<Option<Schema>, IngestError> {
+    if let Some(types) = &table.event_types {
+        return initial_of_types(table, types, registry, live).await;
+    }
     let incoming = match own(table) {
         Own::Fixed(incoming) => incoming?,
         Own::Subject(subject) => match known(table, registry)?.latest(&subject).await {
@@ -189,11 +204,59 @@ pub async fn wanted_schema(
             Err(error) => return Err(error),
         },
     };
+    finished(table, &incoming.schema, live).map(Some)
+}
+
+/// The table's schema, of records of this one.
+fn finished(table: &TableSpec, incoming: &Schema, live: Option<&Schema>) -> Result<Schema, IngestError> {
     if table.has_transforms() {
-        let looked = staged::look(table, &incoming.schema)?.accept(table, live)?;
-        return Ok(Some(looked.table_schema()));
+        let looked = staged::look(table, incoming)?.accept(table, live)?;
+        return Ok(looked.table_schema());
     }
-    with_kafka(&incoming.schema, None, table).map(Some)
+    with_own(incoming, None, table)
+}
+
+/// The schema that the types make together, as far as the registry names their subjects: by topic and record, by
+/// record, or the topic's own. `None`: the first record says.
+async fn initial_of_types(
+    table: &TableSpec,
+    types: &EventTypes,
+    registry: Option<&dyn SchemaRegistry>,
+    live: Option<&Schema>,
+) -> Result<Option<Schema>, IngestError> {
+    let registry = known(table, registry)?;
+    let mut together: Option<Schema> = None;
+    let of_topic = vec![format!("{}-value", table.topic)];
+    let of_name = |name: &String| vec![format!("{}-{name}", table.topic), name.clone()];
+    let subjects = types.take.iter().flatten().map(of_name).chain([of_topic]);
+    for alternatives in subjects {
+        let Some(found) = latest_of(registry, &alternatives).await? else { continue };
+        // A subject of this name may be of something else.
+        let Ok(Registered::Of(incoming)) = Incoming::registered(table, &found, None) else { continue };
+        together = match &together {
+            None => Some(incoming.schema),
+            Some(schema) => match merge(schema, &incoming.schema) {
+                Merge::Evolves(grown) => Some(Schema::new(0, grown.fields)),
+                // Its records will be told so.
+                Merge::Same | Merge::Refused { .. } => together,
+            },
+        };
+    }
+    together.map(|schema| finished(table, &schema, live)).transpose()
+}
+
+async fn latest_of(
+    registry: &dyn SchemaRegistry,
+    subjects: &[String],
+) -> Result<Option<RegisteredSchema>, IngestError> {
+    for subject in subjects {
+        match registry.latest(subject).await {
+            Ok(schema) => return Ok(Some(schema)),
+            Err(IngestError::NotFound { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(None)
 }
 
 /// Whether a table's transforms fit the source that the spec itself describes; a registry is not asked.
@@ -212,7 +275,7 @@ pub fn check_transforms(table: &TableSpec) -> Result<(), IngestError> {
 fn registered(table: &TableSpec, subject: &str, schema: &RegisteredSchema) -> Result<Incoming, IngestError> {
     match Incoming::registered(table, schema, None)? {
         Registered::Of(incoming) => Ok(*incoming),
-        Registered::OtherFormat | Registered::OtherMessage(_) => {
+        Registered::OtherFormat | Registered::OtherMessage(_) | Registered::OtherEventType => {
             let format = schema.format.as_str();
             Err(IngestError::schema_refused(
                 format!("of subject {subject}"),
@@ -251,16 +314,24 @@ fn known<'r>(
     })
 }
 
-/// The schema with the engine's own column, as the table has it or is to get it.
-fn with_kafka(incoming: &Schema, table: Option<&Schema>, spec: &TableSpec) -> Result<Schema, IngestError> {
+/// The schema with the engine's own columns, as the table has them or is to get them.
+pub(super) fn with_own(incoming: &Schema, table: Option<&Schema>, spec: &TableSpec) -> Result<Schema, IngestError> {
     let mut wanted = incoming.clone();
-    if spec.kafka_metadata {
-        if wanted.column(KAFKA_COLUMN).is_some() {
-            let why = "records have a field of this name; rename it or turn kafka_metadata off";
-            return Err(IngestError::schema_refused(format!("at {KAFKA_COLUMN}"), why));
+    let mut add = |name: &str, new: &dyn Fn(i32) -> Field, setting: &str| {
+        if wanted.column(name).is_some() {
+            let why = format!("records have a field of this name; rename it or change {setting}");
+            return Err(IngestError::schema_refused(format!("at {name}"), why));
         }
-        let existing = table.and_then(|table| table.column(KAFKA_COLUMN)).cloned();
-        wanted.fields.push(existing.unwrap_or_else(|| kafka_field(incoming.last_field_id())));
+        let existing = table.and_then(|table| table.column(name)).cloned();
+        let field = existing.unwrap_or_else(|| new(wanted.last_field_id()));
+        wanted.fields.push(field);
+        Ok(())
+    };
+    if let Some(column) = spec.event_types.as_ref().and_then(|types| types.column.as_deref()) {
+        add(column, &|last_id| event_type_field(column, last_id), "event_types.column")?;
+    }
+    if spec.kafka_metadata {
+        add(KAFKA_COLUMN, &kafka_field, "kafka_metadata")?;
     }
     Ok(wanted)
 }

@@ -4,11 +4,13 @@
 //! 2. `programs` finds the compiled program of that id; if there is none, [`Decoder::push`] asks for it.
 //! 3. `learn` answers: it gets the schema, and says with `evolve` whether the table must grow first.
 //! 4. `staged` does the same for a table with transforms, whose records have columns of their own.
-//! 5. The program writes a row; `kafka` adds the record's coordinates when the spec asks for them.
+//! 5. The program writes a row; `kafka` adds the record's coordinates, and `event_type` the name of its type, when the
+//!    spec asks for them.
 //!
 //! Absent on purpose: waiting, retrying, clocks, and any decision on where a rejected record goes.
 
 mod engine;
+mod event_type;
 pub mod evolve;
 mod incoming;
 mod kafka;

@@ -7,6 +7,7 @@ use siltstone_protocol::RejectReason;
 use crate::{
     avro::AvroProgram,
     columns::Columns,
+    dead_letter::About,
     json::JsonProgram,
     protobuf::{MessagePath, ProtobufProgram},
 };
@@ -30,6 +31,15 @@ pub(super) enum Program {
 }
 
 impl Program {
+    /// What a record that was just rejected is about, where that can be told.
+    #[cold]
+    pub(super) fn explain(&mut self, columns: &mut Columns, body: &[u8]) -> Option<About> {
+        match self {
+            Self::Json(program) => program.explain(columns, body),
+            Self::Avro(_) | Self::Protobuf(_) | Self::Raw => None,
+        }
+    }
+
     /// One row, or the columns as they were.
     #[inline]
     pub(super) fn decode(&mut self, columns: &mut Columns, body: &[u8]) -> Result<(), RejectReason> {
@@ -77,12 +87,17 @@ impl Key {
 /// What is known of one key.
 #[derive(Debug)]
 pub(super) enum Slot {
-    Ready(Program),
-    Refused { reason: RejectReason, seen: u32, retry_after: u32 },
+    /// With the name of the records' type.
+    Ready(Program, Option<Box<str>>),
+    Refused {
+        reason: RejectReason,
+        seen: u32,
+        retry_after: u32,
+    },
 }
 
 impl Slot {
-    pub(super) fn refused(reason: RejectReason, before: Option<&Slot>) -> Self {
+    pub(super) fn refused(reason: RejectReason, about: Option<About>, before: Option<&Slot>) -> Self {
         let retry_after = match (reason, before) {
             (RejectReason::UnknownSchemaId, Some(Slot::Refused { retry_after, .. })) => {
                 retry_after.saturating_mul(2).clamp(RETRY_FIRST, RETRY_MAX)
@@ -90,7 +105,7 @@ impl Slot {
             (RejectReason::UnknownSchemaId, _) => RETRY_FIRST,
             _ => u32::MAX,
         };
-        Slot::Refused { reason, seen: 0, retry_after }
+        Slot::Refused { reason, about: about.map(Box::new), seen: 0, retry_after }
     }
 }
 
@@ -125,13 +140,13 @@ impl Programs {
         Some(index)
     }
 
-    pub(super) fn insert(&mut self, key: Key, program: Program) {
-        self.put(key, Slot::Ready(program));
+    pub(super) fn insert(&mut self, key: Key, program: Program, name: Option<&str>) {
+        self.put(key, Slot::Ready(program, name.map(Into::into)));
     }
 
-    pub(super) fn refuse(&mut self, key: Key, reason: RejectReason) {
+    pub(super) fn refuse(&mut self, key: Key, reason: RejectReason, about: Option<About>) {
         let before = self.by_key.get(&key).and_then(|index| self.slots.get(*index));
-        let slot = Slot::refused(reason, before);
+        let slot = Slot::refused(reason, about, before);
         self.put(key, slot);
     }
 

@@ -24,7 +24,7 @@ use super::{
     evolve::{Merge, assign_ids, merge},
     incoming::Incoming,
     kafka::{KAFKA_COLUMN, kafka_field},
-    learn::Learned,
+    learn::{Learned, with_own},
     programs::Key,
 };
 use crate::{
@@ -199,8 +199,9 @@ impl Decoder {
             let (narrow, outcome) = looked.narrowed(&self.table)?;
             let transform = Transform::compile(&self.table, &narrow, &outcome, &live, &keys)?;
             self.programs.clear();
-            self.batch =
-                Some(Batch::new(narrow, self.table.kafka_metadata.then_some(self.table.topic.as_str()))?);
+            let metadata = self.table.kafka_metadata.then_some(self.table.topic.as_str());
+            let event_type = self.table.event_types.as_ref().and_then(|types| types.column.as_deref());
+            self.batch = Some(Batch::new(narrow, metadata, event_type)?);
             if let Some(stage) = &mut self.stage {
                 stage.transform = Some(transform);
                 stage.source = Some(source);
@@ -209,7 +210,7 @@ impl Decoder {
         let Some(batch) = &self.batch else { return Err(IngestError::internal("a batch is gone")) };
         match incoming.program(&batch.body, self.table.extra_fields) {
             Ok(program) => {
-                self.programs.insert(key, program);
+                self.programs.insert(key, program, incoming.name.as_deref());
                 Ok(Learned::Ready)
             }
             Err(error) => self.unusable(key, error),
@@ -241,14 +242,7 @@ pub(super) struct Looked {
 /// # Errors
 /// What the spec asks for cannot be done with these columns.
 pub(super) fn look(table: &TableSpec, source: &Schema) -> Result<Looked, IngestError> {
-    let mut source = source.clone();
-    if table.kafka_metadata {
-        if source.column(KAFKA_COLUMN).is_some() {
-            let why = "records have a field of this name; rename it or turn kafka_metadata off";
-            return Err(IngestError::schema_refused(format!("at {KAFKA_COLUMN}"), why));
-        }
-        source.fields.push(kafka_field(source.last_field_id()));
-    }
+    let source = with_own(source, None, table)?;
     let outcome = outcome(table, &source).map_err(|faults| invalid(table, &faults))?;
     let (mut filter, mut filtered_by) = (None, Vec::new());
     if let Some(text) = &table.transforms.filter {

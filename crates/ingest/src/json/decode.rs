@@ -7,6 +7,7 @@ use siltstone_spec::model::ExtraFields;
 
 use super::{
     bytes,
+    explain::Trail,
     number::Number,
     program::{Item, JsonProgram, Members, Plan},
     scan::{Cursor, Text, deeper},
@@ -23,7 +24,7 @@ impl JsonProgram {
     /// Appends the record as one row. On a reject the columns are as they were.
     pub fn decode(&self, columns: &mut Columns, body: &[u8]) -> Result<(), RejectReason> {
         let mark = columns.mark();
-        let row = self.row(columns, body);
+        let row = self.row(columns, body, &mut Trail::default());
         match row {
             Ok(()) => columns.end_row(),
             Err(_) => columns.rollback(mark),
@@ -31,13 +32,19 @@ impl JsonProgram {
         row
     }
 
-    fn row(&self, columns: &mut Columns, body: &[u8]) -> Result<(), RejectReason> {
+    /// `trail`: gets where a fault is.
+    pub(super) fn row(
+        &self,
+        columns: &mut Columns,
+        body: &[u8],
+        trail: &mut Trail,
+    ) -> Result<(), RejectReason> {
         let base = columns.rows();
         let columns = columns.columns();
         if columns.len() != self.members.members.len() {
             return Err(FOREIGN);
         }
-        let mut walk = Walk { cursor: Cursor::new(body)?, extra: self.extra };
+        let mut walk = Walk { cursor: Cursor::new(body)?, extra: self.extra, trail };
         let first = walk.cursor.peek()?;
         match self.bare {
             Some(bare) if first != b'{' || self.bare_objects => {
@@ -45,8 +52,9 @@ impl JsonProgram {
                 else {
                     return Err(FOREIGN);
                 };
-                walk.item(&member.item, column, 0)?;
-                fill(&self.members, columns, base)?;
+                let place = walk.cursor.place();
+                walk.item(&member.item, column, 0).map_err(|reason| walk.fault(bare, place, reason))?;
+                walk.fill(&self.members, columns, base)?;
             }
             _ if first == b'{' => walk.object(&self.members, columns, base, 1)?,
             _ => return Err(unfit(first)),
@@ -64,16 +72,6 @@ fn unfit(first: u8) -> RejectReason {
     }
 }
 
-/// Null in every column that has no value yet.
-fn fill(members: &Members, columns: &mut [Column], base: usize) -> Result<(), RejectReason> {
-    for (member, column) in members.members.iter().zip(columns) {
-        if column.len() == base {
-            absent(&member.item, column)?;
-        }
-    }
-    Ok(())
-}
-
 #[inline]
 fn absent(item: &Item, column: &mut Column) -> Result<(), RejectReason> {
     if item.required {
@@ -83,12 +81,30 @@ fn absent(item: &Item, column: &mut Column) -> Result<(), RejectReason> {
     Ok(())
 }
 
-struct Walk<'a> {
+struct Walk<'a, 't> {
     cursor: Cursor<'a>,
     extra: ExtraFields,
+    trail: &'t mut Trail,
 }
 
-impl Walk<'_> {
+impl Walk<'_, '_> {
+    /// Notes a fault in this member, whose value begins at this place.
+    #[cold]
+    fn fault(&mut self, member: usize, place: usize, reason: RejectReason) -> RejectReason {
+        self.trail.note(member, self.cursor.token_at(place));
+        reason
+    }
+
+    /// Null in every column that has no value yet.
+    fn fill(&mut self, members: &Members, columns: &mut [Column], base: usize) -> Result<(), RejectReason> {
+        for (index, (member, column)) in members.members.iter().zip(columns).enumerate() {
+            if column.len() == base {
+                absent(&member.item, column).inspect_err(|_| self.trail.note(index, None))?;
+            }
+        }
+        Ok(())
+    }
+
     /// An object, of which the brace is next, into columns that had `base` values before.
     fn object(
         &mut self,
@@ -111,7 +127,8 @@ impl Walk<'_> {
                 if index < reached && column.len() != base {
                     return Err(RejectReason::Malformed);
                 }
-                self.item(&member.item, column, depth)?;
+                let place = self.cursor.place();
+                self.item(&member.item, column, depth).map_err(|reason| self.fault(index, place, reason))?;
                 filled += 1;
                 last = index + 1;
                 reached = reached.max(last);
@@ -124,7 +141,7 @@ impl Walk<'_> {
             }
             more = self.cursor.another(b'}')?;
         }
-        if filled < columns.len() { fill(members, columns, base) } else { Ok(()) }
+        if filled < columns.len() { self.fill(members, columns, base) } else { Ok(()) }
     }
 
     /// The member whose name is next, `None` for an unknown one.
@@ -232,7 +249,8 @@ impl Walk<'_> {
         self.cursor.advance();
         let mut more = !self.cursor.is_empty(b']')?;
         while more {
-            self.item(element, list.items(), depth)?;
+            let place = self.cursor.place();
+            self.item(element, list.items(), depth).map_err(|reason| self.fault(0, place, reason))?;
             more = self.cursor.another(b']')?;
         }
         list.end()
@@ -251,7 +269,8 @@ impl Walk<'_> {
             let Column::Utf8(keys) = map.keys() else { return Err(FOREIGN) };
             with_text(name, |name| keys.push_str(name))?;
             self.cursor.expect(b':')?;
-            self.item(value, map.values(), depth)?;
+            let place = self.cursor.place();
+            self.item(value, map.values(), depth).map_err(|reason| self.fault(0, place, reason))?;
             more = self.cursor.another(b'}')?;
         }
         let Column::Utf8(keys) = map.keys() else { return Err(FOREIGN) };
@@ -268,7 +287,7 @@ impl Walk<'_> {
 }
 
 /// Readings of single values.
-impl<'a> Walk<'a> {
+impl<'a> Walk<'a, '_> {
     #[inline]
     fn text(&mut self, first: u8) -> Result<Text<'a>, RejectReason> {
         if first != b'"' {

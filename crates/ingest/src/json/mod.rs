@@ -12,6 +12,7 @@
 mod bytes;
 mod conjunction;
 mod decode;
+mod explain;
 mod names;
 mod number;
 mod ordered;
@@ -25,4 +26,4 @@ mod time;
 mod tests;
 
 pub use program::JsonProgram;
-pub use schema::{Encoding, Hints, table_schema, table_schema_with_hints};
+pub use schema::{Encoding, Hints, table_schema, table_schema_with_hints, title};

@@ -50,6 +50,17 @@ impl<'a> Cursor<'a> {
         self.position += 1;
     }
 
+    /// Where it is.
+    #[inline]
+    pub(super) fn place(&self) -> usize {
+        self.position
+    }
+
+    /// The first byte of the token at or after a place.
+    pub(super) fn token_at(&self, place: usize) -> Option<u8> {
+        self.bytes.get(place..)?.iter().copied().find(|byte| *byte > b' ')
+    }
+
     /// Steps over this byte, which must follow.
     #[inline]
     pub(super) fn expect(&mut self, byte: u8) -> Result<(), RejectReason> {

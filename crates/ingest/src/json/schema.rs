@@ -100,6 +100,16 @@ pub fn table_schema_with_hints(
     Ok((Schema::new(0, fields), mapper.hints))
 }
 
+/// The schema's title, which names the type of its records.
+pub fn title(json_schema: &str) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct Titled {
+        title: Option<serde_json::Value>,
+    }
+    let titled: Titled = serde_json::from_str(json_schema).ok()?;
+    titled.title.as_ref().and_then(serde_json::Value::as_str).map(str::to_owned)
+}
+
 /// A mapped schema. Ids are assigned at the end, so that equal types compare equal.
 struct Column {
     data_type: Type,

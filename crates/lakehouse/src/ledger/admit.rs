@@ -7,7 +7,7 @@
 //! | append, lost range | it starts at the position, which moves and leaves a hole |
 //! | append, empty range | it is the position, or the first one |
 //! | append, all ranges covered | it is already so: its files are orphans |
-//! | append, replayed range | it was consumed, and no offset of it was replayed |
+//! | append, replayed range | it was consumed, and no offset of it was replayed; or it is part of a live range |
 //! | append, source file | it starts at the record where what is held of the file ends |
 //! | overwrite | every removed file is live; its ranges lie below the position |
 //! | replace | every removed file is live; the number of rows stays (I-1) |
@@ -49,10 +49,20 @@ pub(super) fn admit(state: &LedgerState, change: &Change) -> Result<Admission, L
             match (ranges.is_empty(), replayed.is_empty(), imported.is_empty()) {
                 (_, true, true) => append(state, files, ranges, files.is_empty() && rejected.is_empty()),
                 (true, false, true) => replay(state, replayed),
+                (false, false, true) => {
+                    not_too_many(state, replayed.len())?;
+                    if !replayed.iter().all(|inner| lies_within(inner, ranges)) {
+                        return Err(invalid(
+                            state,
+                            "an append of offsets replays offsets of its own ranges only",
+                        ));
+                    }
+                    append(state, files, ranges, files.is_empty() && rejected.is_empty())
+                }
                 (true, true, false) => import(state, imported),
                 _ => Err(invalid(
                     state,
-                    "an append is of offsets, or of dead letters, or of files, not of several",
+                    "an append is of offsets, or of dead letters, or of files; of files it is alone",
                 )),
             }
         }
@@ -255,14 +265,7 @@ fn overwrite(
     not_too_many(state, ranges.len().max(replayed.len()))?;
     consumed(state, ranges)?;
     consumed(state, replayed)?;
-    let within = |inner: &OffsetRange| {
-        ranges.iter().any(|outer| {
-            SourcePartition::of(outer) == SourcePartition::of(inner)
-                && outer.start <= inner.start
-                && inner.end <= outer.end
-        })
-    };
-    if !replayed.iter().all(within) {
+    if !replayed.iter().all(|inner| lies_within(inner, ranges)) {
         return Err(invalid(state, "an overwrite replays offsets of its own ranges only"));
     }
     if !removed.is_empty() || ranges.is_empty() {
@@ -270,6 +273,17 @@ fn overwrite(
     }
     all_new(state, added)?;
     Ok(Admission::Admitted)
+}
+
+/// True when a range is part of one of these, and of offsets that were there.
+fn lies_within(inner: &OffsetRange, ranges: &[OffsetRange]) -> bool {
+    let holds = |outer: &OffsetRange| {
+        !outer.lost
+            && outer.start <= inner.start
+            && inner.end <= outer.end
+            && SourcePartition::of(outer) == SourcePartition::of(inner)
+    };
+    !inner.lost && inner.start < inner.end && ranges.iter().any(holds)
 }
 
 fn not_too_many(state: &LedgerState, ranges: usize) -> Result<(), LakeError> {

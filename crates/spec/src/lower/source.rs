@@ -6,8 +6,11 @@ use super::{Lower, Place};
 use crate::{
     columns::{self, Step},
     forms, limits,
-    model::{InputSchema, SchemaMode, SourceCluster, SourceFormat, WireFormat},
-    raw::{RawField, RawInputSchema, RawSchemaMode, RawSourceFormat, RawTable, RawWireFormat},
+    model::{EventTypes, InputSchema, SchemaMode, SourceCluster, SourceFormat, WireFormat},
+    raw::{
+        RawEventTypes, RawEventTypesParts, RawField, RawInputSchema, RawSchemaMode, RawSourceFormat,
+        RawTable, RawTake, RawTakeWord, RawWireFormat,
+    },
 };
 
 /// How records are framed and where their schema is.
@@ -103,6 +106,41 @@ impl Lower<'_> {
         if mode != RawSchemaMode::RegistryLatest && raw.subject.is_some() {
             self.fault(&place.key("subject"), "is for schema_mode: registry_latest");
         }
+    }
+
+    /// Which records are the table's.
+    pub(super) fn event_types(
+        &mut self,
+        raw: Option<RawEventTypes>,
+        mode: &SchemaMode,
+        place: &Place<'_>,
+    ) -> Option<EventTypes> {
+        let (names, column, at) = match raw? {
+            RawEventTypes::Names(names) => (Some(names), None, place.key("event_types")),
+            RawEventTypes::Parts(RawEventTypesParts { take, column }) => {
+                let names = match take {
+                    RawTake::Word(RawTakeWord::All) => None,
+                    RawTake::Names(names) => Some(names),
+                };
+                (names, column.map(|column| column.0), place.key("event_types").key("take"))
+            }
+        };
+        let mut take: Vec<String> = Vec::new();
+        for (index, name) in names.iter().flatten().enumerate() {
+            if take.contains(&name.0) {
+                self.fault(&at.item(index), "names a type that stands before");
+            }
+            take.push(name.0.clone());
+        }
+        let at = place.key("event_types");
+        if *mode != SchemaMode::Registry {
+            let message = "needs schema_mode: registry: the id in each record says of which type it is";
+            self.fault(&at, message);
+        }
+        if column.as_deref() == Some("_kafka") {
+            self.fault(&at.key("column"), "is the name of kafka_metadata's column; choose another name");
+        }
+        Some(EventTypes { take: names.is_some().then_some(take), column })
     }
 
     fn input_schema(

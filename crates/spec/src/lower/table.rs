@@ -43,6 +43,7 @@ impl Lower<'_> {
             group: raw.group.map_or_else(|| format!("siltstone-{name}"), |group| group.0),
             source_format: source.format,
             wire_format: source.wire,
+            event_types: self.event_types(raw.event_types, &source.mode, place),
             schema_mode: source.mode,
             message_type: raw.message_type.map(|name| name.0),
             transforms: self.transforms(raw.transforms, &place.key("transforms")),
@@ -307,6 +308,14 @@ impl Lower<'_> {
         }
         if table.source_format != SourceFormat::Protobuf && table.message_type.is_some() {
             self.fault(&place.key("message_type"), "is for source_format: protobuf");
+        }
+        if table.event_types.is_some() && table.message_type.is_some() {
+            let message = "names one message, and event_types names those that are taken: keep one of both";
+            self.fault(&place.key("message_type"), message);
+        }
+        if table.event_types.is_some() && table.tombstones == Tombstones::Row {
+            let message = "a record without a value is of no type: with event_types, write skip or reject";
+            self.fault(&place.key("tombstones"), message);
         }
         let SchemaMode::Inline(InputSchema::Fields(schema)) = &table.schema_mode else { return };
         if table.kafka_metadata && schema.column("_kafka").is_some() {

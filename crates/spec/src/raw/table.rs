@@ -7,8 +7,8 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{
-    RawCatalog, RawCompaction, RawDisclose, RawMaintenance, RawProtection, RawProtectionKey, RawRetention,
-    RawTransforms,
+    RawCatalog, RawCompaction, RawDisclose, RawEventTypes, RawMaintenance, RawProtection, RawProtectionKey,
+    RawRetention, RawTransforms,
 };
 use crate::{
     forms::{
@@ -66,6 +66,12 @@ pub(crate) struct RawTable {
     pub(crate) protect: BTreeMap<String, RawProtection>,
     /// The key of `protect`, for all but `mask` and `drop`.
     pub(crate) protection: Option<RawProtectionKey>,
+    /// Which records of the topic are this table's, by the names of their types, for topics that hold several: a list
+    /// of names, or a mapping. The name of a type is that of the Avro record or of the Protobuf message, in full, or
+    /// the `title` of the JSON Schema. Needs `schema_mode: registry`. Records of other types are passed over and
+    /// counted (`other_event_type`). Absent: every record is the table's.
+    #[schemars(example = json!(["com.shop.OrderPlaced", "com.shop.OrderPaid"]))]
+    pub(crate) event_types: Option<RawEventTypes>,
     /// Where a partition without committed position begins.
     #[schemars(extend("default" = "earliest"))]
     pub(crate) start: RawStart,

@@ -92,3 +92,49 @@ async fn rows_and_changes_without_a_table_are_a_bug_and_not_lost_in_silence() {
     let change = Change::append(Vec::new(), Vec::new(), Vec::new());
     assert_eq!(flusher.commit_change(change).await.unwrap_err().kind(), ErrorKind::Internal);
 }
+
+/// Rejected once, and then the worker died before its entry; read again, most of it is rows. What the dead-letter table
+/// still has of that must not be replayed.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_longer_rejected_counts_as_replayed() {
+    use siltstone_protocol::{Field, PrimitiveType};
+    let store = Arc::new(InMemory::new());
+    let mut first = flusher(&store);
+    assert!(matches!(first.flush(job(letters(0..5), 0, 5)).await, Ok(Flushed::Early)));
+    let schema = Schema::new(0, vec![Field::optional(1, "v", PrimitiveType::Long.into())]);
+    let mut second = flusher(&store);
+    let table = Table::open_or_create(&second.lake, &second.spec, schema.clone(), "create", 1).await.unwrap();
+    second.table = Some(Arc::new(table));
+    second.dead_letters = Table::open_dead_letters(&second.lake, &second.spec).await.unwrap().map(Arc::new);
+    let rows = |count: i64| {
+        let values = arrow::array::Int64Array::from_iter_values(0..count);
+        RecordBatch::try_new(siltstone_datafile::arrow_schema(&schema).unwrap(), vec![Arc::new(values)])
+            .unwrap()
+    };
+    let again = FlushJob {
+        schema: Some(Arc::new(schema.clone())),
+        batches: vec![rows(6)],
+        ..job(letters(2..3), 0, 7)
+    };
+    assert!(matches!(second.flush(again).await, Ok(Flushed::Committed { .. })));
+    let replayed = async |flusher: &Flusher| {
+        let state = flusher.table.as_ref().unwrap().refresh().await.unwrap();
+        state.replayed.get(&source("lab", "t", 0)).map(|held| held.as_slice().to_vec()).unwrap_or_default()
+    };
+    assert_eq!(replayed(&second).await, [(0, 2), (3, 5)]);
+    assert_eq!(kept(&store).await, (Some(7), (0..5).collect()));
+    // What goes on from there was not rejected before.
+    let more = FlushJob {
+        schema: Some(Arc::new(schema.clone())),
+        batches: vec![rows(1)],
+        ..job(letters(7..8), 7, 9)
+    };
+    assert!(matches!(second.flush(more).await, Ok(Flushed::Committed { .. })));
+    assert_eq!(replayed(&second).await, [(0, 2), (3, 5)]);
+    // A worker that comes too late writes no dead letters of offsets that others decided on.
+    let mut late = flusher(&store);
+    late.table = Table::open(&late.lake, &late.spec).await.unwrap().map(Arc::new);
+    let dead = job(letters(8..10), 8, 10);
+    assert!(matches!(late.flush(dead).await, Ok(Flushed::Fenced)));
+    assert_eq!(kept(&store).await, (Some(9), [0, 1, 2, 3, 4, 7].to_vec()));
+}

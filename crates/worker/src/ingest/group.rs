@@ -83,6 +83,7 @@ impl Poller {
 
     /// Begins partitions where the ledger ends, or where the spec says when it has no position.
     pub(super) fn take_over(&mut self, partitions: &[i32]) -> Result<(), WorkerError> {
+        self.follow_dead_letters()?;
         let mut positions = Vec::with_capacity(partitions.len());
         let mut first = Vec::new();
         for &partition in partitions {
@@ -112,6 +113,21 @@ impl Poller {
         tracing::info!(table = %self.name(), ?positions, "partitions assigned");
         self.parts.metrics.events.table(EventCode::PartitionsAssigned, self.name(), None);
         Ok(())
+    }
+
+    /// Learns what the dead-letter table covers: what lies beyond the position was rejected by a worker that did not
+    /// come to commit it, and is read again.
+    fn follow_dead_letters(&mut self) -> Result<(), WorkerError> {
+        if self.parts.handle.block_on(self.parts.runtime.find_dead_letters())? {
+            self.wait_for_lane()?;
+            self.lane = self.parts.runtime.start_lane(&self.parts.handle);
+        }
+        let Some(table) = self.parts.runtime.dead_letters() else { return Ok(()) };
+        self.parts.handle.block_on(async {
+            let mut state = table.state.lock().await;
+            let now_ms = self.parts.identity.now_ms();
+            table.ledger.follow(&mut state, now_ms).await.for_table(&table.name)
+        })
     }
 
     pub(super) fn committed_position(&self, partition: i32) -> Result<Option<i64>, WorkerError> {
@@ -188,6 +204,7 @@ impl Poller {
         self.resume()?;
         self.submitted_rejected.clear();
         self.early.clear();
+        self.follow_dead_letters()?;
         let mut positions = Vec::new();
         for (partition, begun) in self.parts.intake.positions.committed() {
             let position = self.committed_position(partition)?.unwrap_or(begun);

@@ -230,7 +230,7 @@ impl Intake {
 
     /// Takes a rejected record into the dead letters. False: they cannot take it (see the halt).
     fn bury(&mut self, record: &Record<'_>, reason: RejectReason, schema_id: Option<u32>) -> bool {
-        if self.dead_letters.push(record, reason, schema_id, self.now_ms) {
+        if self.dead_letters.push_about(record, reason, schema_id, self.decoder.about(), self.now_ms) {
             return true;
         }
         match self.dead_letters.finish() {
@@ -240,7 +240,7 @@ impl Intake {
                 return false;
             }
         }
-        if self.dead_letters.push(record, reason, schema_id, self.now_ms) {
+        if self.dead_letters.push_about(record, reason, schema_id, self.decoder.about(), self.now_ms) {
             return true;
         }
         self.halt = Some(Halt::Full);

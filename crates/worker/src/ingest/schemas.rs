@@ -7,7 +7,6 @@ use crate::error::ForTable;
 use crate::error::WorkerError;
 use crate::flush::FlushReason;
 use crate::formats;
-use crate::formats::Target;
 use siltstone_ingest::decoder::Learned;
 use siltstone_ingest::decoder::SchemaNeed;
 use siltstone_protocol::Change;
@@ -16,7 +15,6 @@ use siltstone_protocol::OffsetRange;
 use siltstone_protocol::RejectedCount;
 use siltstone_protocol::Schema;
 use siltstone_protocol::presence::EventCode;
-use siltstone_spec::plan::Reason;
 use std::sync::Arc;
 use std::time::Duration;
 use std::time::Instant;
@@ -78,22 +76,9 @@ impl Poller {
         Err(self.internal("the table's schema did not settle"))
     }
 
-    /// False when a format of the table has no form for this schema (Delta takes no other type for a
-    /// column that has data): the ledger must not take it either, or that format would stand still.
     fn can_show(&self, schema: &Schema) -> Result<bool, WorkerError> {
         let Some(table) = self.table() else { return Ok(true) };
-        let checked = self.parts.handle.block_on(async {
-            let state = table.state.lock().await;
-            let target = Target { schema, partition_spec: &state.partition_spec, formats: &state.formats };
-            formats::check(&table, &state, target).await
-        });
-        match formats::refusal(checked)? {
-            None => Ok(true),
-            Some(Reason { what, why, .. }) => {
-                tracing::warn!(table = %table.name, what, why, "records of this schema are rejected");
-                Ok(false)
-            }
-        }
+        self.parts.handle.block_on(formats::can_show(&table, schema))
     }
 
     /// Makes the table what the records need: everything before is committed in the old schema first.

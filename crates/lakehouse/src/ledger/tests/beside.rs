@@ -32,6 +32,29 @@ fn overwrite(removed: &[&str], added: &str, ranges: Vec<OffsetRange>, replayed: 
     Change::Overwrite { removed, added: vec![file(added, 7)], ranges, replayed, rejected: vec![] }
 }
 
+/// What was rejected before the entry of its offsets landed, and is a row of that entry, is never replayed.
+#[tokio::test]
+async fn a_live_range_may_say_what_it_no_longer_rejects() {
+    let (ledger, mut state) = table().await;
+    let live = |replayed: Vec<OffsetRange>| match append("a", vec![range(0, 0, 100)]) {
+        Change::Append { files, ranges, rejected, imported, .. } => {
+            Change::Append { files, ranges, rejected, replayed, imported }
+        }
+        other => other,
+    };
+    for wrong in [range(0, 99, 101), range(1, 0, 1), range(0, 5, 5)] {
+        let error = ledger.commit(&mut state, live(vec![wrong]), "w", 2).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+    }
+    let change = live(vec![range(0, 3, 4), range(0, 7, 9)]);
+    assert_eq!(ledger.commit(&mut state, change.clone(), "1", 2).await.unwrap(), Committed::At(1));
+    assert_eq!(state.replayed[&SourcePartition::of(&range(0, 0, 0))].as_slice(), [(3, 4), (7, 9)]);
+    assert_eq!(ledger.commit(&mut state, change, "2", 2).await.unwrap(), Committed::AlreadyCovered);
+    let again = replay("r", vec![range(0, 7, 8)]);
+    assert_eq!(ledger.commit(&mut state, again, "3", 2).await.unwrap(), Committed::AlreadyCovered);
+    assert_eq!(ledger.load().await.unwrap().unwrap(), state);
+}
+
 #[tokio::test]
 async fn a_dead_letter_is_replayed_once() {
     let (ledger, mut state) = table().await;

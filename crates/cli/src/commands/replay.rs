@@ -1,0 +1,76 @@
+//! `dead-letters replay`: makes rows of dead letters that can be rows by now.
+
+use std::{collections::BTreeMap, io::IsTerminal};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use siltstone_protocol::RejectReason;
+use siltstone_worker::{
+    inspect,
+    replay::{ReplayOptions, ReplaySummary, Selection, replay as replay_table},
+};
+
+use super::{choose, load, run};
+use crate::{args::ReplayArgs, output};
+
+pub async fn replay(args: ReplayArgs, quiet: bool) -> anyhow::Result<u8> {
+    let spec = load(&args.table.spec.file)?;
+    let table = choose(&spec, &args.table)?;
+    let options = ReplayOptions {
+        selection: Selection { reason: args.reason, partition: args.partition, from: args.from, to: args.to },
+        dry_run: args.dry_run,
+        memory_bytes: run::memory(&args.memory)?,
+    };
+    let lake = inspect::open_lake(&spec)?;
+    let stop = run::stop_signal()?;
+    let bar = bar(&table.name, !quiet && !args.table.spec.json);
+    let mut progress = |all: u64, done: u64| {
+        bar.set_length(all);
+        bar.set_position(done);
+    };
+    let ended = replay_table(&spec, &lake, table, &options, stop, &mut progress).await;
+    bar.finish_and_clear();
+    let summary = ended?;
+    if args.table.spec.json {
+        output::print_json(&summary)?;
+    } else {
+        report(&summary);
+    }
+    if summary.stopped {
+        eprintln!("stopped before the end; what was committed stays, the rest is for the next call");
+    }
+    Ok(if summary.stopped { output::FAILED } else { output::DONE })
+}
+
+fn bar(table: &str, wanted: bool) -> ProgressBar {
+    if !wanted || !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr_with_hz(5));
+    let template = "{msg}  {bar:30} {pos}/{len} dead letters  {per_sec}  eta {eta}";
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style);
+    }
+    bar.set_message(table.to_owned());
+    bar
+}
+
+fn report(summary: &ReplaySummary) {
+    if !summary.exists {
+        println!("no dead letters of {}", summary.table);
+        return;
+    }
+    let what = if summary.dry_run { "would become rows" } else { "became rows" };
+    let mut rows = vec![vec![what.to_owned(), summary.rows.to_string()]];
+    let mut add = |what: &str, counts: &BTreeMap<RejectReason, u64>| {
+        let row =
+            |(reason, count): (&RejectReason, &u64)| vec![format!("{what} ({reason})"), count.to_string()];
+        rows.extend(counts.iter().map(row));
+    };
+    add("passed over", &summary.passed_over);
+    add("still rejected", &summary.still_rejected);
+    rows.push(vec!["not tried".to_owned(), summary.left.to_string()]);
+    if !summary.dry_run {
+        rows.push(vec!["marked as replayed".to_owned(), summary.marked.to_string()]);
+    }
+    output::print_table(&[summary.table.as_str(), "dead letters"], &rows);
+}

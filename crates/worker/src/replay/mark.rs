@@ -1,0 +1,207 @@
+//! Marks dead letters that the table's ledger has as replayed: their files are rewritten with `replayed_at` set.
+//!
+//! Nothing depends on a mark but what people see. So a file that others took meanwhile is looked at again, a few times,
+//! and then left to the next run.
+
+use std::{collections::HashSet, sync::Arc};
+
+use arrow::{
+    array::{Array, AsArray, RecordBatch, TimestampMicrosecondArray},
+    datatypes::TimestampMicrosecondType,
+};
+use futures::TryStreamExt;
+use siltstone_datafile::{Layout, WrittenFile, read_batches, write_sorted};
+use siltstone_ingest::dead_letter::REPLAYED_AT;
+use siltstone_lakehouse::{LedgerState, SourcePartition, crash_point};
+use siltstone_protocol::{Change, FileEntry};
+
+use super::{
+    Replay,
+    plan::is_replayed,
+    survey::{Places, columns_are_off, places_schema},
+};
+use crate::{
+    commit::{self, Landed},
+    error::{ForTable, WorkerError},
+};
+
+/// Looks at the files that are not marked yet.
+const LOOKS_MAX: usize = 10;
+/// Files that one entry rewrites at most, and bytes of files after which it is closed.
+const ENTRY_FILES_MAX: usize = 64;
+const ENTRY_BYTES_MAX: u64 = 4 << 30;
+/// Rows are written when they hold this part of the budget: 1 over so much.
+const ROWS_SHARE: u64 = 4;
+
+/// Marks what is to be marked; how many letters that was.
+pub(super) async fn mark(replay: &Replay<'_>) -> Result<u64, WorkerError> {
+    let mut marker = Marker { replay, done: HashSet::new(), marked: 0 };
+    for _ in 0..LOOKS_MAX {
+        if marker.round().await? {
+            return Ok(marker.marked);
+        }
+    }
+    tracing::warn!(
+        table = %replay.letters.name,
+        "others keep rewriting the dead letters: not all that were replayed are marked, the next run goes on"
+    );
+    Ok(marker.marked)
+}
+
+struct Marker<'a> {
+    replay: &'a Replay<'a>,
+    /// Files in which nothing is left to mark.
+    done: HashSet<String>,
+    marked: u64,
+}
+
+impl Marker<'_> {
+    /// True when nothing is left.
+    async fn round(&mut self) -> Result<bool, WorkerError> {
+        let letters = &self.replay.letters;
+        // What was replayed by now; the letters are not fewer afterwards.
+        let main = self.replay.main.refresh().await?;
+        if main.replayed.is_empty() {
+            return Ok(true);
+        }
+        let state = letters.refresh().await?;
+        let (mut batch, mut bytes, mut whole) = (Vec::new(), 0, true);
+        for entry in state.live_files.values() {
+            if self.done.contains(&entry.path) {
+                continue;
+            }
+            if !self.is_due(entry, &state, &main).await? {
+                self.done.insert(entry.path.clone());
+                continue;
+            }
+            bytes += entry.bytes;
+            batch.push(entry.clone());
+            if batch.len() >= ENTRY_FILES_MAX || bytes >= ENTRY_BYTES_MAX {
+                whole &= self.rewrite(std::mem::take(&mut batch), &main).await?;
+                bytes = 0;
+            }
+        }
+        if !batch.is_empty() {
+            whole &= self.rewrite(batch, &main).await?;
+        }
+        Ok(whole)
+    }
+
+    /// True when a file holds letters that are to be marked.
+    async fn is_due(
+        &self,
+        entry: &FileEntry,
+        state: &LedgerState,
+        main: &LedgerState,
+    ) -> Result<bool, WorkerError> {
+        let letters = &self.replay.letters;
+        let schema = places_schema(&state.schema);
+        let batches = read_batches(&letters.store, &letters.location, entry, &schema).await;
+        let mut batches = batches.for_table(&letters.name)?;
+        while let Some(batch) = batches.try_next().await.for_table(&letters.name)? {
+            let places = Places::of(&batch).ok_or_else(|| columns_are_off(letters))?;
+            if (0..batch.num_rows()).any(|row| is_to_be_marked(&places, row, main)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Rewrites these files and commits them as one entry. False: others took one of them first.
+    async fn rewrite(&mut self, files: Vec<FileEntry>, main: &LedgerState) -> Result<bool, WorkerError> {
+        let letters = Arc::clone(&self.replay.letters);
+        let schema = Arc::new(letters.state.lock().await.schema.clone());
+        let layout = letters.layout(Arc::clone(&schema)).await;
+        let room = usize::try_from(self.replay.budget.limit() / ROWS_SHARE).unwrap_or(usize::MAX);
+        let now_us = self.replay.identity.now_ms().saturating_mul(1000);
+        let (mut added, mut marked) = (Vec::new(), 0);
+        let (mut batches, mut bytes) = (Vec::new(), 0);
+        for entry in &files {
+            let rows = read_batches(&letters.store, &letters.location, entry, &schema).await;
+            let mut rows = rows.for_table(&letters.name)?;
+            while let Some(batch) = rows.try_next().await.for_table(&letters.name)? {
+                let (batch, count) =
+                    with_marks(&batch, main, now_us).ok_or_else(|| columns_are_off(&letters))?;
+                marked += count;
+                bytes += batch.get_array_memory_size();
+                batches.push(batch);
+                if bytes >= room {
+                    self.write(std::mem::take(&mut batches), &layout, &mut added).await?;
+                    bytes = 0;
+                }
+            }
+        }
+        self.write(batches, &layout, &mut added).await?;
+        crash_point!("replay.marks_written");
+        for file in &added {
+            letters.details.insert(file.details.clone());
+        }
+        let change = Change::Overwrite {
+            removed: files.into_iter().map(|file| file.path).collect(),
+            added: added.iter().map(|file| file.entry.clone()).collect(),
+            ranges: Vec::new(),
+            replayed: Vec::new(),
+            rejected: Vec::new(),
+        };
+        let id = self.replay.identity.commit_id();
+        match commit::commit(&letters, change, &id, "replay_marks", self.replay.patience()).await? {
+            Landed::At(_) => {
+                crash_point!("replay.marked");
+                self.marked += marked;
+                self.done.extend(added.into_iter().map(|file| file.entry.path));
+                Ok(true)
+            }
+            Landed::AlreadySo | Landed::Stopped => Ok(true),
+            Landed::Refused(error) => {
+                tracing::info!(table = %letters.name, %error, "dead letters were rewritten by others, looking again");
+                Ok(false)
+            }
+        }
+    }
+
+    async fn write(
+        &self,
+        batches: Vec<RecordBatch>,
+        layout: &Layout,
+        added: &mut Vec<WrittenFile>,
+    ) -> Result<(), WorkerError> {
+        let letters = &self.replay.letters;
+        let written = write_sorted(batches, layout, &letters.store, &letters.location).await;
+        added.extend(written.for_table(&letters.name)?);
+        Ok(())
+    }
+}
+
+fn is_to_be_marked(places: &Places<'_>, row: usize, main: &LedgerState) -> bool {
+    !places.is_marked(row) && places.is_replayed(row, main)
+}
+
+impl Places<'_> {
+    fn is_replayed(&self, row: usize, main: &LedgerState) -> bool {
+        let source = SourcePartition {
+            cluster: self.cluster.value(row).to_owned(),
+            topic: self.topic.value(row).to_owned(),
+            partition: self.partition.value(row),
+        };
+        is_replayed(main, &source, self.offset.value(row))
+    }
+}
+
+/// The batch with the letters marked that the ledger has as replayed, and how many those were.
+fn with_marks(batch: &RecordBatch, main: &LedgerState, now_us: i64) -> Option<(RecordBatch, u64)> {
+    let places = Places::of(batch)?;
+    let index = batch.schema_ref().index_of(REPLAYED_AT).ok()?;
+    let marks = batch.column(index).as_primitive_opt::<TimestampMicrosecondType>()?;
+    let mut count = 0;
+    let mut mark = |row: usize| {
+        if is_to_be_marked(&places, row, main) {
+            count += 1;
+            return Some(now_us);
+        }
+        marks.is_valid(row).then(|| marks.value(row))
+    };
+    let marked: TimestampMicrosecondArray = (0..batch.num_rows()).map(&mut mark).collect();
+    let mut columns = batch.columns().to_vec();
+    columns[index] = Arc::new(marked.with_data_type(marks.data_type().clone()));
+    Some((RecordBatch::try_new(batch.schema(), columns).ok()?, count))
+}

@@ -1,0 +1,187 @@
+//! Which dead letters are tried, and which offsets an entry may name: pure.
+
+use std::collections::{BTreeMap, BinaryHeap};
+
+use siltstone_lakehouse::{LedgerState, SourcePartition, ledger::FILES_PER_ENTRY_MAX};
+use siltstone_protocol::{OffsetRange, RejectReason};
+use siltstone_spec::Spec;
+
+/// Letters of one commit. Rows are no more than that, so files are no more than an entry takes, and ranges neither.
+pub(super) const WINDOW_LETTERS_MAX: usize = FILES_PER_ENTRY_MAX;
+
+/// Where a letter came from: the number of its source partition, and its offset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Place {
+    pub(super) source: u32,
+    pub(super) offset: i64,
+}
+
+impl Place {
+    pub(super) const FIRST: Self = Self { source: 0, offset: i64::MIN };
+
+    fn next(self) -> Self {
+        Self { offset: self.offset.saturating_add(1), ..self }
+    }
+}
+
+/// What becomes of a letter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Fate {
+    /// It stays as it is, and is not tried.
+    Open,
+    Wanted,
+    /// Tried: a row, or nothing.
+    Settled,
+    /// Tried, and rejected again.
+    Rejected(RejectReason),
+}
+
+/// An open dead letter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Letter {
+    pub(super) place: Place,
+    pub(super) fate: Fate,
+}
+
+/// The source partitions met so far, numbered in the order in which they were met: numbers stay.
+#[derive(Debug)]
+pub(super) struct Sources {
+    clusters: Vec<String>,
+    numbers: BTreeMap<SourcePartition, u32>,
+    all: Vec<SourcePartition>,
+    /// The one that was asked for last: letters of one source come together.
+    last: u32,
+}
+
+impl Sources {
+    pub(super) fn new(spec: &Spec) -> Self {
+        let clusters = spec.source_clusters.iter().map(|cluster| cluster.name.clone()).collect();
+        Self { clusters, numbers: BTreeMap::new(), all: Vec::new(), last: 0 }
+    }
+
+    /// The number of a source, which it gets now if it is new.
+    pub(super) fn number(&mut self, cluster: &str, topic: &str, partition: i32) -> u32 {
+        let same = |source: &SourcePartition| {
+            source.partition == partition && source.topic == topic && source.cluster == cluster
+        };
+        if self.at(self.last).is_some_and(same) {
+            return self.last;
+        }
+        let source = SourcePartition { cluster: cluster.to_owned(), topic: topic.to_owned(), partition };
+        let next = u32::try_from(self.all.len()).unwrap_or(u32::MAX);
+        self.last = *self.numbers.entry(source).or_insert_with_key(|source| {
+            self.all.push(source.clone());
+            next
+        });
+        self.last
+    }
+
+    /// The number of a source that was met before.
+    pub(super) fn known(&self, cluster: &str, topic: &str, partition: i32) -> Option<u32> {
+        let source = SourcePartition { cluster: cluster.to_owned(), topic: topic.to_owned(), partition };
+        self.numbers.get(&source).copied()
+    }
+
+    pub(super) fn at(&self, number: u32) -> Option<&SourcePartition> {
+        self.all.get(number as usize)
+    }
+
+    /// True when the spec still has the cluster.
+    pub(super) fn is_readable(&self, number: u32) -> bool {
+        self.at(number).is_some_and(|source| self.clusters.contains(&source.cluster))
+    }
+}
+
+/// Keeps the first so many letters of any number.
+#[derive(Debug)]
+pub(super) struct Nearest {
+    kept: BinaryHeap<Letter>,
+    most: usize,
+    is_cut: bool,
+}
+
+impl Nearest {
+    pub(super) fn new(most: usize) -> Self {
+        Self { kept: BinaryHeap::new(), most, is_cut: false }
+    }
+
+    pub(super) fn add(&mut self, letter: Letter) {
+        self.kept.push(letter);
+        if self.kept.len() > self.most {
+            self.is_cut = true;
+            self.kept.pop();
+        }
+    }
+
+    /// The letters in order, each place once; and where the next ones begin, when there are more.
+    pub(super) fn finish(self) -> (Vec<Letter>, Option<Place>) {
+        let mut letters = self.kept.into_sorted_vec();
+        let more = letters.last().filter(|_| self.is_cut).map(|letter| letter.place.next());
+        // Of a place that is there twice the greater fate stays: it is wanted if one of both is.
+        letters.reverse();
+        letters.dedup_by_key(|letter| letter.place);
+        letters.reverse();
+        (letters, more)
+    }
+}
+
+/// The letters that the ledger does not have as replayed. What it did not commit yet is not tried.
+pub(super) fn still_open(letters: &[Letter], sources: &Sources, state: &LedgerState) -> Vec<Letter> {
+    let fate = |letter: &Letter| {
+        let source = sources.at(letter.place.source)?;
+        let (start, end) = (letter.place.offset, letter.place.offset.saturating_add(1));
+        if is_replayed(state, source, start) {
+            return None;
+        }
+        let committed = state.coverage.get(source).is_some_and(|coverage| coverage.covers(start, end));
+        Some(Letter { fate: if committed { letter.fate } else { Fate::Open }, ..*letter })
+    };
+    letters.iter().filter_map(fate).collect()
+}
+
+/// True when the ledger has the dead letter of this offset as replayed.
+pub(super) fn is_replayed(state: &LedgerState, source: &SourcePartition, offset: i64) -> bool {
+    state.replayed.get(source).is_some_and(|replayed| replayed.covers(offset, offset.saturating_add(1)))
+}
+
+/// The ranges that hold the settled letters and no other open one. Neighbours become one range where all between them
+/// was committed, and none of it was replayed before.
+pub(super) fn ranges(letters: &[Letter], sources: &Sources, state: &LedgerState) -> Vec<OffsetRange> {
+    let mut ranges: Vec<(Place, i64)> = Vec::new();
+    let mut joins = false;
+    for letter in letters {
+        if letter.fate != Fate::Settled {
+            joins = false;
+            continue;
+        }
+        let end = letter.place.offset.saturating_add(1);
+        match ranges.last_mut() {
+            Some((first, last))
+                if joins
+                    && first.source == letter.place.source
+                    && is_whole(sources, state, letter.place.source, *last, end) =>
+            {
+                *last = end;
+            }
+            _ => ranges.push((letter.place, end)),
+        }
+        joins = true;
+    }
+    let range = |(first, end): (Place, i64)| {
+        let SourcePartition { cluster, topic, partition } = sources.at(first.source)?.clone();
+        Some(OffsetRange { cluster, topic, partition, start: first.offset, end, lost: false })
+    };
+    ranges.into_iter().filter_map(range).collect()
+}
+
+fn is_whole(sources: &Sources, state: &LedgerState, source: u32, start: i64, end: i64) -> bool {
+    let Some(source) = sources.at(source) else { return false };
+    let committed =
+        |coverage: &siltstone_lakehouse::ledger::Coverage| coverage.covers(start.saturating_sub(1), end);
+    state.coverage.get(source).is_some_and(committed)
+        && !state.replayed.get(source).is_some_and(|replayed| replayed.touches(start, end))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
