@@ -4,7 +4,7 @@
 //! schema id, and what to look at next. Absent on purpose: any source error, because those of brokers, registries
 //! and parsers may quote a record; they are mapped to closed words where they occur.
 
-use siltstone_protocol::ErrorKind;
+use siltstone_protocol::{ErrorCode, ErrorKind};
 
 /// Errors of ingestion. `kind` says what the caller should do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -12,7 +12,7 @@ use siltstone_protocol::ErrorKind;
 pub enum IngestError {
     /// A broker or registry did not answer, or answered that it cannot serve now.
     #[error("{what} is unavailable: {why}; it is tried again, nothing is lost")]
-    Unavailable { what: String, why: String },
+    Unavailable { code: ErrorCode, what: String, why: String },
 
     /// No broker has answered since the start.
     #[error(
@@ -23,15 +23,15 @@ pub enum IngestError {
 
     /// The topic, subject, version or schema id does not exist.
     #[error("{what} does not exist; {check}")]
-    NotFound { what: String, check: String },
+    NotFound { code: ErrorCode, what: String, check: String },
 
     /// Credentials or permissions are wrong.
     #[error("{what} refused access: {why}; {check}")]
-    Refused { what: String, why: String, check: String },
+    Refused { code: ErrorCode, what: String, why: String, check: String },
 
     /// A setting or an answer cannot be used.
     #[error("{what} is invalid: {why}")]
-    Invalid { what: String, why: String },
+    Invalid { code: ErrorCode, what: String, why: String },
 
     /// A writer schema (registry, spec) cannot be turned into a table or cannot be read.
     #[error("schema {schema} cannot be used: {why}")]
@@ -70,12 +70,42 @@ impl IngestError {
         }
     }
 
-    pub fn unavailable(what: impl Into<String>, why: impl Into<String>) -> Self {
-        Self::Unavailable { what: what.into(), why: why.into() }
+    /// What to look up.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::Unavailable { code, .. }
+            | Self::NotFound { code, .. }
+            | Self::Refused { code, .. }
+            | Self::Invalid { code, .. } => *code,
+            Self::Unreachable { .. } => ErrorCode::KafkaUnreachable,
+            Self::SchemaRefused { .. } => ErrorCode::SchemaRefused,
+            Self::LostRange { .. } => ErrorCode::LostRange,
+            Self::ClientFatal { .. } => ErrorCode::KafkaClientStopped,
+            Self::Internal { .. } => ErrorCode::InternalError,
+        }
     }
 
+    /// The error under another code than its constructor gives it.
+    #[must_use]
+    pub fn coded(mut self, other: ErrorCode) -> Self {
+        match &mut self {
+            Self::Unavailable { code, .. }
+            | Self::NotFound { code, .. }
+            | Self::Refused { code, .. }
+            | Self::Invalid { code, .. } => *code = other,
+            _ => {}
+        }
+        self
+    }
+
+    /// The schema registry does not serve now.
+    pub fn unavailable(what: impl Into<String>, why: impl Into<String>) -> Self {
+        Self::Unavailable { code: ErrorCode::RegistryUnavailable, what: what.into(), why: why.into() }
+    }
+
+    /// A setting of the spec that does not go with the others.
     pub fn invalid(what: impl Into<String>, why: impl Into<String>) -> Self {
-        Self::Invalid { what: what.into(), why: why.into() }
+        Self::Invalid { code: ErrorCode::SpecInvalid, what: what.into(), why: why.into() }
     }
 
     pub fn schema_refused(schema: impl Into<String>, why: impl Into<String>) -> Self {

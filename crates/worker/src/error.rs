@@ -1,6 +1,6 @@
 //! Why a table or the whole worker stopped. No message quotes a record.
 
-use siltstone_protocol::{ErrorKind, RejectReason};
+use siltstone_protocol::{ErrorCode, ErrorKind, RejectReason};
 
 /// An error of the worker.
 #[derive(Debug, thiserror::Error)]
@@ -14,11 +14,11 @@ pub enum WorkerError {
     Lake { table: String, source: Box<siltstone_lakehouse::LakeError> },
     #[error("{0}")]
     Store(Box<siltstone_lakehouse::LakeError>),
-    #[error("table {table}: {message}")]
-    Spec { table: String, message: String },
+    #[error("table {table}: {}", without_table(table, message))]
+    Spec { code: ErrorCode, table: String, message: String },
     #[error(
         "table {table}: record rejected at topic {topic}, partition {partition}, offset {offset}: {reason}; \
-         mend the producer or set dlq_mode to dead_letter or skip"
+         mend the producer, or set dlq_mode: dead_letter to keep such records aside, or dlq_mode: skip"
     )]
     RejectedRecord { table: String, topic: String, partition: i32, offset: i64, reason: RejectReason },
     #[error(
@@ -29,20 +29,20 @@ pub enum WorkerError {
     LostRange { table: String, topic: String, partition: i32, start: i64, end: i64 },
     #[error(
         "table {table}: position {position} of topic {topic}, partition {partition}, lies beyond the end {end}: \
-         the topic was truncated or made anew; move the table to a new name or restore the topic"
+         the topic was truncated or made anew; restore the topic, or give the table a new name"
     )]
     PositionBeyondEnd { table: String, topic: String, partition: i32, position: i64, end: i64 },
     #[error("table {table}: its {format} form {error}")]
-    Projection { table: String, format: &'static str, error: String },
+    Projection { code: ErrorCode, table: String, format: &'static str, error: String },
     #[error("table {table}: {what}")]
     Internal { table: String, what: &'static str },
     #[error("{failed} of {tables} tables stopped with an error; the first: {first}")]
     Tables { failed: usize, tables: usize, first: Box<WorkerError> },
-    #[error("reporting: {what}")]
+    #[error("control_plane: {what}")]
     Control { what: String },
     #[error("readers_catalog: {what}")]
     ReadersCatalog { what: String },
-    #[error("cannot listen on {address}: {source}")]
+    #[error("cannot listen on {address}: {source}; choose another address with --http")]
     Listen { address: std::net::SocketAddr, source: std::io::Error },
 }
 
@@ -67,6 +67,24 @@ impl WorkerError {
 }
 
 impl WorkerError {
+    /// What to look up.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::Ingest { source, .. } => source.code(),
+            Self::DataFile { source, .. } => source.code(),
+            Self::Lake { source, .. } | Self::Store(source) => source.code(),
+            Self::Spec { code, .. } | Self::Projection { code, .. } => *code,
+            Self::RejectedRecord { .. } => ErrorCode::RecordRejected,
+            Self::LostRange { .. } => ErrorCode::LostRange,
+            Self::PositionBeyondEnd { .. } => ErrorCode::PositionBeyondEnd,
+            Self::Internal { .. } => ErrorCode::InternalError,
+            Self::Tables { first, .. } => first.code(),
+            Self::Control { .. } => ErrorCode::ControlPlaneRefused,
+            Self::ReadersCatalog { .. } => ErrorCode::ReadersCatalogOpen,
+            Self::Listen { .. } => ErrorCode::CannotListen,
+        }
+    }
+
     /// True when no broker has answered yet: more likely a wrong setting than an outage.
     pub fn is_unreachable(&self) -> bool {
         matches!(self, Self::Ingest { source, .. }

@@ -70,6 +70,7 @@ pub(crate) fn refusal(checked: Result<(), WorkerError>) -> Result<Option<Reason>
     match &error {
         WorkerError::Lake { source, .. } => match source.as_ref() {
             LakeError::CannotShow { format, column, why, way_out, .. } => Ok(Some(Reason {
+                code: source.code(),
                 what: format!("{} and column {column}", format.as_str()),
                 why: format!("it {why}"),
                 way_out: way_out.clone(),

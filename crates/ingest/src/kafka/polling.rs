@@ -9,6 +9,7 @@ use rdkafka::{
     Offset,
     consumer::{CommitMode, Consumer},
 };
+use siltstone_protocol::ErrorCode;
 use siltstone_spec::Start;
 
 use super::{
@@ -177,7 +178,8 @@ impl RecordSource for KafkaSource {
             return Err(IngestError::unavailable(
                 format!("cluster {}, topic {}", self.cluster, self.topic),
                 "the brokers do not name any partition yet",
-            ));
+            )
+            .coded(ErrorCode::KafkaUnavailable));
         }
         Ok(partitions)
     }

@@ -64,7 +64,10 @@ impl Poller {
                     self.evolve(schema)?;
                 }
                 Err(error) if error.kind() == ErrorKind::Unavailable => {
-                    tracing::warn!(table = %self.name(), %error, "registry does not answer, table paused");
+                    tracing::warn!(
+                        table = %self.name(), topic = %self.parts.spec.topic, %error, code = %error.code(),
+                        "registry does not answer, table paused"
+                    );
                     self.parts.metrics.retry(self.name(), "registry");
                     self.pause()?;
                     let next = (backoff * 2).min(REGISTRY_RETRY_MAX);
@@ -89,8 +92,11 @@ impl Poller {
         });
         match formats::refusal(checked)? {
             None => Ok(true),
-            Some(Reason { what, why, .. }) => {
-                tracing::warn!(table = %table.name, what, why, "records of this schema are rejected");
+            Some(Reason { code, what, why, way_out }) => {
+                tracing::warn!(
+                    table = %table.name, topic = %self.parts.spec.topic, %code, what, why, way_out,
+                    "records of this schema are rejected"
+                );
                 Ok(false)
             }
         }
