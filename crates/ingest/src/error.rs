@@ -16,7 +16,7 @@ pub enum IngestError {
 
     /// No broker has answered since the start.
     #[error(
-        "cluster {cluster}, topic {topic}: none of the brokers {brokers} can be reached: {why}; check the addresses, \
+        "cluster {cluster}, topic {topic}: none of the brokers {brokers} can be reached: {why}; check bootstrap_brokers, \
          and tls and sasl: a listener that expects them closes other connections without a word"
     )]
     Unreachable { cluster: String, topic: String, brokers: String, why: String },
@@ -40,7 +40,7 @@ pub enum IngestError {
     /// The broker no longer has records that were never committed to the table.
     #[error(
         "cluster {cluster}, topic {topic}, partition {partition}: offsets {wanted} to {low} (exclusive) are gone \
-         from the broker before they were ingested; set on_lost_range to continue to record the gap and go on"
+         from the broker before they were ingested; set on_lost_range: continue to record the gap and go on"
     )]
     LostRange { cluster: String, topic: String, partition: i32, wanted: i64, low: i64 },
 

@@ -38,7 +38,7 @@ pub enum WorkerError {
     Internal { table: String, what: &'static str },
     #[error("{failed} of {tables} tables stopped with an error; the first: {first}")]
     Tables { failed: usize, tables: usize, first: Box<WorkerError> },
-    #[error("control_plane: {what}")]
+    #[error("{what}")]
     Control { what: String },
     #[error("readers_catalog: {what}")]
     ReadersCatalog { what: String },

@@ -154,14 +154,14 @@ pub(super) fn error(code: i32, place: &Place<'_>, reached: bool) -> Option<Inges
             what,
             why,
             check: format!(
-                "check sasl.mechanism, user name and password, and that the user may read topic {topic} and use \
+                "check sasl.mechanism, sasl.username and sasl.password, and that the user may read topic {topic} and use \
                  consumer group {group}"
             ),
         },
         Fault::Topic => IngestError::NotFound {
             code: ErrorCode::TopicNotFound,
             what,
-            check: "check the topic's name, the cluster's brokers, and that the user may describe the topic"
+            check: "check source_topic, source_cluster_name, bootstrap_brokers, and that the user may describe the topic"
                 .to_owned(),
         },
         Fault::Setting => IngestError::Invalid {
@@ -195,7 +195,7 @@ pub(super) fn request_error(
     IngestError::Unavailable {
         code: ErrorCode::KafkaUnavailable,
         what: format!("cluster {}, topic {} ({request})", place.cluster, place.topic),
-        why: format!("{why}; check the brokers' addresses"),
+        why: format!("{why}; if it stays, check bootstrap_brokers and what the brokers advertise"),
     }
 }
 

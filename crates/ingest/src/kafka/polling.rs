@@ -188,7 +188,7 @@ impl RecordSource for KafkaSource {
         let (low, high) = self
             .consumer()?
             .fetch_watermarks(&self.topic, partition, REQUEST_TIMEOUT)
-            .map_err(|error| self.explain(&error, "watermarks"))?;
+            .map_err(|error| self.explain(&error, &format!("watermarks of partition {partition}")))?;
         self.reached = true;
         Ok(Watermarks { low, high })
     }
@@ -206,7 +206,7 @@ impl RecordSource for KafkaSource {
                 let found = self
                     .consumer()?
                     .offsets_for_times(list, REQUEST_TIMEOUT)
-                    .map_err(|error| self.explain(&error, "offsets for times"))?;
+                    .map_err(|error| self.explain(&error, &format!("the offset of a time in partition {partition}")))?;
                 match found.find_partition(&self.topic, partition).map(|element| element.offset()) {
                     Some(Offset::Offset(offset)) => Ok(offset),
                     // No record is that young.
