@@ -81,7 +81,7 @@ fn what_a_page_names_is_there() {
                 fence = if fence.is_some() { None } else { Some(language) };
                 continue;
             }
-            let faults = match fence {
+            let faults: Vec<(&str, String)> = match fence {
                 None => {
                     spans(line).into_iter().filter_map(|span| Some((span, grammar.fault(span)?))).collect()
                 }
@@ -255,7 +255,9 @@ fn constants(schema: &Value, words: &mut BTreeSet<String>) {
         Value::Object(members) => {
             for (name, member) in members {
                 match (name.as_str(), member) {
-                    ("const", Value::String(word)) => drop(words.insert(word.clone())),
+                    ("const", Value::String(word)) => {
+                        words.insert(word.clone());
+                    }
                     ("enum", Value::Array(all)) => {
                         words.extend(all.iter().filter_map(Value::as_str).map(str::to_owned));
                     }
