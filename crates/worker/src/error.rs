@@ -135,10 +135,30 @@ impl<T> ForTable<T> for Result<T, siltstone_lakehouse::LakeError> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use siltstone_lakehouse::LakeError;
 
     use super::*;
+
+    #[test]
+    fn an_error_has_the_code_of_what_it_holds() {
+        let denied = object_store::Error::PermissionDenied { path: "x".to_owned(), source: "denied".into() };
+        let store = LakeError::store("put", &"x".into(), &denied);
+        let inner = Err::<(), _>(store).for_table("a.b").unwrap_err();
+        assert_eq!(inner.code(), ErrorCode::StoreAccessRefused);
+        let all = WorkerError::Tables { failed: 1, tables: 2, first: Box::new(inner) };
+        assert_eq!(all.code(), ErrorCode::StoreAccessRefused);
+        let refused = LakeError::invalid("x", "y");
+        assert_eq!(refused.code(), ErrorCode::LedgerChangeRefused);
+        assert_eq!(refused.coded(ErrorCode::TableNotFound).code(), ErrorCode::TableNotFound);
+        let spec = WorkerError::Spec {
+            code: ErrorCode::UnknownColumn,
+            table: "a.b".to_owned(),
+            message: "table a.b: sort_by names the unknown column x".to_owned(),
+        };
+        assert_eq!(spec.to_string(), "table a.b: sort_by names the unknown column x");
+    }
 
     #[test]
     fn the_table_is_named_once() {
