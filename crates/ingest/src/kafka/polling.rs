@@ -203,10 +203,9 @@ impl RecordSource for KafkaSource {
             },
             Start::Timestamp(millis) => {
                 let list = self.list([(partition, *millis)])?;
-                let found = self
-                    .consumer()?
-                    .offsets_for_times(list, REQUEST_TIMEOUT)
-                    .map_err(|error| self.explain(&error, &format!("the offset of a time in partition {partition}")))?;
+                let found = self.consumer()?.offsets_for_times(list, REQUEST_TIMEOUT).map_err(|error| {
+                    self.explain(&error, &format!("the offset of a time in partition {partition}"))
+                })?;
                 match found.find_partition(&self.topic, partition).map(|element| element.offset()) {
                     Some(Offset::Offset(offset)) => Ok(offset),
                     // No record is that young.

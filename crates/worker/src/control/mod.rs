@@ -114,8 +114,9 @@ impl Control {
             )));
         }
         let open = |path: &PathBuf| {
-            let about =
-                |error: std::io::Error| format!("--record {} cannot be written: {}", path.display(), error.kind());
+            let about = |error: std::io::Error| {
+                format!("--record {} cannot be written: {}", path.display(), error.kind())
+            };
             Recorder::open(path).map_err(|error| refused(about(error)))
         };
         let recorder = options.record.as_ref().map(open).transpose()?;

@@ -105,15 +105,13 @@ impl Client {
             key.map_err(|_| Invalid("the key holds characters that HTTP does not allow".to_owned()))?;
         key.set_sensitive(true);
         let headers = header::HeaderMap::from_iter([(header::AUTHORIZATION, key)]);
-        let refused = |error: WireSettingsError| {
-            Failure::invalid(ErrorCode::ControlPlaneRefused, error.to_string())
-        };
+        let refused =
+            |error: WireSettingsError| Failure::invalid(ErrorCode::ControlPlaneRefused, error.to_string());
         let builder = client_builder(&base, account.ca_file.as_deref()).map_err(refused)?;
-        let client = builder
-            .default_headers(headers)
-            .timeout(TIMEOUT)
-            .build()
-            .map_err(|_| Failure::invalid(ErrorCode::ControlPlaneRefused, "the TLS settings are refused"))?;
+        let client =
+            builder.default_headers(headers).timeout(TIMEOUT).build().map_err(|_| {
+                Failure::invalid(ErrorCode::ControlPlaneRefused, "the TLS settings are refused")
+            })?;
         Ok(Self { client, base })
     }
 

@@ -256,14 +256,21 @@ fn with_tls(
         std::fs::read(path).map_err(|error| {
             LakeError::invalid(
                 subject,
-                format_args!("file {} of the catalog's tls cannot be read ({})", path.display(), error.kind()),
+                format_args!(
+                    "file {} of the catalog's tls cannot be read ({})",
+                    path.display(),
+                    error.kind()
+                ),
             )
             .coded(ErrorCode::CatalogSettingRefused)
         })
     };
     let refused = |path: &std::path::Path, wanted: &str| {
-        LakeError::invalid(subject, format_args!("file {} of the catalog's tls holds no {wanted} in PEM", path.display()))
-            .coded(ErrorCode::CatalogSettingRefused)
+        LakeError::invalid(
+            subject,
+            format_args!("file {} of the catalog's tls holds no {wanted} in PEM", path.display()),
+        )
+        .coded(ErrorCode::CatalogSettingRefused)
     };
     if let Some(path) = &tls.ca_file {
         let authorities =
