@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use iceberg::spec::{Datum, Literal};
+use iceberg::spec::{Datum, Literal, PrimitiveLiteral};
 
 use crate::sort_key::KeyRange;
 
@@ -54,6 +54,18 @@ pub struct ColumnStats {
     pub nans: Option<u64>,
     pub lower: Option<Datum>,
     pub upper: Option<Datum>,
+}
+
+impl ColumnStats {
+    /// Least and greatest value of a column of whole numbers; `None` where they are not known.
+    pub fn integer_bounds(&self) -> Option<(i64, i64)> {
+        let number = |datum: &Datum| match datum.literal() {
+            PrimitiveLiteral::Int(number) => Some(i64::from(*number)),
+            PrimitiveLiteral::Long(number) => Some(*number),
+            _ => None,
+        };
+        Some((number(self.lower.as_ref()?)?, number(self.upper.as_ref()?)?))
+    }
 }
 
 impl std::fmt::Debug for ColumnStats {

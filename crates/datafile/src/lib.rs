@@ -7,8 +7,9 @@
 //!    the Parquet footer.
 //! 4. [`read_batches`] reads a file into the table's present schema, by field id.
 //! 5. [`read_foreign`] reads files that other programs laid down.
-//! 6. [`Host`] is what the machine gives: time, fresh names, threads.
-//! 7. [`MemoryBudget`] bounds what all tables of a process buffer together.
+//! 6. [`BulkWriter`] lays down more rows than memory holds.
+//! 7. [`Host`] is what the machine gives: time, fresh names, threads.
+//! 8. [`MemoryBudget`] bounds what all tables of a process buffer together.
 //!
 //! Absent on purpose: the ledger, Iceberg manifests and the Delta log (crate `siltstone-lakehouse`).
 //! No error of this crate holds a value of a row.
@@ -51,7 +52,7 @@ pub use layout::{Layout, WrittenFile};
 pub use partition::iceberg_type;
 pub use read::{BatchStream, read_batches};
 pub use rewrite::{
-    DeletedRows, OldRows, RewriteInput, RewriteJob, RewriteOptions, RewriteStats, count_old, rewrite,
+    BulkOptions, BulkStats, BulkWriter, DeletedRows, OldRows, RewriteInput, RewriteJob, RewriteOptions, RewriteStats, count_old, rewrite,
 };
 pub use sort_key::KeyRange;
 pub use transform::{result_type, transform};

@@ -17,6 +17,7 @@
 //! Memory: [`RewriteOptions::memory_bytes`], divided by `memory`; the upload's parts and the row group being
 //! encoded are part of it.
 
+mod bulk;
 mod checksum;
 mod curve;
 mod keys;
@@ -24,6 +25,7 @@ mod memory;
 mod merge;
 mod old;
 mod output;
+mod partitions;
 mod run;
 mod source;
 mod spill;
@@ -47,7 +49,7 @@ use self::{
     output::Output,
     run::{FileRun, Run},
     source::Input,
-    spill::Spill,
+    spill::{Grain, Spill},
     window::Window,
 };
 use crate::{
@@ -59,6 +61,7 @@ use crate::{
     upload::{Part, encode_and_upload},
 };
 
+pub use bulk::{BulkOptions, BulkStats, BulkWriter};
 pub use old::{OldRows, count_old};
 
 /// What is to be rewritten, and as what.
@@ -184,6 +187,12 @@ pub async fn rewrite(
             .run(inputs, cluster, old)
     })
     .await
+}
+
+/// Takes out the runs that are merged first when there are more than `room`: no more than need be.
+fn smallest(runs: &mut Vec<Run>, room: usize) -> Vec<Run> {
+    runs.sort_by_key(|run| std::cmp::Reverse(run.rows_left()));
+    runs.split_off(runs.len() - room.min(runs.len() - room + 1))
 }
 
 /// I-1: what was written is what was read, and all of it.
@@ -328,8 +337,7 @@ impl Rewrite<'_> {
             if runs.len() <= room {
                 return Ok(runs);
             }
-            runs.sort_by_key(|run| std::cmp::Reverse(run.rows_left()));
-            let merged = runs.split_off(runs.len() - room.min(runs.len() - room + 1));
+            let merged = smallest(&mut runs, room);
             let merge = Merge::new(merged, keys, self.shares.limits());
             runs.push(self.spill(schema, stats, |spill| merge.run(spill))?);
         }
@@ -342,11 +350,11 @@ impl Rewrite<'_> {
         fill: impl FnOnce(&mut Spill) -> Result<()>,
     ) -> Result<Run> {
         let left = self.options.spill_bytes_max.saturating_sub(stats.spilled_bytes);
-        let mut spill = Spill::new(&self.options.spill_dir, schema, left)?;
+        let mut spill = Spill::new(&self.options.spill_dir, schema, left, Grain::COARSE)?;
         fill(&mut spill)?;
-        let (run, bytes) = spill.finish()?;
-        stats.spilled_bytes += bytes;
-        Ok(Run::Spill(Box::new(run)))
+        let spilled = spill.finish()?;
+        stats.spilled_bytes += spilled.bytes;
+        Ok(Run::Spill(Box::new(spilled.open(schema)?)))
     }
 }
 

@@ -24,6 +24,9 @@ use siltstone_protocol::Format;
 
 use crate::{error::LakeError, ledger::FILES_PER_ENTRY_MAX};
 
+/// Why an overwrite is not passed over: the rows that it changed would come back.
+pub(crate) const NO_OVERWRITE: &str = "changed files whose rows a reset or a replay changed at the same time";
+
 /// What a comparison found.
 #[derive(Debug)]
 pub enum Comparison {

@@ -60,6 +60,12 @@ pub enum Change {
         /// Records that did not become rows, by reason.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         rejected: Vec<RejectedCount>,
+        /// Offsets whose records were rejected before and are rows now. Each is replayed once.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        replayed: Vec<OffsetRange>,
+        /// Records of files that were read in. Each is read in once.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        imported: Vec<SourceFileRange>,
     },
     /// The same rows in other files. Valid only while every removed file is live.
     Replace {
@@ -79,6 +85,23 @@ pub enum Change {
         /// Files with the rows that stay of files that were rewritten.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         added: Vec<FileEntry>,
+    },
+    /// Rows change: those of the removed files leave, and `added` holds what stays of them, as it was or changed, and
+    /// what is new. Valid only while every removed file is live.
+    Overwrite {
+        /// Paths of the files that leave, below the table's location.
+        removed: Vec<String>,
+        /// The files that hold the rows from now on.
+        added: Vec<FileEntry>,
+        /// Offsets that were ingested anew: their older rows left, and what became rows of them now is in `added`.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        ranges: Vec<OffsetRange>,
+        /// Offsets among them whose records were rejected before and are rows now.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        replayed: Vec<OffsetRange>,
+        /// Records of the ranges that did not become rows, by reason.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        rejected: Vec<RejectedCount>,
     },
     /// What another program did to the table in one format, taken into the ledger. Valid only while every
     /// removed file is live, and only if the format showed the last absorb of its own when it was looked at.
@@ -129,6 +152,11 @@ pub enum Change {
 }
 
 impl Change {
+    /// Rows arrive from topics.
+    pub fn append(files: Vec<FileEntry>, ranges: Vec<OffsetRange>, rejected: Vec<RejectedCount>) -> Self {
+        Self::Append { files, ranges, rejected, replayed: Vec::new(), imported: Vec::new() }
+    }
+
     /// The kind's stable name, as in the JSON.
     pub fn kind(&self) -> &'static str {
         match self {
@@ -136,6 +164,7 @@ impl Change {
             Self::Append { .. } => "append",
             Self::Replace { .. } => "replace",
             Self::Delete { .. } => "delete",
+            Self::Overwrite { .. } => "overwrite",
             Self::Absorb { .. } => "absorb",
             Self::SetSchema { .. } => "set_schema",
             Self::SetPartitionSpec { .. } => "set_partition_spec",
@@ -218,6 +247,21 @@ pub struct OffsetRange {
     /// True when the broker no longer had these records and the spec said to go on.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub lost: bool,
+}
+
+/// A half-open range of records `[start, end)` of a file that was read in, counted from 0.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SourceFileRange {
+    /// Keyed digest (hex) of what the file is: its path may hold values, so it is not named.
+    pub source: String,
+    /// The first record.
+    pub start: u64,
+    /// The record after the last.
+    pub end: u64,
+    /// True when the file has no records after these.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub complete: bool,
 }
 
 /// How many records of an append were rejected for one reason.

@@ -24,7 +24,7 @@ pub mod reason;
 pub mod report;
 pub mod schema;
 
-pub use entry::{Change, Effort, Entry, FileEntry, Format, OffsetRange, RejectedCount};
+pub use entry::{Change, Effort, Entry, FileEntry, Format, OffsetRange, RejectedCount, SourceFileRange};
 pub use error::ErrorKind;
 pub use error_code::ErrorCode;
 pub use layout::{NullOrder, PartitionField, PartitionSpec, SortDirection, SortField, SortOrder, Transform};

@@ -150,7 +150,7 @@ impl Flusher {
         for file in files {
             table.details.insert(file.details);
         }
-        let change = Change::Append { files: entries, ranges, rejected };
+        let change = Change::append(entries, ranges, rejected);
         let ended = self.commit(&table, change).await?;
         crash_point!("flush.committed");
         if let Flushed::Committed { version, .. } = ended {
@@ -258,7 +258,7 @@ impl Flusher {
         for file in files {
             table.details.insert(file.details);
         }
-        match self.commit(&table, Change::Append { files: entries, ranges, rejected: Vec::new() }).await? {
+        match self.commit(&table, Change::append(entries, ranges, Vec::new())).await? {
             Flushed::Committed { .. } => Ok(None),
             ended => Ok(Some(ended)),
         }

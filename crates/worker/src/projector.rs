@@ -153,7 +153,7 @@ tables: [{name: a.b, source_cluster_name: lab, source_topic: t, source_format: a
         let mut own = table.state.lock().await.clone();
         let (cluster, topic) = ("lab".to_owned(), "t".to_owned());
         let range = OffsetRange { cluster, topic, partition: 0, start: 0, end: 5, lost: false };
-        let change = Change::Append { files: Vec::new(), ranges: vec![range], rejected: Vec::new() };
+        let change = Change::append(Vec::new(), vec![range], Vec::new());
         table.ledger.commit(&mut own, change, "janitor", 2).await.unwrap();
         table.announce(own.version);
         for format in [Format::Iceberg, Format::Delta] {

@@ -131,7 +131,8 @@ pub async fn ledger(args: LedgerArgs) -> anyhow::Result<u8> {
 
 fn ledger_row(entry: &Entry) -> Vec<String> {
     let (files, offsets, rejected) = match &entry.change {
-        Change::Append { files, ranges, rejected } => (
+        Change::Append { files, ranges, rejected, .. }
+        | Change::Overwrite { added: files, ranges, rejected, .. } => (
             files.as_slice(),
             ranges.iter().map(|range| range.end - range.start).sum::<i64>(),
             rejected.iter().map(|count| count.records).sum::<u64>(),

@@ -14,7 +14,7 @@ pub(super) struct Delta<'e> {
 
 pub(super) fn delta(entry: &Entry) -> Delta<'_> {
     match &entry.change {
-        Change::Append { files, ranges, rejected } => Delta {
+        Change::Append { files, ranges, rejected, .. } => Delta {
             added: files,
             ranges,
             rejected: rejected.iter().map(|count| count.records).fold(0, u64::saturating_add),
@@ -23,7 +23,10 @@ pub(super) fn delta(entry: &Entry) -> Delta<'_> {
         Change::Replace { removed, added, .. } | Change::Absorb { removed, added, .. } => {
             Delta { added, removed, ..Delta::default() }
         }
-        Change::Delete { removed, added } => Delta { added, removed, ..Delta::default() },
+        // Its ranges lie below the position: it stays.
+        Change::Delete { removed, added } | Change::Overwrite { removed, added, .. } => {
+            Delta { added, removed, ..Delta::default() }
+        }
         Change::ResetPositions { ranges } => Delta { ranges, ..Delta::default() },
         _ => Delta::default(),
     }

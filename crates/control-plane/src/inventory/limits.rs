@@ -48,9 +48,14 @@ impl Check for Report {
             text("table_uuid", &entry.table_uuid, 64)?;
             text("commit_id", &entry.commit_id, 64)?;
             match &entry.change {
-                Change::Append { files, ranges, .. } => {
+                Change::Append { files, ranges, replayed, imported, .. } => {
                     files.iter().try_for_each(file)?;
-                    ranges.iter().try_for_each(range)?;
+                    ranges.iter().chain(replayed).try_for_each(range)?;
+                    imported.iter().try_for_each(|file| text("source", &file.source, 64))?;
+                }
+                Change::Overwrite { added, ranges, replayed, .. } => {
+                    added.iter().try_for_each(file)?;
+                    ranges.iter().chain(replayed).try_for_each(range)?;
                 }
                 Change::Replace { added, .. } | Change::Absorb { added, .. } => {
                     added.iter().try_for_each(file)?

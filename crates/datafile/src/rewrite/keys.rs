@@ -2,7 +2,7 @@
 
 use arrow::array::{Array, ArrayRef, RecordBatch};
 use arrow::datatypes::DataType;
-use siltstone_protocol::{NullOrder, Schema, SortDirection, SortOrder, Transform};
+use siltstone_protocol::{NullOrder, PartitionSpec, Schema, SortDirection, SortOrder, Transform};
 
 use super::curve::Curve;
 use crate::{
@@ -16,6 +16,8 @@ use crate::{
 pub(super) enum Keys {
     /// A sort order's fields.
     Order(Vec<KeyColumn>),
+    /// So many partition fields, then a sort order's.
+    Partitioned(Vec<KeyColumn>, usize),
     /// Places along a curve.
     Curve(Curve),
 }
@@ -41,13 +43,39 @@ impl KeyColumn {
         };
         order.fields.iter().map(column).collect()
     }
+
+    /// A spec's fields, in the order of partitions.
+    fn of_partitions(schema: &Schema, spec: &PartitionSpec) -> Result<Vec<Self>> {
+        let column = |field: &siltstone_protocol::PartitionField| {
+            let source = source_column(schema, field.source_id)?;
+            result_type(field.transform, source.primitive)?;
+            Ok(Self { source, transform: field.transform, descending: false, nulls_last: false })
+        };
+        spec.fields.iter().map(column).collect()
+    }
 }
 
 impl Keys {
+    /// By partition, then by sort order.
+    pub(super) fn partitioned(schema: &Schema, spec: &PartitionSpec, order: &SortOrder) -> Result<Self> {
+        let mut columns = KeyColumn::of_partitions(schema, spec)?;
+        let fields = columns.len();
+        columns.append(&mut KeyColumn::of(schema, order)?);
+        Ok(Self::Partitioned(columns, fields))
+    }
+
+    /// How many of the keys, from the first, divide the rows into partitions.
+    pub(super) fn partition_keys(&self) -> usize {
+        match self {
+            Self::Partitioned(_, fields) => *fields,
+            Self::Order(_) | Self::Curve(_) => 0,
+        }
+    }
+
     /// Key columns of a batch.
     pub(super) fn arrays(&self, batch: &RecordBatch) -> Result<Vec<ArrayRef>> {
         match self {
-            Self::Order(columns) => {
+            Self::Order(columns) | Self::Partitioned(columns, _) => {
                 let array =
                     |column: &KeyColumn| transform(column.transform, &source_array(batch, &column.source)?);
                 columns.iter().map(array).collect()
@@ -59,7 +87,7 @@ impl Keys {
     /// Of each key: descending, nulls last.
     pub(super) fn directions(&self) -> Vec<(bool, bool)> {
         match self {
-            Self::Order(columns) => {
+            Self::Order(columns) | Self::Partitioned(columns, _) => {
                 columns.iter().map(|column| (column.descending, column.nulls_last)).collect()
             }
             Self::Curve(_) => vec![(false, false)],

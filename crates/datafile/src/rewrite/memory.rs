@@ -16,7 +16,7 @@ use super::merge::Limits;
 use crate::{layout::Layout, upload::PART_BYTES};
 
 /// The least budget.
-const MEMORY_BYTES_MIN: u64 = 128 << 20;
+pub(super) const MEMORY_BYTES_MIN: u64 = 128 << 20;
 /// Parts that the upload holds at most.
 const PARTS: u64 = 7;
 /// Rows of a window: a stripe of the encoder.
@@ -29,10 +29,8 @@ const BLOCK_BYTES_MIN: u64 = 64 << 10;
 const BLOCK_BYTES_MAX: u64 = 4 << 20;
 /// What the decoder of a column holds beside its page, about.
 const DECODER_BYTES: u64 = 16 << 10;
-/// What a spilled run holds: a batch, and the buffer it is read through.
-pub(super) const SPILL_RUN_BYTES: u64 = 5 << 18;
 /// Sort words of a row.
-const WORD_BYTES: usize = 36;
+pub(super) const WORD_BYTES: usize = 36;
 
 /// Shares of one rewrite.
 #[derive(Debug, Clone, Copy)]
@@ -49,6 +47,8 @@ pub(super) struct Shares {
     pub(super) sort_rows: usize,
     window_bytes: usize,
     row_bytes: usize,
+    /// All but the upload's parts.
+    rest: u64,
 }
 
 impl Shares {
@@ -73,7 +73,15 @@ impl Shares {
             sort_rows: window_bytes / 4 / WORD_BYTES,
             window_bytes,
             row_bytes,
+            rest,
         }
+    }
+
+    /// What a flush of rows that are all in memory may hold of them, with the words that sort them: the rest is
+    /// the upload's and the encoder's.
+    pub(super) fn flush_bytes(&self, layout: &Layout) -> u64 {
+        let encoder = layout.files.row_group_bytes.min(self.row_group_bytes) / 4 * 5;
+        self.rest.saturating_sub(encoder)
     }
 
     /// How many runs can be merged at once, by what each holds.

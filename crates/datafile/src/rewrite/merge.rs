@@ -16,7 +16,7 @@
 
 use std::collections::VecDeque;
 
-use arrow::array::{ArrayRef, RecordBatch};
+use arrow::array::{Array, ArrayRef, RecordBatch};
 
 use super::{
     keys::Keys,
@@ -143,7 +143,11 @@ impl<'a> Merge<'a> {
             Some(ahead) => ahead.max(last.clone()),
             None => last.clone(),
         });
-        let bytes = batch.get_array_memory_size();
+        let bytes = match source.run {
+            Run::File(_) => batch.get_array_memory_size(),
+            // All columns are parts of one allocation, which would count once for each.
+            Run::Spill(_) => batch.columns().iter().map(|column| slice_bytes(column)).sum(),
+        };
         self.rows += batch.num_rows();
         self.bytes += bytes;
         source.loaded.push_back(Loaded { batch, keys, start: 0, last, bytes });
@@ -236,6 +240,11 @@ impl<'a> Merge<'a> {
         self.written = last;
         Ok(true)
     }
+}
+
+/// Bytes of an array's own part of its buffers.
+fn slice_bytes(array: &ArrayRef) -> usize {
+    array.to_data().get_slice_memory_size().unwrap_or_else(|_| array.get_array_memory_size())
 }
 
 /// What the statistics say of the row group ahead of a run.

@@ -21,6 +21,7 @@ use crate::{
     encode::{EncoderOptions, compression},
     error::{DataFileError, Result},
     footer,
+    gather::Gather,
     layout::{Layout, WrittenFile},
     parquet_schema::parquet_schema,
     partition::PartitionValues,
@@ -105,15 +106,18 @@ impl<'a> Output<'a> {
     }
 }
 
+/// Rows from all over a window, by which encodings are chosen.
+pub(super) fn sample(window: &Window, columns: &[Gather]) -> Result<Vec<ArrayRef>> {
+    let step = (window.rows.len() / SAMPLE_ROWS).max(1) * 64;
+    let stretches = window.rows.chunks(step).flat_map(|stretch| stretch.iter().take(64).copied());
+    let places: Vec<u32> = stretches.collect();
+    columns.iter().map(|column| column.rows(&places)).collect()
+}
+
 impl Emit for Output<'_> {
     fn window(&mut self, window: &Window) -> Result<()> {
         let columns = window.gather(self.layout.schema.fields.len())?;
-        let sample = || {
-            let step = (window.rows.len() / SAMPLE_ROWS).max(1) * 64;
-            let stretches = window.rows.chunks(step).flat_map(|stretch| stretch.iter().take(64).copied());
-            let places: Vec<u32> = stretches.collect();
-            columns.iter().map(|column| column.rows(&places)).collect()
-        };
+        let sample = || sample(window, &columns);
         let slice_rows = slice_rows(window.bytes, window.rows.len());
         let (mut start, mut to_come) = (0, self.to_come);
         let mut written = self.written;

@@ -19,7 +19,7 @@ use parquet::{
 
 use super::{
     keys::{Between, KeyColumn, KeyStats, Keys, bounds},
-    memory::{SPILL_RUN_BYTES, held_by},
+    memory::held_by,
     old::{Intake, are_old},
     source::Input,
     spill::SpillRun,
@@ -67,7 +67,7 @@ impl Run {
                 let block_bytes = (!run.input.object.is_whole()).then_some(block_bytes);
                 held_by(run.metadata(), block_bytes)
             }
-            Self::Spill(_) => SPILL_RUN_BYTES,
+            Self::Spill(run) => run.held_bytes(),
         }
     }
 

@@ -17,12 +17,28 @@ use arrow::{
 use super::{merge::Emit, window::Window};
 use crate::{
     error::{DataFileError, Result},
+    read::adapt,
     write::slice_rows,
 };
 
-/// Bytes of a batch in a spill file, about: each run that is read back holds one.
-const BATCH_BYTES: usize = 1 << 20;
-const BUFFER_BYTES: usize = 256 << 10;
+/// How much of a spill file is held at once while it is written or read.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Grain {
+    /// Of a batch, about: each run that is read back holds one.
+    batch_bytes: usize,
+    buffer_bytes: usize,
+}
+
+impl Grain {
+    pub(super) const COARSE: Self = Self { batch_bytes: 1 << 20, buffer_bytes: 256 << 10 };
+    /// For many runs at once.
+    pub(super) const FINE: Self = Self { batch_bytes: 256 << 10, buffer_bytes: 64 << 10 };
+
+    /// What a run that is read back holds.
+    pub(super) const fn held_bytes(self) -> u64 {
+        (self.batch_bytes + self.buffer_bytes) as u64
+    }
+}
 
 /// A run being spilled.
 pub(super) struct Spill {
@@ -30,29 +46,27 @@ pub(super) struct Spill {
     schema: SchemaRef,
     rows: u64,
     bytes_max: u64,
+    grain: Grain,
 }
 
 impl Spill {
     /// `bytes_max`: more bytes than this are refused.
-    pub(super) fn new(directory: &Path, schema: &SchemaRef, bytes_max: u64) -> Result<Self> {
+    pub(super) fn new(directory: &Path, schema: &SchemaRef, bytes_max: u64, grain: Grain) -> Result<Self> {
         let path = directory.join(format!("siltstone-{}.spill", ulid::Ulid::new()));
         let file = File::options().read(true).write(true).create_new(true).open(&path).map_err(failed)?;
         std::fs::remove_file(&path).map_err(failed)?;
-        let writer = BufWriter::with_capacity(BUFFER_BYTES, file);
+        let writer = BufWriter::with_capacity(grain.buffer_bytes, file);
         let writer = StreamWriter::try_new(writer, schema).map_err(failed)?;
-        Ok(Self { writer, schema: SchemaRef::clone(schema), rows: 0, bytes_max })
+        Ok(Self { writer, schema: SchemaRef::clone(schema), rows: 0, bytes_max, grain })
     }
 
-    /// The run, from its beginning, and its size.
-    pub(super) fn finish(mut self) -> Result<(SpillRun, u64)> {
+    /// The spilled rows.
+    pub(super) fn finish(mut self) -> Result<Spilled> {
         self.writer.finish().map_err(failed)?;
         let writer = self.writer.into_inner().map_err(failed)?;
         let mut file = writer.into_inner().map_err(failed)?;
         let bytes = file.stream_position().map_err(failed)?;
-        file.seek(SeekFrom::Start(0)).map_err(failed)?;
-        let reader = BufReader::with_capacity(BUFFER_BYTES, file);
-        let reader = StreamReader::try_new(reader, None).map_err(failed)?;
-        Ok((SpillRun { reader, rows_left: self.rows }, bytes))
+        Ok(Spilled { file, rows: self.rows, bytes, grain: self.grain })
     }
 }
 
@@ -60,7 +74,7 @@ impl Emit for Spill {
     fn window(&mut self, window: &Window) -> Result<()> {
         let columns = window.gather(self.schema.fields().len())?;
         let slice = slice_rows(window.bytes, window.rows.len())
-            .min((BATCH_BYTES / (window.bytes / window.rows.len().max(1)).max(1)).max(1));
+            .min((self.grain.batch_bytes / (window.bytes / window.rows.len().max(1)).max(1)).max(1));
         for places in window.rows.chunks(slice) {
             let arrays = columns.iter().map(|column| column.rows(places)).collect::<Result<_>>()?;
             let batch = RecordBatch::try_new(SchemaRef::clone(&self.schema), arrays);
@@ -76,17 +90,51 @@ impl Emit for Spill {
     }
 }
 
+/// Rows in key order on local disk; gone when this is dropped.
+pub(super) struct Spilled {
+    file: File,
+    rows: u64,
+    pub(super) bytes: u64,
+    grain: Grain,
+}
+
+impl Spilled {
+    pub(super) fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// The run, from its beginning, as rows of this schema. One at a time: they share the file's position.
+    pub(super) fn open(&self, schema: &SchemaRef) -> Result<SpillRun> {
+        let mut file = self.file.try_clone().map_err(failed)?;
+        file.seek(SeekFrom::Start(0)).map_err(failed)?;
+        let reader = BufReader::with_capacity(self.grain.buffer_bytes, file);
+        let reader = StreamReader::try_new(reader, None).map_err(failed)?;
+        let schema = SchemaRef::clone(schema);
+        Ok(SpillRun { reader, schema, rows_left: self.rows, held_bytes: self.grain.held_bytes() })
+    }
+}
+
 /// A spilled run being read.
 pub(super) struct SpillRun {
     reader: StreamReader<BufReader<File>>,
+    /// What the rows become: columns may have come, or widened, since they were spilled.
+    schema: SchemaRef,
     rows_left: u64,
+    held_bytes: u64,
 }
 
 impl SpillRun {
     pub(super) fn next(&mut self) -> Result<Option<RecordBatch>> {
         let batch = self.reader.next().transpose().map_err(failed)?;
-        self.rows_left -= batch.as_ref().map_or(0, |batch| batch.num_rows() as u64).min(self.rows_left);
-        Ok(batch)
+        let Some(batch) = batch else { return Ok(None) };
+        self.rows_left -= (batch.num_rows() as u64).min(self.rows_left);
+        let adapted = if batch.schema() == self.schema { Some(batch) } else { adapt(&batch, &self.schema) };
+        adapted.map(Some).ok_or(DataFileError::compute("reading spilled rows in a later schema"))
+    }
+
+    /// What reading it holds, beside the rows of a window.
+    pub(super) fn held_bytes(&self) -> u64 {
+        self.held_bytes
     }
 
     pub(super) fn rows_left(&self) -> u64 {

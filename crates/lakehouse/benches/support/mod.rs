@@ -102,7 +102,7 @@ impl Bench {
             lost: false,
         };
         self.commits += 1;
-        let change = Change::Append { files, ranges: vec![range], rejected: Vec::new() };
+        let change = Change::append(files, vec![range], Vec::new());
         let (id, now_ms) = (format!("commit-{}", self.commits), START_MS + self.commits * 1000);
         self.ledger.commit(&mut self.state, change, &id, now_ms).await.unwrap();
         self.iceberg.catch_up(&self.ledger, &self.state, &self.details).await.unwrap();

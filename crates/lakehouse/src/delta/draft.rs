@@ -115,6 +115,10 @@ impl Context<'_> {
         match &first.change {
             Change::Replace { removed, added, .. } => self.replace(first, removed, added, gone).await,
             Change::Delete { removed, added } => self.delete(first, removed, added, gone).await,
+            Change::Overwrite { removed, added, .. } => {
+                let removed = self.removes(removed, first.committed_ms, true, gone).await?;
+                self.swap(first, Swap { removed, added }, true, gone).await
+            }
             Change::Absorb { removed, added, same_rows, .. } => {
                 let new = !same_rows || removed.iter().any(|path| gone.contains(path));
                 let removed = self.removes(removed, first.committed_ms, new, gone).await?;
@@ -148,6 +152,7 @@ impl Context<'_> {
                 }
                 Change::Replace { .. }
                 | Change::Delete { .. }
+                | Change::Overwrite { .. }
                 | Change::Absorb { .. }
                 | Change::SetSchema { .. } => break,
                 // Positions, partition specs, sort orders and formats are not seen in Delta.

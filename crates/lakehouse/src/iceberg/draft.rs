@@ -23,7 +23,7 @@ use siltstone_protocol::{FileEntry, Format};
 
 use crate::{
     error::LakeError,
-    foreign::{Marker, refused},
+    foreign::{Marker, NO_OVERWRITE, refused},
 };
 
 use super::{
@@ -43,6 +43,10 @@ pub(crate) const NO_RESYNC: &str = "changed the table, and ledger entries or fil
     kept, so that its change cannot be told from theirs; to have the Iceberg table rebuilt from the ledger, without \
     that change, stop the workers, delete metadata/ (in a catalog: drop the table there, without purging its files) \
     and start them again";
+
+/// The way out of what cannot be reconciled.
+pub(crate) const REBUILD: &str = "to have the Iceberg table rebuilt from the ledger, without that change, stop the workers, \
+                       delete metadata/ (in a catalog: drop the table there, without purging its files) and start them again";
 
 /// Added files with what manifests say of them.
 pub(crate) type AddedFiles = Vec<(FileEntry, Arc<FileDetails>)>;
@@ -118,7 +122,7 @@ impl Draft {
                 let leaving = Leaving::of(bucket, removed);
                 self.snapshot(&making, manifests, bucket, leaving, added, offsets).await?;
             }
-            Work::Resync { removed, .. } | Work::Cut { removed, .. } => {
+            Work::Resync { removed, .. } | Work::Cut { removed, .. } | Work::Overwrite { removed, .. } => {
                 let making = making("overwrite", self);
                 let leaving = Leaving::of(bucket, removed);
                 self.snapshot(&making, manifests, bucket, leaving, added, offsets).await?;
@@ -240,6 +244,10 @@ impl Draft {
         }
         if matches!(step.work, Work::Resync { .. }) {
             return Err(refused(table, Format::Iceberg, step.version, NO_RESYNC));
+        }
+        if matches!(step.work, Work::Overwrite { .. }) {
+            let problem = format!("{NO_OVERWRITE}; {REBUILD}");
+            return Err(refused(table, Format::Iceberg, step.version, &problem));
         }
         tracing::info!(
             table,

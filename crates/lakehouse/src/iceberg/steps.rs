@@ -28,6 +28,11 @@ pub(crate) enum Work {
         removed: Vec<String>,
         added: Vec<FileEntry>,
     },
+    /// Rows change: files leave, and what they became comes in others.
+    Overwrite {
+        removed: Vec<String>,
+        added: Vec<FileEntry>,
+    },
     /// The difference to the ledger's state, because the entries or files between are gone.
     Resync {
         removed: Vec<String>,
@@ -104,6 +109,7 @@ fn step(entry: &Entry) -> Step {
         Change::Delete { removed, added } => {
             (Work::Cut { removed: removed.clone(), added: added.clone() }, Vec::new())
         }
+        Change::Overwrite { removed, added, .. } => (overwritten(removed, added), Vec::new()),
         Change::Absorb { format, base, seen, removed, added, absorbed, same_rows } => {
             let absorb = Absorb {
                 format: *format,
@@ -133,6 +139,15 @@ fn step(entry: &Entry) -> Step {
         commit_id: entry.commit_id.clone(),
         committed_ms: entry.committed_ms,
         moves,
+    }
+}
+
+fn overwritten(removed: &[String], added: &[FileEntry]) -> Work {
+    match (removed, added) {
+        ([], []) => Work::Positions,
+        ([], added) => Work::Append(added.to_vec()),
+        (removed, []) => Work::Delete(removed.to_vec()),
+        (removed, added) => Work::Overwrite { removed: removed.to_vec(), added: added.to_vec() },
     }
 }
 

@@ -354,6 +354,7 @@ fn added_files(step: &Step) -> &[FileEntry] {
         Work::Append(files)
         | Work::Replace { added: files, .. }
         | Work::Cut { added: files, .. }
+        | Work::Overwrite { added: files, .. }
         | Work::Resync { added: files, .. } => files,
         Work::Absorb(absorb) => &absorb.added,
         Work::Swap(swap) => &swap.added,

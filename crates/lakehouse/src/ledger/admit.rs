@@ -7,6 +7,9 @@
 //! | append, lost range | it starts at the position, which moves and leaves a hole |
 //! | append, empty range | it is the position, or the first one |
 //! | append, all ranges covered | it is already so: its files are orphans |
+//! | append, replayed range | it was consumed, and no offset of it was replayed |
+//! | append, source file | it starts at the record where what is held of the file ends |
+//! | overwrite | every removed file is live; its ranges lie below the position |
 //! | replace | every removed file is live; the number of rows stays (I-1) |
 //! | delete | every removed file is live; what is added in their place has fewer rows |
 //! | absorb | every removed file is live; the format showed its last absorb when it was looked at |
@@ -15,16 +18,19 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use siltstone_protocol::{Change, FileEntry, Format, OffsetRange};
+use siltstone_protocol::{Change, FileEntry, Format, OffsetRange, SourceFileRange};
 
 use super::{
     coverage::Coverage,
+    imports::{Import, SOURCE_FILES_MAX},
     state::{LedgerState, SourcePartition},
 };
 use crate::error::LakeError;
 
 /// Files that one entry may name: bounds an entry's size.
 pub const FILES_PER_ENTRY_MAX: usize = 50_000;
+/// Replayed ranges, or ranges of source files, that one entry may name.
+pub const RANGES_PER_ENTRY_MAX: usize = 100_000;
 
 /// The answer to a change that is not refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,8 +44,20 @@ pub(super) enum Admission {
 pub(super) fn admit(state: &LedgerState, change: &Change) -> Result<Admission, LakeError> {
     match change {
         Change::Create { .. } => Err(conflict(state, "the table exists".to_owned())),
-        Change::Append { files, ranges, rejected } => {
-            append(state, files, ranges, files.is_empty() && rejected.is_empty())
+        Change::Append { files, ranges, rejected, replayed, imported } => {
+            all_new(state, files)?;
+            match (ranges.is_empty(), replayed.is_empty(), imported.is_empty()) {
+                (_, true, true) => append(state, files, ranges, files.is_empty() && rejected.is_empty()),
+                (true, false, true) => replay(state, replayed),
+                (true, true, false) => import(state, imported),
+                _ => Err(invalid(
+                    state,
+                    "an append is of offsets, or of dead letters, or of files, not of several",
+                )),
+            }
+        }
+        Change::Overwrite { removed, added, ranges, replayed, .. } => {
+            overwrite(state, removed, added, ranges, replayed)
         }
         Change::Replace { removed, added, .. } => replace(state, removed, added),
         Change::Delete { removed, added } => delete(state, removed, added),
@@ -102,7 +120,6 @@ fn append(
     if !moves && !files.is_empty() {
         return Err(invalid(state, "an append of files names the offsets they hold"));
     }
-    all_new(state, files)?;
     let mut scratch: BTreeMap<SourcePartition, Coverage> = BTreeMap::new();
     let mut changed = !positions_only;
     for range in ranges {
@@ -127,6 +144,139 @@ fn already_so(state: &LedgerState, range: &OffsetRange) -> bool {
             coverage.covers(range.start, range.end)
         }
     })
+}
+
+/// Dead letters that are rows now. They were consumed, so the position does not move.
+fn replay(state: &LedgerState, replayed: &[OffsetRange]) -> Result<Admission, LakeError> {
+    not_too_many(state, replayed.len())?;
+    consumed(state, replayed)?;
+    let held = |range: &&OffsetRange| {
+        state
+            .replayed
+            .get(&SourcePartition::of(range))
+            .is_some_and(|held| held.covers(range.start, range.end))
+    };
+    let touched = |range: &&OffsetRange| {
+        state
+            .replayed
+            .get(&SourcePartition::of(range))
+            .is_some_and(|held| held.touches(range.start, range.end))
+    };
+    if replayed.iter().all(|range| held(&range)) {
+        return Ok(Admission::AlreadySo);
+    }
+    match replayed.iter().find(touched) {
+        None => Ok(Admission::Admitted),
+        Some(range) => Err(conflict(
+            state,
+            format!(
+                "offsets {}..{} of {}/{}/{} were replayed by others, wholly or in part",
+                range.start, range.end, range.cluster, range.topic, range.partition
+            ),
+        )),
+    }
+}
+
+/// Ranges that may be spoken of after the fact: named once, and below the position.
+fn consumed(state: &LedgerState, ranges: &[OffsetRange]) -> Result<(), LakeError> {
+    well_formed(state, ranges)?;
+    let mut seen: BTreeMap<SourcePartition, Vec<(i64, i64)>> = BTreeMap::new();
+    for range in ranges {
+        let key = SourcePartition::of(range);
+        let below = state.next_offset(&key).is_some_and(|next| range.end <= next);
+        if range.start == range.end || range.lost || !below {
+            let problem = format_args!(
+                "offsets {}..{} of {}/{}/{} are not below the position",
+                range.start, range.end, range.cluster, range.topic, range.partition
+            );
+            return Err(invalid(state, problem));
+        }
+        seen.entry(key).or_default().push((range.start, range.end));
+    }
+    for ranges in seen.values_mut() {
+        ranges.sort_unstable();
+        if ranges.windows(2).any(|pair| pair[0].1 > pair[1].0) {
+            return Err(invalid(state, "a change names an offset twice"));
+        }
+    }
+    Ok(())
+}
+
+fn import(state: &LedgerState, imported: &[SourceFileRange]) -> Result<Admission, LakeError> {
+    not_too_many(state, imported.len())?;
+    let mut known: BTreeMap<&str, Import> = BTreeMap::new();
+    let (mut fits, mut first) = (0, None);
+    for range in imported {
+        let held = known.get(range.source.as_str()).or(state.imports.get(&range.source)).copied();
+        match held.unwrap_or_default().with(range) {
+            Ok(import) => {
+                known.insert(&range.source, import);
+                fits += 1;
+            }
+            Err(fault) => {
+                first.get_or_insert((range, fault));
+            }
+        }
+    }
+    match first {
+        Some((_, Fit::AlreadySo)) if fits == 0 => Ok(Admission::AlreadySo),
+        Some((range, _)) => Err(conflict(
+            state,
+            format!(
+                "records {}..{} of source file {} were read in by others",
+                range.start, range.end, range.source
+            ),
+        )),
+        None => {
+            let new = known.keys().filter(|source| !state.imports.contains_key(**source)).count();
+            if state.imports.len() + new > SOURCE_FILES_MAX {
+                let problem = format_args!("a table remembers at most {SOURCE_FILES_MAX} source files");
+                return Err(invalid(state, problem));
+            }
+            Ok(Admission::Admitted)
+        }
+    }
+}
+
+/// Why a range of a source file is not admitted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fit {
+    AlreadySo,
+    Never,
+}
+
+fn overwrite(
+    state: &LedgerState,
+    removed: &[String],
+    added: &[FileEntry],
+    ranges: &[OffsetRange],
+    replayed: &[OffsetRange],
+) -> Result<Admission, LakeError> {
+    not_too_many(state, ranges.len().max(replayed.len()))?;
+    consumed(state, ranges)?;
+    consumed(state, replayed)?;
+    let within = |inner: &OffsetRange| {
+        ranges.iter().any(|outer| {
+            SourcePartition::of(outer) == SourcePartition::of(inner)
+                && outer.start <= inner.start
+                && inner.end <= outer.end
+        })
+    };
+    if !replayed.iter().all(within) {
+        return Err(invalid(state, "an overwrite replays offsets of its own ranges only"));
+    }
+    if !removed.is_empty() || ranges.is_empty() {
+        all_live(state, removed)?;
+    }
+    all_new(state, added)?;
+    Ok(Admission::Admitted)
+}
+
+fn not_too_many(state: &LedgerState, ranges: usize) -> Result<(), LakeError> {
+    if ranges <= RANGES_PER_ENTRY_MAX {
+        return Ok(());
+    }
+    Err(invalid(state, format_args!("a change names at most {RANGES_PER_ENTRY_MAX} ranges, not {ranges}")))
 }
 
 fn replace(state: &LedgerState, removed: &[String], added: &[FileEntry]) -> Result<Admission, LakeError> {

@@ -18,7 +18,8 @@ use serde::{Deserialize, Serialize};
 use siltstone_protocol::{FileEntry, Format, PartitionSpec, Schema, SortOrder};
 
 use super::{
-    Coverage, LastAbsorb, Ledger, LedgerState, SourcePartition, Totals, log::read, state::RECENT_COMMITS_MAX,
+    Coverage, Imports, Intervals, LastAbsorb, Ledger, LedgerState, SourcePartition, Totals, log::read,
+    state::RECENT_COMMITS_MAX,
 };
 use crate::{crash_point, error::LakeError};
 
@@ -49,6 +50,10 @@ struct Checkpoint {
     sort_orders: Vec<SortOrder>,
     formats: Vec<Format>,
     coverage: Vec<PartitionCoverage>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    replayed: Vec<PartitionCoverage>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    imports: Imports,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     absorbs: BTreeMap<Format, LastAbsorb>,
     recent_commits: VecDeque<(u64, String)>,
@@ -66,14 +71,19 @@ struct PartitionCoverage {
     intervals: Vec<(i64, i64)>,
 }
 
+impl PartitionCoverage {
+    fn of(key: &SourcePartition, intervals: &[(i64, i64)]) -> Self {
+        let SourcePartition { cluster, topic, partition } = key.clone();
+        Self { cluster, topic, partition, intervals: intervals.to_vec() }
+    }
+}
+
 impl Checkpoint {
     fn of(state: &LedgerState) -> Self {
-        let coverage = state.coverage.iter().map(|(key, coverage)| PartitionCoverage {
-            cluster: key.cluster.clone(),
-            topic: key.topic.clone(),
-            partition: key.partition,
-            intervals: coverage.intervals().to_vec(),
-        });
+        let coverage = state.coverage.iter();
+        let coverage = coverage.map(|(key, held)| PartitionCoverage::of(key, held.intervals()));
+        let replayed = state.replayed.iter().filter(|(_, held)| !held.is_empty());
+        let replayed = replayed.map(|(key, held)| PartitionCoverage::of(key, held.as_slice()));
         Self {
             format: CHECKPOINT_FORMAT,
             version: state.version,
@@ -88,6 +98,8 @@ impl Checkpoint {
             sort_orders: state.sort_orders.values().cloned().collect(),
             formats: state.formats.clone(),
             coverage: coverage.collect(),
+            replayed: replayed.collect(),
+            imports: Imports::clone(&state.imports),
             absorbs: state.absorbs.clone(),
             recent_commits: state
                 .recent_commits
@@ -118,6 +130,11 @@ impl Checkpoint {
             let intervals = Coverage::from_intervals(intervals).ok_or("holds an impossible coverage")?;
             coverage.insert(SourcePartition { cluster, topic, partition }, intervals);
         }
+        let mut replayed = BTreeMap::new();
+        for PartitionCoverage { cluster, topic, partition, intervals } in self.replayed {
+            let intervals = Intervals::try_from(intervals)?;
+            replayed.insert(SourcePartition { cluster, topic, partition }, intervals);
+        }
         let total = |count: fn(&FileEntry) -> u64| self.live_files.iter().map(count).sum();
         Ok(LedgerState {
             version,
@@ -137,6 +154,8 @@ impl Checkpoint {
             sort_orders,
             formats: self.formats,
             coverage,
+            replayed: Arc::new(replayed),
+            imports: Arc::new(self.imports),
             absorbs: self.absorbs,
             total_rows: total(|file| file.rows),
             total_bytes: total(|file| file.bytes),

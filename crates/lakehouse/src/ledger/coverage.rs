@@ -67,6 +67,24 @@ impl Coverage {
         true
     }
 
+    /// Commits offsets below the position, whether they were committed before or not.
+    pub(super) fn commit_again(&mut self, start: i64, end: i64) {
+        let position = self.next();
+        let mut kept: Vec<(i64, i64)> = Vec::with_capacity(self.intervals.len() + 2);
+        for &(from, to) in &self.intervals {
+            let parts =
+                if to <= start || end <= from { [(from, to), (to, to)] } else { [(from, start), (end, to)] };
+            kept.extend(parts.into_iter().filter(|(from, to)| from < to));
+        }
+        kept.push((start, end));
+        // The last may be empty: the position.
+        kept.extend(position.map(|position| (position, position)));
+        kept.sort_unstable();
+        self.intervals = kept;
+        self.join();
+        debug_assert!(self.holds() && self.next() == position, "I-3: intervals sorted, disjoint, apart");
+    }
+
     /// Moves the position forward over offsets that nobody will commit live. False when it does not start
     /// at the position.
     pub(super) fn skip(&mut self, start: i64, end: i64) -> bool {

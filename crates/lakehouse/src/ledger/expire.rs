@@ -107,6 +107,7 @@ impl Ledger {
         let (Change::Append { files, .. }
         | Change::Replace { added: files, .. }
         | Change::Delete { added: files, .. }
+        | Change::Overwrite { added: files, .. }
         | Change::Absorb { added: files, .. }) = change
         else {
             return Ok(());

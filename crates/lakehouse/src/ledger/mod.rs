@@ -20,6 +20,8 @@ mod checkpoint;
 mod commit;
 mod coverage;
 mod expire;
+mod imports;
+mod intervals;
 mod live_files;
 mod log;
 mod state;
@@ -29,10 +31,12 @@ mod totals;
 #[cfg(test)]
 mod tests;
 
-pub use admit::FILES_PER_ENTRY_MAX;
+pub use admit::{FILES_PER_ENTRY_MAX, RANGES_PER_ENTRY_MAX};
 pub use commit::Committed;
 pub use coverage::Coverage;
 pub use expire::ExpirableEntries;
+pub use imports::{Import, Imports};
+pub use intervals::Intervals;
 pub use live_files::LiveFiles;
 pub use log::Ledger;
 pub(crate) use log::read;

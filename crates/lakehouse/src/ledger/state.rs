@@ -8,11 +8,15 @@ use std::{
     sync::Arc,
 };
 
-use siltstone_protocol::{Change, Entry, FileEntry, Format, OffsetRange, PartitionSpec, Schema, SortOrder};
+use siltstone_protocol::{
+    Change, Entry, FileEntry, Format, OffsetRange, PartitionSpec, Schema, SortOrder, SourceFileRange,
+};
 
 use super::{
     admit::{self, Admission},
     coverage::Coverage,
+    imports::Imports,
+    intervals::Intervals,
     live_files::LiveFiles,
     totals::Totals,
 };
@@ -62,6 +66,10 @@ pub struct LedgerState {
     pub sort_orders: BTreeMap<i64, SortOrder>,
     pub formats: Vec<Format>,
     pub coverage: BTreeMap<SourcePartition, Coverage>,
+    /// Offsets whose records were rejected first, and became rows later.
+    pub replayed: Arc<BTreeMap<SourcePartition, Intervals>>,
+    /// What was read in from files.
+    pub imports: Arc<Imports>,
     /// The last absorb of each format.
     pub absorbs: BTreeMap<Format, LastAbsorb>,
     /// By path; shared by the copies of this state.
@@ -96,6 +104,8 @@ impl LedgerState {
             sort_orders: BTreeMap::from([(sort_order.order_id, sort_order.clone())]),
             formats: formats.clone(),
             coverage: BTreeMap::new(),
+            replayed: Arc::default(),
+            imports: Arc::default(),
             absorbs: BTreeMap::new(),
             live_files: LiveFiles::default(),
             total_rows: 0,
@@ -158,12 +168,26 @@ impl LedgerState {
         match change {
             // Refused by `admit`: a table is created once.
             Change::Create { .. } => {}
-            Change::Append { files, ranges, .. } => {
+            Change::Append { files, ranges, replayed, imported, .. } => {
                 self.add(files);
                 for range in ranges {
                     let coverage = self.coverage.entry(SourcePartition::of(range)).or_default();
                     admit::cover(coverage, range);
                 }
+                self.replay(replayed);
+                self.import(imported);
+            }
+            Change::Overwrite { removed, added, ranges, replayed, .. } => {
+                self.remove(removed);
+                self.add(added);
+                for range in ranges {
+                    let key = SourcePartition::of(range);
+                    if let Some(held) = Arc::make_mut(&mut self.replayed).get_mut(&key) {
+                        held.remove(range.start, range.end);
+                    }
+                    self.coverage.entry(key).or_default().commit_again(range.start, range.end);
+                }
+                self.replay(replayed);
             }
             Change::Replace { removed, added, .. }
             | Change::Delete { removed, added }
@@ -186,11 +210,39 @@ impl LedgerState {
             Change::SetFormats { formats } => self.formats.clone_from(formats),
             Change::ResetPositions { ranges } => {
                 for range in ranges {
-                    self.coverage.entry(SourcePartition::of(range)).or_default().move_to(range.end);
+                    let key = SourcePartition::of(range);
+                    // What comes again may be rejected, and replayed, again.
+                    if let Some(held) = Arc::make_mut(&mut self.replayed).get_mut(&key) {
+                        held.remove(range.end, i64::MAX);
+                    }
+                    self.coverage.entry(key).or_default().move_to(range.end);
                 }
             }
             // `admit` refuses kinds that this program does not know.
             _ => {}
+        }
+    }
+
+    fn replay(&mut self, replayed: &[OffsetRange]) {
+        if replayed.is_empty() {
+            return;
+        }
+        let held = Arc::make_mut(&mut self.replayed);
+        for range in replayed {
+            held.entry(SourcePartition::of(range)).or_default().insert(range.start, range.end);
+        }
+    }
+
+    fn import(&mut self, imported: &[SourceFileRange]) {
+        if imported.is_empty() {
+            return;
+        }
+        let held = Arc::make_mut(&mut self.imports);
+        for range in imported {
+            let import = held.entry(range.source.clone()).or_default();
+            if let Ok(next) = import.with(range) {
+                *import = next;
+            }
         }
     }
 

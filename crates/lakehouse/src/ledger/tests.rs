@@ -15,6 +15,8 @@ use crate::{
     faults::{Fault, FaultStore, Scope},
 };
 
+mod beside;
+
 /// A caller that hangs is dropped after this long: it is killed, from the store's point of view.
 const PATIENCE: Duration = Duration::from_millis(300);
 
@@ -55,7 +57,7 @@ fn file(name: &str, rows: u64) -> FileEntry {
 fn append(name: &str, ranges: Vec<OffsetRange>) -> Change {
     let rows = ranges.iter().filter(|range| !range.lost).map(|range| range.end - range.start).sum::<i64>();
     let files = if rows > 0 { vec![file(name, rows as u64)] } else { vec![] };
-    Change::Append { files, ranges, rejected: vec![] }
+    Change::append(files, ranges, vec![])
 }
 
 fn ledger_on(store: Arc<dyn ObjectStore>) -> Ledger {

@@ -33,12 +33,17 @@ pub struct Totals {
     /// Files that were rewritten without their old rows, and bytes of what took their place.
     pub cut_files: u64,
     pub cut_output_bytes: u64,
+    /// Overwrites, bytes of the files that they took the place of, and of those that they made.
+    pub overwrites: u64,
+    pub overwritten_bytes: u64,
+    pub overwrite_output_bytes: u64,
 }
 
 impl Totals {
     /// Bytes written for each byte that was ingested, compaction and retention included; `None` before there is any.
     pub fn write_amplification(&self) -> Option<f64> {
         let rewritten = self.rewrite_output_bytes.saturating_add(self.cut_output_bytes);
+        let rewritten = rewritten.saturating_add(self.overwrite_output_bytes);
         let written = self.appended_bytes.saturating_add(rewritten);
         (self.appended_bytes > 0).then(|| written as f64 / self.appended_bytes as f64)
     }
@@ -75,6 +80,11 @@ impl Totals {
                 self.deleted_rows += rows.saturating_sub(stayed_rows);
                 self.deleted_bytes += bytes.saturating_sub(stayed_bytes);
                 self.cut_output_bytes += stayed_bytes;
+            }
+            Change::Overwrite { removed, added, .. } => {
+                self.overwrites += 1;
+                self.overwritten_bytes += sums(removed.iter().filter_map(|path| live.get(path))).2;
+                self.overwrite_output_bytes += sums(added.iter()).2;
             }
             Change::Absorb { added, .. } => {
                 let (count, rows, bytes) = sums(added.iter());
@@ -113,7 +123,7 @@ mod tests {
         let mut totals = Totals::default();
         assert_eq!((totals.write_amplification(), totals.splice_share()), (None, None));
         let files = vec![file("a", 10, 1000), file("b", 20, 3000)];
-        let append = Change::Append { files: files.clone(), ranges: Vec::new(), rejected: Vec::new() };
+        let append = Change::append(files.clone(), Vec::new(), Vec::new());
         totals.add(&append, &LiveFiles::default());
         assert_eq!(totals.write_amplification(), Some(1.0));
         let live: LiveFiles = files.iter().cloned().collect();

@@ -130,6 +130,7 @@ fn files_of(entry: &Entry) -> impl Iterator<Item = &str> {
         Change::Append { files, .. } => (files, &[]),
         Change::Replace { removed, added, .. }
         | Change::Delete { removed, added }
+        | Change::Overwrite { removed, added, .. }
         | Change::Absorb { removed, added, .. } => (added, removed),
         _ => (&[], &[]),
     };

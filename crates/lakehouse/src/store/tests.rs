@@ -198,7 +198,7 @@ async fn a_real_service_commits_each_version_once(#[case] scheme: &str) {
                 let (cluster, topic) = ("c".to_owned(), "t".to_owned());
                 let range =
                     OffsetRange { cluster, topic, partition: writer, start: n, end: n + 1, lost: false };
-                let change = Change::Append { files: vec![], ranges: vec![range], rejected: vec![] };
+                let change = Change::append(vec![], vec![range], vec![]);
                 ledger.commit(&mut state, change, &format!("w{writer}n{n}"), 1).await.unwrap();
             }
         })

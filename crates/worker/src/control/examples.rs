@@ -3,7 +3,7 @@
 use serde_json::Value as Json;
 use siltstone_protocol::{
     Change, Effort, Entry, ErrorKind, Field, FileEntry, Message, OffsetRange, PartitionSpec, PrimitiveType,
-    RejectReason, RejectedCount, Report, Schema, Transform,
+    RejectReason, RejectedCount, Report, Schema, SourceFileRange, Transform,
     command::{CommandOutcome, CommandPoll, Outcome},
     disclosed::Value,
     health::{HealthReport, TableHealth, WorkState},
@@ -140,7 +140,33 @@ fn entries(table: &TableSpec) -> Vec<Entry> {
             sort_order: sort_order.clone(),
             formats: formats.clone(),
         },
-        Change::Append { files: vec![file(0)], ranges: vec![range(table)], rejected },
+        Change::append(vec![file(0)], vec![range(table)], rejected.clone()),
+        Change::Append {
+            files: vec![file(0)],
+            ranges: Vec::new(),
+            rejected: Vec::new(),
+            replayed: vec![range(table)],
+            imported: Vec::new(),
+        },
+        Change::Append {
+            files: vec![file(0)],
+            ranges: Vec::new(),
+            rejected: Vec::new(),
+            replayed: Vec::new(),
+            imported: vec![SourceFileRange {
+                source: "9c56cc51b374c3ba189210d5b6d4bf57".to_owned(),
+                start: 0,
+                end: 120_000,
+                complete: true,
+            }],
+        },
+        Change::Overwrite {
+            removed: vec![file(0).path],
+            added: vec![file(1)],
+            ranges: vec![range(table)],
+            replayed: vec![range(table)],
+            rejected,
+        },
         Change::Replace {
             removed: vec![file(0).path],
             added: vec![file(1)],

@@ -337,6 +337,7 @@ fn added(entry: &Entry) -> &[FileEntry] {
         Change::Append { files: added, .. }
         | Change::Replace { added, .. }
         | Change::Absorb { added, .. }
+        | Change::Overwrite { added, .. }
         | Change::Delete { added, .. } => added,
         _ => &[],
     }

@@ -206,7 +206,7 @@ async fn commit(table: &Table) -> u64 {
     let mut state = table.state.lock().await;
     let start = i64::try_from(state.version).unwrap();
     let range = range(start, start + 1);
-    let change = Change::Append { files: Vec::new(), ranges: vec![range], rejected: Vec::new() };
+    let change = Change::append(Vec::new(), vec![range], Vec::new());
     let id = format!("commit-{start}");
     table.ledger.commit(&mut state, change, &id, 2).await.unwrap();
     table.announce(state.version);
@@ -330,7 +330,7 @@ async fn an_entry_that_is_larger_than_a_report_becomes_an_image_in_parts() {
     };
     let files: Vec<_> = (0..30_000).map(file).collect();
     let mut state = table.state.lock().await.clone();
-    let change = Change::Append { files: files.clone(), ranges: vec![range(0, 1)], rejected: Vec::new() };
+    let change = Change::append(files.clone(), vec![range(0, 1)], Vec::new());
     table.ledger.commit(&mut state, change, "large", 2).await.unwrap();
     table.announce(state.version);
     catch_up(&lake, &table, &wire, &mut Cursor::default()).await.unwrap();

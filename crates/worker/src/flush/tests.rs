@@ -89,6 +89,6 @@ async fn rows_and_changes_without_a_table_are_a_bug_and_not_lost_in_silence() {
     let mut flusher = flusher(&store);
     let rows = FlushJob { batches: letters(0..1), ..job(Vec::new(), 0, 1) };
     assert_eq!(flusher.flush(rows).await.unwrap_err().kind(), ErrorKind::Internal);
-    let change = Change::Append { files: Vec::new(), ranges: Vec::new(), rejected: Vec::new() };
+    let change = Change::append(Vec::new(), Vec::new(), Vec::new());
     assert_eq!(flusher.commit_change(change).await.unwrap_err().kind(), ErrorKind::Internal);
 }

@@ -101,7 +101,7 @@ impl Poller {
         }
         if !first.is_empty() && self.table().is_some() {
             // Pins a start that would move (latest, timestamp) before the first row is read.
-            self.change(Change::Append { files: Vec::new(), ranges: first, rejected: Vec::new() })?;
+            self.change(Change::append(Vec::new(), first, Vec::new()))?;
         }
         for &(partition, position) in &positions {
             self.parts.intake.positions.begin(partition, position);
@@ -174,7 +174,7 @@ impl Poller {
             "records lost, going on"
         );
         let lost = self.range(partition, position, marks.low, true);
-        self.change(Change::Append { files: Vec::new(), ranges: vec![lost], rejected: Vec::new() })?;
+        self.change(Change::append(Vec::new(), vec![lost], Vec::new()))?;
         Ok(marks.low)
     }
 

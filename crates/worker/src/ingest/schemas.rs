@@ -165,7 +165,7 @@ impl Poller {
             return Ok(());
         }
         self.submitted.clone_from(&ranges);
-        self.change(Change::Append { files: Vec::new(), ranges, rejected })
+        self.change(Change::append(Vec::new(), ranges, rejected))
     }
 
     /// Takes the ledger's schema over when it is newer than the decoder's. The buffer is closed first.

@@ -211,7 +211,7 @@ impl TableModel {
         let mut live = self.live();
         match &entry.change {
             Change::Create { .. } | Change::SetSchema { .. } => {}
-            Change::Append { files, ranges, rejected } => {
+            Change::Append { files, ranges, rejected, .. } => {
                 let rows = self.added(objects, &mut live, files)?;
                 self.appended(scenario, ranges, rows)?;
                 let count: u64 = rejected.iter().map(|rejected| rejected.records).sum();

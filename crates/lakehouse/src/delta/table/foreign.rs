@@ -18,7 +18,7 @@ use crate::{
         retained::{AddedFile, Retained, ShownFiles},
     },
     error::LakeError,
-    foreign::{Apart, Comparison, Marker, refused},
+    foreign::{Apart, Comparison, Marker, NO_OVERWRITE, refused},
     ledger::{Ledger, LedgerState, path_digest},
 };
 
@@ -62,6 +62,14 @@ impl DeltaTable {
             Change::Absorb { format: Format::Delta, base, seen, removed, added, absorbed, .. } => {
                 let look = Marker { seen: *seen, skipped: *base };
                 self.own(ledger, context, first, look, Lists { removed, added, absorbed }, gone).await
+            }
+            Change::Overwrite { removed, .. } => {
+                let shown = self.shown_files(head, state).await?;
+                if removed.iter().all(|path| gone.contains(path) || shown.contains(relative(path))) {
+                    return context.next(entries, gone).await;
+                }
+                let problem = format!("{NO_OVERWRITE}; {REBUILD}");
+                Err(refused(&state.name, Format::Delta, head.log_version, &problem))
             }
             Change::Absorb { removed, same_rows, format, .. } => {
                 let shown = self.shown_files(head, state).await?;

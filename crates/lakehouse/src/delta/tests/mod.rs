@@ -138,7 +138,7 @@ impl World {
         let n = self.next;
         let from = (n as i64 - 1) * 10;
         let files = vec![entry(n, 10, &self.details)];
-        self.commit(Change::Append { files, ranges: vec![range(from, from + 10)], rejected: vec![] }).await;
+        self.commit(Change::append(files, vec![range(from, from + 10)], vec![])).await;
     }
 
     async fn replace(&mut self, removed: &[u64]) {
@@ -311,14 +311,14 @@ async fn positions_alone_make_no_commit_until_many() {
     let mut table = world.table();
     table.catch_up(&world.ledger, &world.state, &world.details).await.unwrap();
     for n in 0..3 {
-        let change = Change::Append { files: vec![], ranges: vec![range(n, n + 1)], rejected: vec![] };
+        let change = Change::append(vec![], vec![range(n, n + 1)], vec![]);
         world.commit(change).await;
     }
     assert_eq!(table.catch_up(&world.ledger, &world.state, &world.details).await.unwrap(), 3);
     assert_eq!(table.shown_version().await.unwrap(), Some(3));
     assert_eq!(read(Arc::clone(&world.store)).await.version(), Some(0));
     for n in 3..super::table::UNLOGGED_MAX as i64 {
-        let change = Change::Append { files: vec![], ranges: vec![range(n, n + 1)], rejected: vec![] };
+        let change = Change::append(vec![], vec![range(n, n + 1)], vec![]);
         world.commit(change).await;
     }
     table.catch_up(&world.ledger, &world.state, &world.details).await.unwrap();
@@ -380,7 +380,7 @@ async fn what_cannot_be_followed_is_refused() {
         sort_order_id: 0,
         partition_token: None,
     };
-    world.commit(Change::Append { files: vec![file], ranges: vec![range(0, 1)], rejected: vec![] }).await;
+    world.commit(Change::append(vec![file], vec![range(0, 1)], vec![])).await;
     let error = table.catch_up(&world.ledger, &world.state, &world.details).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid);
     assert!(error.to_string().contains("column region: is a partition column"), "{error}");

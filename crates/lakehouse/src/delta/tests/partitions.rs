@@ -56,7 +56,7 @@ async fn a_late_log_has_the_partition_columns_of_all_files() {
     world
         .details
         .insert(FileDetails { partition: vec![], ..(*world.details.get(&file.path).unwrap()).clone() });
-    world.commit(Change::Append { files: vec![file], ranges: vec![range(0, 10)], rejected: vec![] }).await;
+    world.commit(Change::append(vec![file], vec![range(0, 10)], vec![])).await;
     let grown = PartitionSpec { spec_id: 1, ..by_region() };
     world.commit(Change::SetPartitionSpec { partition_spec: grown }).await;
     world.table().catch_up(&world.ledger, &world.state, &world.details).await.unwrap();

@@ -162,7 +162,7 @@ async fn the_log_is_the_same_from_memory_and_from_footers() {
             end: (round + 1) * ROWS,
             lost: false,
         };
-        let change = Change::Append { files: files.collect(), ranges: vec![range], rejected: vec![] };
+        let change = Change::append(files.collect(), vec![range], vec![]);
         ledger.commit(&mut state, change, &format!("c{round}"), 1_700_000_000_000).await.unwrap();
         table.catch_up(&ledger, &state, &details).await.unwrap();
     }

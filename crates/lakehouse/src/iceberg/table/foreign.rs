@@ -19,7 +19,7 @@ use crate::{
     iceberg::{
         bucket::Bucket,
         data_file::ManifestEntry,
-        draft::is_live,
+        draft::{REBUILD, is_live},
         manifests,
         steps::{Absorb, Swap},
     },
@@ -29,8 +29,6 @@ use crate::{
 /// Deleted rows of merge-on-read files that are held at once.
 const POSITIONS_MAX: usize = 64 << 20;
 const EQUALITY: i64 = 2;
-const REBUILD: &str = "to have the Iceberg table rebuilt from the ledger, without that change, stop the workers, \
-                       delete metadata/ (in a catalog: drop the table there, without purging its files) and start them again";
 
 /// Positions by URL of the data file: the delete's sequence number, and the row.
 type Positions = HashMap<String, Vec<(i64, u64)>>;

@@ -106,7 +106,7 @@ async fn a_real_table_on_disk() {
         let (cluster, topic) = ("prod".to_owned(), "orders".to_owned());
         let (start, end) = (round * 30, round * 30 + 30);
         let range = OffsetRange { cluster, topic, partition: 0, start, end, lost: false };
-        let change = Change::Append { files, ranges: vec![range], rejected: Vec::new() };
+        let change = Change::append(files, vec![range], Vec::new());
         ledger.commit(&mut state, change, &format!("c{round}"), 1_700_000_000_000 + round).await.unwrap();
         table.catch_up(&ledger, &state, &details).await.unwrap();
     }

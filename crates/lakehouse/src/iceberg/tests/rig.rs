@@ -191,7 +191,7 @@ impl Rig {
             lost: false,
         };
         self.offset += 10;
-        self.commit(Change::Append { files, ranges: vec![range], rejected: Vec::new() }).await
+        self.commit(Change::append(files, vec![range], Vec::new())).await
     }
 
     pub(super) async fn replace(&mut self, removed: Vec<String>, added: usize) -> u64 {

@@ -288,7 +288,7 @@ async fn a_file_swept_before_its_commit_is_not_committed() {
     world.show_both().await;
     let slow = world.file(10, 0, 1, 0).await;
     world.pass(20 * MINUTE);
-    let change = |files| Change::Append { files, ranges: vec![], rejected: vec![] };
+    let change = |files| Change::append(files, vec![], vec![]);
     let state = world.state.clone();
     let confirm =
         async |world: &World, files| world.ledger.confirm_files(&state, &change(files), world.now_ms).await;

@@ -174,9 +174,9 @@ async fn a_worker_that_slept_over_the_clean_up_commits_on_the_newest_state() {
     assert_eq!(awake.refresh(&mut idle).await.unwrap(), 0, "there is no next entry");
     awake.follow(&mut idle, world.now_ms).await.unwrap();
     assert_eq!(idle, world.state, "where consumption goes on is read from a checkpoint");
-    let stale = Change::Append {
-        files: vec![],
-        ranges: vec![siltstone_protocol::OffsetRange {
+    let stale = Change::append(
+        vec![],
+        vec![siltstone_protocol::OffsetRange {
             cluster: "c".into(),
             topic: "t".into(),
             partition: 0,
@@ -184,8 +184,8 @@ async fn a_worker_that_slept_over_the_clean_up_commits_on_the_newest_state() {
             end: 95,
             lost: false,
         }],
-        rejected: vec![],
-    };
+        vec![],
+    );
     let error = awake.commit(&mut sleeper, stale, "late", world.now_ms).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Fenced);
     assert_eq!(sleeper.version, world.state.version);

@@ -212,7 +212,7 @@ impl World {
         self.offset = end;
         let range =
             OffsetRange { cluster: "c".into(), topic: "t".into(), partition: 0, start, end, lost: false };
-        self.commit(Change::Append { files, ranges: vec![range], rejected: vec![] }).await;
+        self.commit(Change::append(files, vec![range], vec![])).await;
     }
 
     /// The oldest `count` live files become one.

@@ -1,0 +1,38 @@
+//! What was read in from files: how many records of each, in order from the first.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use siltstone_protocol::SourceFileRange;
+
+use super::admit::Fit;
+
+/// A table remembers at most so many source files.
+pub(super) const SOURCE_FILES_MAX: usize = 1_000_000;
+
+/// What is held of one source file.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Import {
+    /// Records from the first one on.
+    pub records: u64,
+    /// There are no others.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub complete: bool,
+}
+
+impl Import {
+    /// How a range goes on from here; when it fits, what is held then.
+    pub(super) fn with(self, range: &SourceFileRange) -> Result<Self, Fit> {
+        let holds = range.end <= self.records && (self.complete || !range.complete);
+        match range.start {
+            _ if holds => Err(Fit::AlreadySo),
+            start if start == self.records && range.start <= range.end && !self.complete => {
+                Ok(Self { records: range.end, complete: range.complete })
+            }
+            _ => Err(Fit::Never),
+        }
+    }
+}
+
+/// Source files by their digests.
+pub type Imports = BTreeMap<String, Import>;

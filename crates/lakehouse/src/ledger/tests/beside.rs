@@ -1,0 +1,120 @@
+//! Dead letters that become rows, files that are read in, ranges that are ingested anew.
+
+use siltstone_protocol::{Change, ErrorKind, OffsetRange, SourceFileRange};
+
+use super::{
+    super::{Committed, Import, SourcePartition},
+    append, file, range, table,
+};
+
+fn replay(name: &str, replayed: Vec<OffsetRange>) -> Change {
+    let rows: i64 = replayed.iter().map(|range| range.end - range.start).sum();
+    let files = vec![file(name, rows as u64)];
+    Change::Append { files, ranges: vec![], rejected: vec![], replayed, imported: vec![] }
+}
+
+fn import(name: &str, imported: Vec<SourceFileRange>) -> Change {
+    Change::Append {
+        files: vec![file(name, 1)],
+        ranges: vec![],
+        rejected: vec![],
+        replayed: vec![],
+        imported,
+    }
+}
+
+fn of(source: &str, start: u64, end: u64, complete: bool) -> SourceFileRange {
+    SourceFileRange { source: source.to_owned(), start, end, complete }
+}
+
+fn overwrite(removed: &[&str], added: &str, ranges: Vec<OffsetRange>, replayed: Vec<OffsetRange>) -> Change {
+    let removed = removed.iter().map(|name| format!("data/{name}.parquet")).collect();
+    Change::Overwrite { removed, added: vec![file(added, 7)], ranges, replayed, rejected: vec![] }
+}
+
+#[tokio::test]
+async fn a_dead_letter_is_replayed_once() {
+    let (ledger, mut state) = table().await;
+    ledger.commit(&mut state, append("a", vec![range(0, 0, 100)]), "1", 2).await.unwrap();
+    let before = state.clone();
+    let change = replay("r", vec![range(0, 10, 11), range(0, 20, 25)]);
+    assert_eq!(ledger.commit(&mut state, change, "2", 2).await.unwrap(), Committed::At(2));
+    assert_eq!(state.coverage, before.coverage, "what was consumed stays what was consumed");
+    let held = &state.replayed[&SourcePartition::of(&range(0, 0, 0))];
+    assert_eq!(held.as_slice(), [(10, 11), (20, 25)]);
+    // Again, by one that slept: nothing is to be done. In part: it must look again.
+    let mut late = before.clone();
+    let again = replay("s", vec![range(0, 20, 25), range(0, 10, 11)]);
+    assert_eq!(ledger.commit(&mut late, again, "3", 2).await.unwrap(), Committed::AlreadyCovered);
+    let part = replay("t", vec![range(0, 24, 26)]);
+    assert_eq!(ledger.commit(&mut late, part, "4", 2).await.unwrap_err().kind(), ErrorKind::Conflict);
+    for wrong in [vec![range(0, 99, 101)], vec![range(1, 0, 1)], vec![range(0, 30, 40), range(0, 39, 41)]] {
+        let error = ledger.commit(&mut state, replay("w", wrong), "5", 2).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+    }
+    assert_eq!(ledger.load().await.unwrap().unwrap(), state);
+    ledger.checkpoint(&state).await.unwrap();
+    assert_eq!(ledger.load().await.unwrap().unwrap(), state, "from a checkpoint");
+}
+
+#[tokio::test]
+async fn a_source_file_is_read_in_once() {
+    let (ledger, mut state) = table().await;
+    let first = import("a", vec![of("x", 0, 10, false), of("y", 0, 3, true)]);
+    ledger.commit(&mut state, first.clone(), "1", 2).await.unwrap();
+    assert_eq!(state.imports["x"], Import { records: 10, complete: false });
+    let mut late = state.clone();
+    let next = import("b", vec![of("x", 10, 15, false), of("x", 15, 15, true), of("z", 0, 0, true)]);
+    ledger.commit(&mut state, next.clone(), "2", 2).await.unwrap();
+    assert_eq!(state.imports["x"], Import { records: 15, complete: true });
+    assert_eq!(state.imports["z"], Import { records: 0, complete: true });
+    assert_eq!(ledger.commit(&mut late, next, "3", 2).await.unwrap(), Committed::AlreadyCovered);
+    for stale in [
+        vec![of("x", 10, 20, false)],
+        vec![of("y", 3, 4, false)],
+        vec![of("v", 5, 9, false)],
+        vec![of("y", 0, 3, true), of("w", 0, 2, false)],
+    ] {
+        let error = ledger.commit(&mut late, import("c", stale), "4", 2).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
+    }
+    let mixed = Change::Append {
+        files: vec![],
+        ranges: vec![range(0, 0, 1)],
+        rejected: vec![],
+        replayed: vec![],
+        imported: vec![of("q", 0, 1, true)],
+    };
+    assert_eq!(ledger.commit(&mut late, mixed, "5", 2).await.unwrap_err().kind(), ErrorKind::Invalid);
+    ledger.checkpoint(&state).await.unwrap();
+    assert_eq!(ledger.load().await.unwrap().unwrap(), state);
+}
+
+#[tokio::test]
+async fn a_range_is_ingested_anew_in_one_entry() {
+    let (ledger, mut state) = table().await;
+    ledger.commit(&mut state, append("a", vec![range(0, 10, 50), range(1, 0, 5)]), "1", 2).await.unwrap();
+    ledger.commit(&mut state, append("b", vec![range(0, 50, 90)]), "2", 2).await.unwrap();
+    ledger.commit(&mut state, replay("r", vec![range(0, 30, 40)]), "3", 2).await.unwrap();
+    let change = overwrite(&["a"], "c", vec![range(0, 0, 35)], vec![range(0, 12, 13)]);
+    let mut late = state.clone();
+    ledger.commit(&mut state, change, "4", 2).await.unwrap();
+    let key = SourcePartition::of(&range(0, 0, 0));
+    assert_eq!(state.coverage[&key].intervals(), [(0, 90)], "the hole below is filled, the position stays");
+    assert_eq!(state.replayed[&key].as_slice(), [(12, 13), (35, 40)]);
+    assert!(
+        !state.live_files.contains_key("data/a.parquet") && state.live_files.contains_key("data/c.parquet")
+    );
+    // Rows change in place; what is gone cannot change.
+    ledger.commit(&mut state, overwrite(&["c"], "d", vec![], vec![]), "5", 2).await.unwrap();
+    let gone = overwrite(&["a"], "e", vec![], vec![]);
+    assert_eq!(ledger.commit(&mut late, gone, "6", 2).await.unwrap_err().kind(), ErrorKind::Conflict);
+    for wrong in [
+        overwrite(&["b"], "f", vec![range(0, 80, 91)], vec![]),
+        overwrite(&["b"], "f", vec![range(0, 0, 5)], vec![range(0, 5, 6)]),
+        overwrite(&[], "f", vec![], vec![]),
+    ] {
+        assert_eq!(ledger.commit(&mut late, wrong, "7", 2).await.unwrap_err().kind(), ErrorKind::Invalid);
+    }
+    assert_eq!(ledger.load().await.unwrap().unwrap(), state);
+}
