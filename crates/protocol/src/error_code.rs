@@ -1,5 +1,5 @@
-//! The stable codes of errors: what a user meets, looks up and acts on. `siltstone explain` has a page for each, and for
-//! each [`RejectReason`](crate::RejectReason). A code exists only if its way out differs from the others'.
+//! The stable codes of errors: what a user meets, looks up and acts on. `siltstone explain` has a page for each, and
+//! for each [`RejectReason`](crate::RejectReason). A code exists only if its way out differs from the others'.
 
 use serde::Serialize;
 

@@ -178,7 +178,10 @@ impl Task<'_> {
             Err(error) if error.kind().is_retryable() => return Err(error),
             // What was read may have been replaced meanwhile: look once more.
             Err(error) if watched.unreadable != Some(apart.seen) => {
-                tracing::warn!(table = %name, %error, code = %error.code(), "files of another program cannot be read, looking again");
+                tracing::warn!(
+                    table = %name, %error, code = %error.code(),
+                    "files of another program cannot be read, looking again"
+                );
                 watched.unreadable = Some(apart.seen);
                 return Ok(false);
             }

@@ -72,7 +72,9 @@ async fn follow(
                 }
             }
             Err(error) if error.kind().is_retryable() => {
-                tracing::warn!(table = %table.name, format, %error, code = %error.code(), "projection fault, trying again");
+                tracing::warn!(
+                    table = %table.name, format, %error, code = %error.code(), "projection fault, trying again"
+                );
                 metrics.retry(&table.name, format);
                 tokio::select! {
                     () = tokio::time::sleep(backoff) => {}
