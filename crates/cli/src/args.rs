@@ -1,9 +1,13 @@
 //! The command line, as people type it.
 
+mod history;
+
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use siltstone_protocol::RejectReason;
+
+pub use self::history::{BackfillArgs, HistoryArgs, ResetArgs};
 
 /// Kafka topics as Iceberg and Delta tables, in your own bucket.
 #[derive(Debug, Parser)]
@@ -48,6 +52,10 @@ pub enum Command {
     Apply(SpecArgs),
     /// Be a worker: read topics, write and commit tables, until told to stop.
     Run(RunArgs),
+    /// Read history that no worker read: offsets of the topic that the table does not cover.
+    Backfill(BackfillArgs),
+    /// Read a range of the topic anew, and put its rows in the place of those that the table has of it.
+    Reset(ResetArgs),
     /// Rewrite many small or overlapping data files into few sorted ones, now.
     Compact(CompactArgs),
     /// Version, rows, files, positions, lag and freshness of each table.

@@ -34,7 +34,7 @@ macro_rules! groups {
 
 groups! {
     "The command and the spec":
-        spec_invalid command_refused unknown_table table_not_found unknown_column column_not_usable
+        spec_invalid command_refused command_stopped reset_refused unknown_table table_not_found unknown_column column_not_usable
         partition_field_refused;
     "Changes of a table":
         column_change_refused format_removed format_cannot_show;
@@ -46,7 +46,7 @@ groups! {
     "Rejected records: why a record is a dead letter":
         record_rejected null_value bad_framing unknown_schema_id wrong_schema_format incompatible_schema truncated
         trailing_bytes malformed invalid_utf8 wrong_type missing_field unknown_field out_of_range bad_timestamp
-        bad_length too_large too_deep;
+        bad_length too_large too_deep transform_failed filtered;
     "The bucket":
         store_unavailable store_access_refused store_not_found store_setting_refused
         store_without_conditional_put stored_data_broken;
@@ -55,6 +55,8 @@ groups! {
     "Commits and formats":
         commit_outcome_unknown commit_conflict worker_overtaken file_swept ledger_change_refused foreign_change
         format_behind change_too_large null_in_required_column rewrite_differs;
+    "Protected columns":
+        key_service_unavailable key_service_refused;
     "This machine and the control plane":
         spill_failed cannot_listen machine_failed control_plane_refused control_plane_unavailable
         readers_catalog_open internal_error;

@@ -5,7 +5,11 @@
 
 use std::fmt;
 
-use arrow::array::RecordBatch;
+use arrow::{
+    array::{AsArray, RecordBatch, UInt64Array},
+    compute::take_record_batch,
+    datatypes::{Int32Type, Int64Type},
+};
 use siltstone_protocol::{Field, PrimitiveType, RejectReason, Schema};
 
 use crate::{
@@ -36,6 +40,13 @@ pub fn schema() -> Schema {
     Schema::new(0, fields)
 }
 
+/// Partition and offset of the first record of a batch of dead letters.
+pub fn first_place(batch: &RecordBatch) -> Option<(i32, i64)> {
+    let partitions = batch.column(2).as_primitive_opt::<Int32Type>()?;
+    let offsets = batch.column(3).as_primitive_opt::<Int64Type>()?;
+    (batch.num_rows() > 0).then(|| (partitions.value(0), offsets.value(0)))
+}
+
 /// Collects rejected records of one topic.
 pub struct DeadLetters {
     cluster: String,
@@ -55,6 +66,11 @@ impl DeadLetters {
     pub fn new(cluster: &str, topic: &str) -> Result<Self, IngestError> {
         let columns = Columns::new(&schema())?;
         Ok(Self { cluster: cluster.to_owned(), topic: topic.to_owned(), columns, bytes: 0 })
+    }
+
+    /// An empty batch for records of the same topic.
+    pub fn like(&self) -> Result<Self, IngestError> {
+        Self::new(&self.cluster, &self.topic)
     }
 
     /// Takes a rejected record; `now_ms` is the caller's clock. False when the batch is full: nothing was
@@ -153,6 +169,14 @@ impl DeadLetters {
         self.bytes
     }
 
+    /// Of the records so far, those at these places in push order. The next batch begins.
+    pub fn finish_some(&mut self, places: &[usize]) -> Result<Option<RecordBatch>, IngestError> {
+        let Some(batch) = self.finish()?.filter(|_| !places.is_empty()) else { return Ok(None) };
+        let places: UInt64Array = places.iter().map(|place| *place as u64).collect();
+        let some = take_record_batch(&batch, &places);
+        some.map(Some).map_err(|_| IngestError::internal("a rejected record was not kept"))
+    }
+
     /// The records so far, in push order; `None` when there are none. The next batch begins.
     pub fn finish(&mut self) -> Result<Option<RecordBatch>, IngestError> {
         if self.rows() == 0 {
@@ -166,10 +190,7 @@ impl DeadLetters {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use arrow::{
-        array::{Array, AsArray},
-        datatypes::{Int64Type, TimestampMicrosecondType},
-    };
+    use arrow::{array::Array, datatypes::TimestampMicrosecondType};
 
     use super::*;
     use crate::Headers;

@@ -16,6 +16,7 @@ pub mod record;
 pub mod registry;
 pub mod replay;
 pub mod source;
+mod transform;
 
 pub use error::IngestError;
 pub use kafka::{KafkaOptions, KafkaSource};

@@ -27,6 +27,10 @@ codes! {
     SpecInvalid = "spec_invalid",
     /// The arguments of a command are wrong.
     CommandRefused = "command_refused",
+    /// A command was told to stop before its end.
+    CommandStopped = "command_stopped",
+    /// A range of a table's history cannot be replaced.
+    ResetRefused = "reset_refused",
     /// The spec has no table of this name.
     UnknownTable = "unknown_table",
     /// The table has no ledger yet.
@@ -119,6 +123,11 @@ codes! {
     NullInRequiredColumn = "null_in_required_column",
     /// A rewrite would have changed rows, and was dropped.
     RewriteDiffers = "rewrite_differs",
+
+    /// The service that opens the table's key does not answer.
+    KeyServiceUnavailable = "key_service_unavailable",
+    /// The service does not open the table's key.
+    KeyServiceRefused = "key_service_refused",
 
     /// Local disk for sorting cannot be written.
     SpillFailed = "spill_failed",

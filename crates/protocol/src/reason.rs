@@ -58,6 +58,10 @@ reasons! {
     TooLarge = "too_large",
     /// The value nests deeper, or a collection declares more items, than the limit.
     TooDeep = "too_deep",
+    /// The table's filter leaves the row out.
+    Filtered = "filtered",
+    /// A transform of the table cannot be done with the record's values: a cast, or the filter's condition.
+    TransformFailed = "transform_failed",
 }
 
 impl std::fmt::Display for RejectReason {

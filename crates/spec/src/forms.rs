@@ -174,6 +174,8 @@ text_forms! {
         max limits::NAME_CHARS_MAX;
     /// A consumer group: any printable text.
     Group = "text", r"^.+$", max limits::NAME_CHARS_MAX;
+    /// A condition in SQL.
+    Expression = "text", r"^.+$", max limits::FILTER_CHARS_MAX;
     /// Any text on one line.
     Text = "text", r"^.+$", max limits::URL_CHARS_MAX;
     /// A column, dotted inside structs.

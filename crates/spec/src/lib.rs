@@ -25,6 +25,7 @@ mod raw;
 mod reference;
 pub mod resolve;
 pub mod secret;
+pub mod transform;
 mod url_text;
 mod walk;
 mod write_by;

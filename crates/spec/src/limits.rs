@@ -28,6 +28,9 @@ pub const READER_TOKEN_CHARS_MIN: usize = 16;
 pub const READER_TOKEN_CHARS_MAX: usize = 4_096;
 pub const PARTITION_FIELDS_MAX: usize = 16;
 pub const SORT_FIELDS_MAX: usize = 16;
+pub const FILTER_CHARS_MAX: usize = 8_000;
+/// A key of column protection is at least this long.
+pub const PROTECTION_KEY_BYTES_MIN: usize = 32;
 pub const BLOOM_FILTERS_MAX: usize = 64;
 pub const DISCLOSED_COLUMNS_MAX: usize = 256;
 pub const COLUMNS_MAX: usize = 10_000;

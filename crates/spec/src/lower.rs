@@ -8,6 +8,7 @@ mod readers;
 mod retention;
 mod source;
 mod table;
+mod transforms;
 
 use std::collections::{BTreeMap, HashMap};
 

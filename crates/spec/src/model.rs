@@ -1,9 +1,12 @@
 //! The validated spec: what the rest of the engine works from. Made by parsing only.
 
+mod transforms;
+
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use siltstone_protocol::{Format, NullOrder, Schema, SortDirection, Transform, disclosed::Disclosure};
 
+pub use self::transforms::{KeyService, Literal, Protection, ProtectionKey, Transforms};
 use crate::secret::Secret;
 
 /// A whole spec file, validated: every name resolves, every value is in bounds.
@@ -173,6 +176,12 @@ pub struct TableSpec {
     pub schema_mode: SchemaMode,
     /// Full name of the Protobuf message that records are; `None`: the one they name, or the schema's first.
     pub message_type: Option<String>,
+    /// What is done to rows between decoding and writing.
+    pub transforms: Transforms,
+    /// Columns by their final names, dotted inside structs, that are protected after all other transforms.
+    pub protect: BTreeMap<String, Protection>,
+    /// Present when one of `protect` needs a key.
+    pub protection: Option<ProtectionKey>,
     pub start: Start,
     /// What to do when the broker no longer has the position.
     pub on_lost_range: OnLostRange,
@@ -201,6 +210,11 @@ impl TableSpec {
     /// Location below the destination, without slashes at the ends.
     pub fn location(&self) -> String {
         self.name.replace('.', "/")
+    }
+
+    /// Whether rows are written otherwise than they are decoded.
+    pub fn has_transforms(&self) -> bool {
+        !self.transforms.is_empty() || !self.protect.is_empty()
     }
 
     /// Name of the table that takes this table's rejected records.

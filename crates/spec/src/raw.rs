@@ -5,6 +5,8 @@
 
 mod catalog;
 mod table;
+mod transforms;
+mod upkeep;
 
 use std::collections::BTreeMap;
 
@@ -12,7 +14,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::json;
 
-pub(crate) use self::{catalog::*, table::*};
+pub(crate) use self::{catalog::*, table::*, transforms::*, upkeep::*};
 use crate::{
     forms::{Broker, DestinationText, Host, HttpUrl, Name, SecretText, Slot, TablePatternText, Text},
     limits,

@@ -132,7 +132,7 @@ fn crosses_collection(schema: &Schema, column: &str) -> bool {
 }
 
 /// Dotted paths of all columns and struct members.
-fn paths(fields: &[Field], prefix: &str, out: &mut Vec<String>) {
+pub(crate) fn paths(fields: &[Field], prefix: &str, out: &mut Vec<String>) {
     for field in fields {
         let path = format!("{prefix}{}", field.name);
         if let Type::Struct(members) = &field.data_type {

@@ -60,13 +60,15 @@ async fn look(lake: &TableStore, spec: &Spec, table_spec: &TableSpec) -> Result<
         None => None,
     };
     let registry = registry.as_ref().map(|registry| registry as &dyn SchemaRegistry);
-    let wanted =
-        siltstone_ingest::decoder::initial_schema(table_spec, registry).await.for_table(&table_spec.name)?;
     let table = Table::open(lake, table_spec).await?;
     let live = match &table {
         Some(table) => Some(live(table).await),
         None => None,
     };
+    let known = live.as_ref().map(|live| &live.schema);
+    let wanted = siltstone_ingest::decoder::wanted_schema(table_spec, registry, known)
+        .await
+        .for_table(&table_spec.name)?;
     let plan = plan(table_spec, live.as_ref(), wanted.as_ref());
     let plan = showable(plan, table.as_ref()).await?;
     Ok(Looked { plan, table, wanted })

@@ -34,6 +34,13 @@ pub enum WorkerError {
     PositionBeyondEnd { table: String, topic: String, partition: i32, position: i64, end: i64 },
     #[error("table {table}: its {format} form {error}")]
     Projection { code: ErrorCode, table: String, format: &'static str, error: String },
+    #[error(
+        "table {table}: the records from offset {offset} on of topic {topic}, partition {partition} left the topic \
+         while they were read; run it again: it reads what the topic still has"
+    )]
+    LeftTheTopic { table: String, topic: String, partition: i32, offset: i64 },
+    #[error("table {table}: stopped before the end; what was committed stays, run it again for the rest")]
+    Stopped { table: String },
     #[error("table {table}: {what}")]
     Internal { table: String, what: &'static str },
     #[error("{failed} of {tables} tables stopped with an error; the first: {first}")]
@@ -59,7 +66,9 @@ impl WorkerError {
             Self::RejectedRecord { .. }
             | Self::Projection { .. }
             | Self::LostRange { .. }
+            | Self::LeftTheTopic { .. }
             | Self::PositionBeyondEnd { .. } => ErrorKind::Data,
+            Self::Stopped { .. } => ErrorKind::Unavailable,
             Self::Internal { .. } => ErrorKind::Internal,
             Self::Tables { first, .. } => first.kind(),
         }
@@ -75,7 +84,8 @@ impl WorkerError {
             Self::Lake { source, .. } | Self::Store(source) => source.code(),
             Self::Spec { code, .. } | Self::Projection { code, .. } => *code,
             Self::RejectedRecord { .. } => ErrorCode::RecordRejected,
-            Self::LostRange { .. } => ErrorCode::LostRange,
+            Self::LostRange { .. } | Self::LeftTheTopic { .. } => ErrorCode::LostRange,
+            Self::Stopped { .. } => ErrorCode::CommandStopped,
             Self::PositionBeyondEnd { .. } => ErrorCode::PositionBeyondEnd,
             Self::Internal { .. } => ErrorCode::InternalError,
             Self::Tables { first, .. } => first.code(),

@@ -91,6 +91,12 @@ pub fn open_lake(spec: &Spec) -> Result<TableStore, WorkerError> {
     siltstone_lakehouse::store::open(&spec.destination).map_err(WorkerError::from)
 }
 
+/// What is wrong with the transforms of tables whose source the spec describes, by the table's place in the spec.
+pub fn unfit_transforms(spec: &Spec) -> Vec<(usize, String)> {
+    let checked = spec.tables.iter().map(siltstone_ingest::decoder::check_transforms);
+    checked.enumerate().filter_map(|(index, checked)| Some((index, checked.err()?.to_string()))).collect()
+}
+
 /// The table if it exists; `dead_letters`: the one of its rejected records.
 ///
 /// # Errors

@@ -9,7 +9,8 @@
 //! 6. [`absorb`] takes in what other programs did to the table's formats.
 //! 7. [`control`] reports to the control plane, beside all of this and never in its way.
 //! 8. `readers` serves a read-only catalog of the tables.
-//! 9. [`run`] supervises the tables: one table's failure never stops another.
+//! 9. [`reingest`] reads history: holes of a table, and ranges that are to be replaced.
+//! 10. [`run`] supervises the tables: one table's failure never stops another.
 //!
 //! State lives in the ledger; everything here can be killed at any instruction.
 
@@ -32,6 +33,7 @@ pub mod progress;
 pub mod projector;
 mod readers;
 pub mod readiness;
+pub mod reingest;
 pub mod run;
 pub mod runtime;
 mod summary;

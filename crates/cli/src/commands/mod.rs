@@ -5,6 +5,7 @@ mod compact;
 mod dead_letters;
 mod disclosures;
 mod explain;
+mod history;
 mod inspect;
 mod maintain;
 mod query;
@@ -31,6 +32,8 @@ pub async fn execute(cli: Cli) -> anyhow::Result<u8> {
         Command::Plan(args) => apply::plan(args).await,
         Command::Apply(args) => apply::apply(args).await,
         Command::Run(args) => run::run(args, quiet).await,
+        Command::Backfill(args) => history::backfill(args, quiet).await,
+        Command::Reset(args) => history::reset(args, quiet).await,
         Command::Compact(args) => compact::compact(args, quiet).await,
         Command::Login(args) => remote::login(args).await,
         Command::Tables(args) => remote::tables(args).await,

@@ -82,7 +82,7 @@ pub fn stop_signal() -> anyhow::Result<watch::Receiver<bool>> {
     Ok(receiver)
 }
 
-fn bar(wanted: bool) -> ProgressBar {
+pub fn bar(wanted: bool) -> ProgressBar {
     if !wanted || !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }
@@ -94,7 +94,7 @@ fn bar(wanted: bool) -> ProgressBar {
     bar
 }
 
-async fn draw(bar: ProgressBar, progress: Arc<Progress>) {
+pub async fn draw(bar: ProgressBar, progress: Arc<Progress>) {
     loop {
         let reading = progress.read();
         bar.set_length(reading.records_total.max(reading.records_consumed));

@@ -1,6 +1,6 @@
 //! `spec check`, `spec schema`, `spec reference`.
 
-use siltstone_spec::Spec;
+use siltstone_spec::{Fault, Faults, Spec};
 
 use crate::{
     args::{SpecArgs, SpecCommand},
@@ -22,7 +22,7 @@ pub fn spec(command: SpecCommand) -> anyhow::Result<u8> {
 }
 
 fn check(args: &SpecArgs) -> anyhow::Result<u8> {
-    match Spec::load(&args.file) {
+    match load(args) {
         Ok(spec) => {
             let tables: Vec<_> = spec.tables.iter().map(|table| table.name.as_str()).collect();
             if args.json {
@@ -44,6 +44,16 @@ fn check(args: &SpecArgs) -> anyhow::Result<u8> {
             Ok(output::INVALID)
         }
     }
+}
+
+/// The spec, if nothing that can be known without asking anybody is wrong with it.
+fn load(args: &SpecArgs) -> Result<Spec, Faults> {
+    let spec = Spec::load(&args.file)?;
+    let faults: Vec<Fault> = siltstone_worker::inspect::unfit_transforms(&spec)
+        .into_iter()
+        .map(|(index, message)| Fault { line: 0, column: 0, path: format!("tables[{index}]"), message })
+        .collect();
+    if faults.is_empty() { Ok(spec) } else { Err(Faults { file: args.file.display().to_string(), faults }) }
 }
 
 fn faults_json(faults: &siltstone_spec::Faults) -> Vec<serde_json::Value> {

@@ -184,7 +184,7 @@ impl BulkWriter {
                     .map_err(|_| DataFileError::compute("joining batches"))?,
             ),
         };
-        for batch in joined {
+        if let Some(batch) = joined {
             self.bytes += batch.get_array_memory_size() as u64;
             self.batches.push(batch);
         }

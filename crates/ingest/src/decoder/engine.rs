@@ -12,6 +12,7 @@ use siltstone_spec::model::{SchemaMode, SourceFormat, TableSpec, Tombstones, Wir
 use super::{
     kafka::{KAFKA_COLUMN, Metadata},
     programs::{Key, Programs, Slot},
+    staged::Stage,
     wire,
 };
 use crate::{
@@ -44,6 +45,17 @@ pub enum Pushed {
     Full,
 }
 
+/// A batch that is done: every row that was pushed is in it, or was left out by the table's transforms.
+#[derive(Debug)]
+pub struct Finished {
+    /// `None` when no row is left.
+    pub batch: Option<RecordBatch>,
+    /// Rows that the filter left out.
+    pub filtered: usize,
+    /// Rows that could not be changed as the spec says, by their places in push order, ascending: `transform_failed`.
+    pub failed: Vec<usize>,
+}
+
 /// A schema that the decoder does not know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SchemaNeed {
@@ -68,9 +80,11 @@ impl SchemaNeed {
 /// Turns the records of one topic into batches of one table.
 pub struct Decoder {
     pub(super) table: TableSpec,
-    /// None before the table exists.
+    /// None before the table exists, and while nothing is known of its records.
     pub(super) batch: Option<Batch>,
     pub(super) programs: Programs,
+    /// For a table with transforms.
+    pub(super) stage: Option<Stage>,
 }
 
 impl fmt::Debug for Decoder {
@@ -83,7 +97,8 @@ impl fmt::Debug for Decoder {
 impl Decoder {
     /// A decoder for this table. `table_schema` is the ledger's; `None` before the table exists.
     pub fn new(table: &TableSpec, table_schema: Option<Schema>) -> Result<Self, IngestError> {
-        let mut decoder = Self { table: table.clone(), batch: None, programs: Programs::default() };
+        let stage = Stage::of(table)?;
+        let mut decoder = Self { table: table.clone(), batch: None, programs: Programs::default(), stage };
         if let Some(schema) = table_schema {
             decoder.set_table_schema(schema)?;
         }
@@ -188,32 +203,68 @@ impl Decoder {
         if self.rows() > 0 {
             return Err(IngestError::internal("a table's schema was set while a batch has rows"));
         }
+        self.programs.clear();
+        if self.stage.is_some() {
+            return self.set_staged_schema(schema);
+        }
         let metadata = self.table.kafka_metadata.then_some(self.table.topic.as_str());
         self.batch = Some(Batch::new(schema, metadata)?);
-        self.programs.clear();
         Ok(())
     }
 
     /// The table's schema that batches have; `None` before the table exists.
     pub fn table_schema(&self) -> Option<&Schema> {
-        self.batch.as_ref().map(|batch| &batch.schema)
+        match &self.stage {
+            Some(stage) => stage.table.as_ref(),
+            None => self.batch.as_ref().map(|batch| &batch.schema),
+        }
     }
 
     /// Rows of the current batch.
     pub fn rows(&self) -> usize {
-        self.batch.as_ref().map_or(0, |batch| batch.columns.rows())
+        let closed = self.stage.as_ref().map_or(0, Stage::closed_rows);
+        closed + self.batch.as_ref().map_or(0, Batch::rows)
     }
 
     /// Memory that the current batch holds. Cheap: measured now and then, estimated upwards in between.
     #[inline]
     pub fn bytes(&self) -> usize {
-        self.batch.as_ref().map_or(0, |batch| batch.measured + batch.unmeasured)
+        let closed = self.stage.as_ref().map_or(0, Stage::closed_bytes);
+        closed + self.batch.as_ref().map_or(0, |batch| batch.measured + batch.unmeasured)
+    }
+
+    /// True when rows may be among [`Finished::failed`]: keep their records until the batch is closed.
+    pub fn can_fail(&self) -> bool {
+        self.stage.as_ref().is_some_and(Stage::can_fail)
+    }
+
+    /// The id of a record's schema, where records carry one.
+    pub fn schema_id(&self, record: &Record<'_>) -> Option<u32> {
+        let (key, _) = self.unframed(record.value?).ok()?;
+        key.id
+    }
+
+    /// As [`Self::close`], where no transform may leave out a row.
+    ///
+    /// # Errors
+    /// `Internal` when one did: the caller must not think that all of them are in the batch.
+    pub fn finish(&mut self) -> Result<Option<RecordBatch>, IngestError> {
+        match self.close()? {
+            None => Ok(None),
+            Some(Finished { batch, filtered: 0, failed }) if failed.is_empty() => Ok(batch),
+            Some(_) => Err(IngestError::internal("rows were left out where all were expected")),
+        }
     }
 
     /// The rows so far, in push order; `None` when there are none. The next batch begins.
-    pub fn finish(&mut self) -> Result<Option<RecordBatch>, IngestError> {
+    pub fn close(&mut self) -> Result<Option<Finished>, IngestError> {
+        if self.stage.is_some() {
+            return self.finish_staged();
+        }
         match &mut self.batch {
-            Some(batch) if batch.columns.rows() > 0 => batch.finish().map(Some),
+            Some(batch) if batch.columns.rows() > 0 => {
+                Ok(Some(Finished { batch: Some(batch.finish()?), filtered: 0, failed: Vec::new() }))
+            }
             _ => Ok(None),
         }
     }
@@ -241,7 +292,7 @@ impl fmt::Debug for Batch {
 
 impl Batch {
     /// `topic`: when the table wants record coordinates.
-    fn new(schema: Schema, topic: Option<&str>) -> Result<Self, IngestError> {
+    pub(super) fn new(schema: Schema, topic: Option<&str>) -> Result<Self, IngestError> {
         let position = schema.fields.iter().position(|field| field.name == KAFKA_COLUMN);
         let mut body = schema.clone();
         let metadata = match (topic, position) {
@@ -262,6 +313,10 @@ impl Batch {
         })
     }
 
+    pub(super) fn rows(&self) -> usize {
+        self.columns.rows()
+    }
+
     #[inline]
     fn add_metadata(&mut self, record: &Record<'_>) -> Result<(), RejectReason> {
         match &mut self.metadata {
@@ -279,7 +334,7 @@ impl Batch {
         }
     }
 
-    fn finish(&mut self) -> Result<RecordBatch, IngestError> {
+    pub(super) fn finish(&mut self) -> Result<RecordBatch, IngestError> {
         (self.measured, self.unmeasured) = (0, 0);
         let own = self.metadata.as_mut().map(|(position, own)| own.finish().map(|array| (*position, array)));
         let body = self.columns.finish()?;

@@ -9,6 +9,7 @@ use super::{
     incoming::{Incoming, Registered},
     kafka::{KAFKA_COLUMN, kafka_field},
     programs::Key,
+    staged,
 };
 use crate::{
     IngestError,
@@ -48,6 +49,9 @@ impl Decoder {
             Found::Incoming(incoming) => incoming,
             Found::Refused(reason) => return Ok(self.refuse(key, reason)),
         };
+        if self.stage.is_some() {
+            return self.learn_staged(key, *incoming, registry).await;
+        }
         let wanted =
             match with_kafka(&incoming.schema, self.batch.as_ref().map(|batch| &batch.schema), &self.table) {
                 Ok(wanted) => wanted,
@@ -68,6 +72,20 @@ impl Decoder {
                 self.unusable(key, error)
             }
         }
+    }
+
+    /// The latest schema of the records, where a registry has one that this table can read.
+    pub(super) async fn latest(
+        &self,
+        registry: Option<&dyn SchemaRegistry>,
+    ) -> Result<Option<Schema>, IngestError> {
+        let (Own::Subject(subject), Some(registry)) = (own(&self.table), registry) else { return Ok(None) };
+        let found = match registry.latest(&subject).await {
+            Ok(found) => found,
+            Err(IngestError::NotFound { .. }) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        Ok(registered(&self.table, &subject, &found).ok().map(|incoming| incoming.schema))
     }
 
     async fn find(
@@ -124,7 +142,7 @@ impl Decoder {
 
     /// A schema from the registry is the producers' matter: its records are rejected. One from the spec is
     /// an error that somebody must correct.
-    fn unusable(&mut self, key: Key, error: IngestError) -> Result<Learned, IngestError> {
+    pub(super) fn unusable(&mut self, key: Key, error: IngestError) -> Result<Learned, IngestError> {
         if matches!(own(&self.table), Own::Fixed(_)) {
             return Err(error);
         }
@@ -150,6 +168,19 @@ pub async fn initial_schema(
     table: &TableSpec,
     registry: Option<&dyn SchemaRegistry>,
 ) -> Result<Option<Schema>, IngestError> {
+    wanted_schema(table, registry, None).await
+}
+
+/// The schema that a table's source asks for now, after its transforms; `None` when the subject does not exist yet.
+/// `live`: that of a table that is there already.
+///
+/// # Errors
+/// `Invalid`, with all that is wrong, when the spec's transforms do not fit the source.
+pub async fn wanted_schema(
+    table: &TableSpec,
+    registry: Option<&dyn SchemaRegistry>,
+    live: Option<&Schema>,
+) -> Result<Option<Schema>, IngestError> {
     let incoming = match own(table) {
         Own::Fixed(incoming) => incoming?,
         Own::Subject(subject) => match known(table, registry)?.latest(&subject).await {
@@ -158,7 +189,24 @@ pub async fn initial_schema(
             Err(error) => return Err(error),
         },
     };
+    if table.has_transforms() {
+        let looked = staged::look(table, &incoming.schema)?.accept(table, live)?;
+        return Ok(Some(looked.table_schema()));
+    }
     with_kafka(&incoming.schema, None, table).map(Some)
+}
+
+/// Whether a table's transforms fit the source that the spec itself describes; a registry is not asked.
+///
+/// # Errors
+/// `Invalid`, with all that is wrong; what is wrong with the described schema itself.
+pub fn check_transforms(table: &TableSpec) -> Result<(), IngestError> {
+    match own(table) {
+        Own::Fixed(incoming) if table.has_transforms() => {
+            staged::look(table, &incoming?.schema)?.accept(table, None).map(drop)
+        }
+        _ => Ok(()),
+    }
 }
 
 fn registered(table: &TableSpec, subject: &str, schema: &RegisteredSchema) -> Result<Incoming, IngestError> {

@@ -10,6 +10,7 @@ mod context;
 mod fault;
 mod polling;
 mod positions;
+mod ranges;
 mod rebalance;
 mod source;
 

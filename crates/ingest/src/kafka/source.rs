@@ -128,7 +128,7 @@ impl KafkaSource {
         Self::build(cluster, table, options, true)
     }
 
-    fn build(
+    pub(super) fn build(
         cluster: &SourceCluster,
         table: &TableSpec,
         options: KafkaOptions,

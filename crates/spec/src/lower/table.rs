@@ -36,6 +36,7 @@ impl Lower<'_> {
             self.retention(&raw.retention, &partition_by, raw.kafka_metadata, &place.key("retention"));
         let formats = self.formats(&raw.formats, &place.key("formats"));
         let catalog = self.catalog(raw.catalogs, &name, &formats, &place.key("catalogs"));
+        let protect = self.protect(raw.protect, raw.kafka_metadata, &place.key("protect"));
         let table = TableSpec {
             cluster: raw.source_cluster_name.0,
             topic: raw.source_topic.0,
@@ -44,6 +45,9 @@ impl Lower<'_> {
             wire_format: source.wire,
             schema_mode: source.mode,
             message_type: raw.message_type.map(|name| name.0),
+            transforms: self.transforms(raw.transforms, &place.key("transforms")),
+            protection: self.protection(raw.protection, &protect, place),
+            protect,
             start: self.start(raw.start, &place.key("start")),
             on_lost_range: match raw.on_lost_range {
                 RawOnLostRange::Stop => OnLostRange::Stop,
@@ -218,7 +222,7 @@ impl Lower<'_> {
         keys
     }
 
-    fn columns(&mut self, raw: &[Column], place: &Place<'_>) -> Vec<String> {
+    pub(super) fn columns(&mut self, raw: &[Column], place: &Place<'_>) -> Vec<String> {
         let mut columns: Vec<String> = Vec::new();
         for (index, column) in raw.iter().enumerate() {
             if columns.contains(&column.0) {
@@ -312,6 +316,7 @@ impl Lower<'_> {
         if table.tombstones == Tombstones::Row && schema.fields.iter().any(|field| field.required) {
             self.fault(&place.key("tombstones"), "a row of nulls needs a schema without required columns");
         }
+        let Some(schema) = &self.transforms_fit(table, schema, place) else { return };
         let known =
             |column: &str| column.split('.').next() == Some("_kafka") || schema.field_at(column).is_some();
         let at = place.key("files").key("bloom_filters");

@@ -18,6 +18,7 @@ fn env(name: &str) -> Option<String> {
             Some(SECRET.to_owned())
         }
         "CATALOG_SECRET" => Some(SECRET.to_owned()),
+        "VAULT_TOKEN" | "PII_WRAPPED_KEY" => Some(SECRET.to_owned()),
         "EMPTY" => Some(String::new()),
         "SPACED" => Some("hunter2 with some spaces".to_owned()),
         "REPORTS_TOKEN" => Some("reports-0123456789abcdef".to_owned()),

@@ -8,6 +8,7 @@ use crate::flush::FlushReason;
 use crate::flush::Flushed;
 use crate::metrics::ReasonLabel;
 use siltstone_protocol::Change;
+use siltstone_protocol::RejectReason;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -77,6 +78,8 @@ impl Poller {
 
     pub(super) fn submit(&mut self, reason: FlushReason) -> Result<(), WorkerError> {
         let age = self.parts.intake.age(Instant::now());
+        self.parts.intake.close_batch();
+        self.may_commit()?;
         let taken = self.parts.intake.take_buffer().for_table(&self.parts.spec.name)?;
         let spec = &self.parts.spec;
         let ranges = self.parts.intake.positions.submit(&spec.cluster, &spec.topic);
@@ -102,6 +105,18 @@ impl Poller {
             memory,
         };
         self.lane.submit(job).map_err(|_| self.internal("a flush was submitted to a busy lane"))
+    }
+
+    /// Refuses to commit past a record at which the spec says to stop.
+    fn may_commit(&self) -> Result<(), WorkerError> {
+        let Some((partition, offset)) = self.parts.intake.stopped_at() else { return Ok(()) };
+        Err(WorkerError::RejectedRecord {
+            table: self.name().to_owned(),
+            topic: self.parts.spec.topic.clone(),
+            partition,
+            offset,
+            reason: RejectReason::TransformFailed,
+        })
     }
 
     /// Submits what is buffered and waits until everything submitted has landed.

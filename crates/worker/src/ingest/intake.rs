@@ -2,6 +2,10 @@
 //!
 //! Every record moves its partition's position exactly once, in the same call in which its row or
 //! its rejection is buffered; so the ranges of a flush and its rows always agree (I-3).
+//!
+//! Where the table's transforms can fail, that is known of a row only when its batch is closed: until then its
+//! record is
+//! kept, as it would be as a dead letter.
 
 use std::{
     collections::BTreeMap,
@@ -12,8 +16,8 @@ use std::{
 use arrow::array::RecordBatch;
 use siltstone_ingest::{
     IngestError, Record, Visit,
-    dead_letter::DeadLetters,
-    decoder::{Decoder, Pushed, SchemaNeed},
+    dead_letter::{self, DeadLetters},
+    decoder::{Decoder, Finished, Pushed, SchemaNeed},
 };
 use siltstone_protocol::{RejectReason, RejectedCount, Schema};
 use siltstone_spec::DlqMode;
@@ -23,6 +27,8 @@ use crate::positions::Positions;
 /// A batch is closed at this many rows or bytes, so that builders stay small and growth is cheap.
 const BATCH_ROWS_MAX: usize = 65_536;
 const BATCH_BYTES_MAX: usize = 16 << 20;
+/// Records beside which a larger one begins a batch of its own.
+const UNDECIDED_BYTES_MAX: usize = 32 << 20;
 
 /// Why the intake takes no more records for now.
 #[derive(Debug)]
@@ -59,6 +65,12 @@ pub struct Intake {
     now: Instant,
     now_ms: i64,
     halt: Option<Halt>,
+    /// Records of the rows being decoded, as long as their transforms may fail.
+    undecided: Option<DeadLetters>,
+    /// Rows of the batch being decoded that came before the first of them, and cannot fail.
+    decided: usize,
+    /// A record behind the positions that the spec says to stop at: nothing of the buffer may be committed.
+    stopped_at: Option<(i32, i64)>,
     /// Records and bytes since the last reading, for metrics.
     taken: (u64, u64),
 }
@@ -91,6 +103,9 @@ impl Intake {
         now: Instant,
     ) -> Self {
         Self {
+            undecided: None,
+            decided: 0,
+            stopped_at: None,
             decoder,
             positions: Positions::default(),
             schema,
@@ -132,8 +147,22 @@ impl Intake {
         if !self.positions.wants(record.partition, record.offset) {
             return Visit::Taken;
         }
+        if self.undecided_bytes() > 0 && self.undecided_bytes() + record.size() > UNDECIDED_BYTES_MAX {
+            self.close_batch();
+            if self.halt.is_some() {
+                return Visit::Blocked;
+            }
+        }
         match self.decoder.push(record) {
-            Pushed::Row => self.rows += 1,
+            Pushed::Row => {
+                self.rows += 1;
+                if self.decoder.can_fail()
+                    && let Err(error) = self.keep_undecided(record)
+                {
+                    self.halt = Some(Halt::Failed(error));
+                    return Visit::Blocked;
+                }
+            }
             Pushed::Skipped(reason) => *self.rejected.entry(reason).or_default() += 1,
             Pushed::Rejected { reason, schema_id } => match self.dlq_mode {
                 DlqMode::Stop => {
@@ -164,13 +193,39 @@ impl Intake {
         self.input_bytes += bytes;
         self.taken.0 += 1;
         self.taken.1 += bytes;
-        if self.decoder.rows() >= BATCH_ROWS_MAX || self.decoder.bytes() >= BATCH_BYTES_MAX {
+        let bytes = self.decoder.bytes() + self.undecided_bytes();
+        if self.decoder.rows() >= BATCH_ROWS_MAX || bytes >= BATCH_BYTES_MAX {
             self.close_batch();
         }
         if self.input_bytes >= self.input_bytes_max || self.bytes() >= self.held_max {
             self.halt = Some(Halt::Full);
         }
         Visit::Taken
+    }
+
+    /// Keeps the record of the row that was just decoded.
+    fn keep_undecided(&mut self, record: &Record<'_>) -> Result<(), IngestError> {
+        let undecided = match &mut self.undecided {
+            Some(undecided) => undecided,
+            none => none.insert(self.dead_letters.like()?),
+        };
+        if undecided.rows() == 0 {
+            self.decided = self.decoder.rows().saturating_sub(1);
+        }
+        let schema_id = self.decoder.schema_id(record);
+        let kept = undecided.push(record, RejectReason::TransformFailed, schema_id, self.now_ms);
+        if kept { Ok(()) } else { Err(IngestError::internal("a record was not kept beside its row")) }
+    }
+
+    fn undecided_bytes(&self) -> usize {
+        self.undecided.as_ref().map_or(0, DeadLetters::bytes)
+    }
+
+    /// Of the records that were kept, those at these places among the rows of the batch.
+    fn decide(&mut self, failed: &[usize]) -> Result<Option<RecordBatch>, IngestError> {
+        let Some(undecided) = &mut self.undecided else { return Ok(None) };
+        let places: Vec<usize> = failed.iter().map(|place| place.saturating_sub(self.decided)).collect();
+        undecided.finish_some(&places)
     }
 
     /// Takes a rejected record into the dead letters. False: they cannot take it (see the halt).
@@ -206,20 +261,57 @@ impl Intake {
 
     /// Closes the batch being decoded. A failure is kept as the halt.
     pub fn close_batch(&mut self) {
-        match self.decoder.finish() {
-            Ok(Some(batch)) => {
-                self.batches_bytes += batch.get_array_memory_size();
-                self.batches.push(batch);
-            }
-            Ok(None) => {}
-            Err(error) => self.halt = Some(Halt::Failed(error)),
+        let closed = match self.decoder.close() {
+            Ok(Some(finished)) => self.keep(finished),
+            Ok(None) => self.decide(&[]).map(drop),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = closed {
+            self.halt = Some(Halt::Failed(error));
         }
+    }
+
+    fn keep(&mut self, finished: Finished) -> Result<(), IngestError> {
+        let Finished { batch, filtered, failed } = finished;
+        if let Some(batch) = batch {
+            self.batches_bytes += batch.get_array_memory_size();
+            self.batches.push(batch);
+        }
+        let (filtered, unfit) = (filtered as u64, failed.len() as u64);
+        self.rows = self.rows.saturating_sub(filtered + unfit);
+        if filtered > 0 {
+            *self.rejected.entry(RejectReason::Filtered).or_default() += filtered;
+        }
+        let letters = self.decide(&failed)?;
+        if unfit == 0 {
+            return Ok(());
+        }
+        let letters =
+            letters.ok_or_else(|| IngestError::internal("a row failed whose record was not kept"))?;
+        if self.dlq_mode == DlqMode::Stop {
+            let (partition, offset) = dead_letter::first_place(&letters)
+                .ok_or_else(|| IngestError::internal("a rejected record has no place"))?;
+            self.stopped_at = Some((partition, offset));
+            let reason = RejectReason::TransformFailed;
+            self.halt = Some(Halt::Rejected { partition, offset, reason });
+            return Ok(());
+        }
+        *self.rejected.entry(RejectReason::TransformFailed).or_default() += unfit;
+        if self.dlq_mode == DlqMode::DeadLetter {
+            self.keep_dead(Some(letters));
+        }
+        Ok(())
+    }
+
+    /// The record at which the spec says to stop, when the positions are past it: the buffer must not be committed.
+    pub fn stopped_at(&self) -> Option<(i32, i64)> {
+        self.stopped_at
     }
 
     /// Memory held by buffered rows and dead letters, bytes.
     pub fn bytes(&self) -> u64 {
-        let (rows, dead) = (self.batches_bytes + self.decoder.bytes(), self.dead_batches_bytes);
-        (rows + dead + self.dead_letters.bytes()) as u64
+        let rows = self.batches_bytes + self.decoder.bytes() + self.undecided_bytes();
+        (rows + self.dead_batches_bytes + self.dead_letters.bytes()) as u64
     }
 
     pub fn rows(&self) -> u64 {
@@ -265,8 +357,10 @@ impl Intake {
     /// # Errors
     /// `Internal` when a builder cannot be emptied.
     pub fn clear(&mut self) -> Result<(), IngestError> {
-        self.decoder.finish()?;
+        self.decoder.close()?;
+        self.decide(&[])?;
         self.dead_letters.finish()?;
+        self.stopped_at = None;
         self.dead_batches.clear();
         self.batches.clear();
         self.rejected.clear();
@@ -325,5 +419,119 @@ tables: [{name: a.b, source_cluster_name: lab, source_topic: t, source_format: a
         let taken = intake.take_buffer().unwrap();
         let rows: usize = taken.dead_letters.iter().map(RecordBatch::num_rows).sum();
         assert_eq!((rows as i64, intake.bytes()), (next + 1, 0));
+    }
+
+    const CAST: &str = "
+source_clusters: [{name: lab, bootstrap_brokers: ['localhost:9092']}]
+destination_bucket_url: file:///tmp
+tables:
+  - name: a.b
+    source_cluster_name: lab
+    source_topic: t
+    source_format: json
+    input_schema: {fields: [{name: k, type: long}, {name: n, type: string}]}
+    transforms: {filter: k <> 3, cast: {n: int}}
+";
+
+    fn cast(dlq_mode: DlqMode) -> Intake {
+        let spec = siltstone_spec::parse(CAST, "spec.yaml", &|_| None).unwrap();
+        let schema = siltstone_ingest::decoder::initial_schema(&spec.tables[0], None);
+        let schema = futures::executor::block_on(schema).unwrap().unwrap();
+        let decoder = Decoder::new(&spec.tables[0], Some(schema)).unwrap();
+        let letters = DeadLetters::new("lab", "t").unwrap();
+        let mut intake = Intake::new(decoder, None, letters, dlq_mode, u64::MAX, Instant::now());
+        intake.positions.begin(0, 0);
+        intake
+    }
+
+    /// Takes records until it is blocked.
+    fn fill(intake: &mut Intake, values: &[&str]) -> usize {
+        let mut taken = 0;
+        for (offset, value) in (0..).zip(values) {
+            let (key, headers) = (Some(b"key".as_slice()), [("h", Some(b"v".as_slice()))]);
+            let headers = Headers::pairs(&headers);
+            let record = Record {
+                partition: 0,
+                offset,
+                timestamp_ms: Some(1),
+                key,
+                value: Some(value.as_bytes()),
+                headers,
+            };
+            if intake.take(&record) == Visit::Blocked {
+                match intake.take_halt() {
+                    Some(Halt::NeedsSchema(need)) => {
+                        let learned = futures::executor::block_on(intake.decoder.learn(need, None));
+                        assert_eq!(learned, Ok(siltstone_ingest::decoder::Learned::Ready));
+                        assert_eq!(intake.take(&record), Visit::Taken);
+                    }
+                    _ => return taken,
+                }
+            }
+            taken += 1;
+        }
+        taken
+    }
+
+    const VALUES: [&str; 6] = [
+        r#"{"k":0,"n":"7"}"#,
+        r#"{"k":1,"n":"x"}"#,
+        r#"{"k":"no"}"#,
+        r#"{"k":3,"n":"y"}"#,
+        r#"{"k":4,"n":"z"}"#,
+        r#"{"k":5,"n":null}"#,
+    ];
+
+    #[test]
+    fn rows_that_fail_when_their_batch_is_closed_are_dead_letters_as_they_came() {
+        use arrow::array::AsArray;
+        use arrow::datatypes::Int64Type;
+        let mut intake = cast(DlqMode::DeadLetter);
+        assert_eq!(fill(&mut intake, &VALUES), 6);
+        assert!(intake.bytes() > 0);
+        let taken = intake.take_buffer().unwrap();
+        let counts: Vec<_> =
+            taken.rejected.iter().map(|count| (count.reason.as_str(), count.records)).collect();
+        assert_eq!(counts, [("wrong_type", 1), ("filtered", 1), ("transform_failed", 2)]);
+        assert_eq!(taken.batches.iter().map(RecordBatch::num_rows).sum::<usize>(), 2);
+        let mut letters = Vec::new();
+        for batch in &taken.dead_letters {
+            for row in 0..batch.num_rows() {
+                let offset = batch.column(3).as_primitive::<Int64Type>().value(row);
+                let value = batch.column(6).as_binary::<i32>().value(row);
+                let reason = batch.column(9).as_string::<i32>().value(row);
+                letters.push((offset, String::from_utf8(value.to_vec()).unwrap(), reason.to_owned()));
+                assert_eq!(batch.column(5).as_binary::<i32>().value(row), b"key");
+                assert_eq!(batch.column(7).as_list::<i32>().value(row).len(), 1);
+            }
+        }
+        letters.sort();
+        let expected = [(1, "transform_failed"), (2, "wrong_type"), (4, "transform_failed")];
+        for (letter, (offset, reason)) in letters.iter().zip(expected) {
+            assert_eq!((letter.0, letter.2.as_str()), (offset, reason));
+            assert_eq!(letter.1, VALUES[usize::try_from(offset).unwrap()]);
+        }
+        assert_eq!((letters.len(), intake.bytes(), intake.rows()), (3, 0, 0));
+    }
+
+    #[test]
+    fn rows_that_fail_are_counted_where_none_are_kept() {
+        let mut intake = cast(DlqMode::Skip);
+        assert_eq!(fill(&mut intake, &VALUES), 6);
+        let taken = intake.take_buffer().unwrap();
+        assert!(taken.dead_letters.is_empty());
+        assert_eq!(taken.rejected.iter().map(|count| count.records).sum::<u64>(), 4);
+    }
+
+    #[test]
+    fn a_row_to_stop_at_keeps_the_buffer_from_being_committed() {
+        let mut intake = cast(DlqMode::Stop);
+        assert_eq!(fill(&mut intake, &VALUES[..2]), 2);
+        assert_eq!(intake.stopped_at(), None);
+        intake.close_batch();
+        assert_eq!(intake.stopped_at(), Some((0, 1)));
+        assert!(matches!(intake.take_halt(), Some(Halt::Rejected { partition: 0, offset: 1, .. })));
+        intake.clear().unwrap();
+        assert_eq!(intake.stopped_at(), None);
     }
 }

@@ -1,3 +1,4 @@
 mod engine;
 mod merging;
 mod protobuf;
+mod staged;

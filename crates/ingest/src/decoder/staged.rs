@@ -1,0 +1,322 @@
+//! Tables with transforms: records are decoded into their own columns first, which become the table's a batch at a
+//! time.
+//!
+//! 1. What is decoded into (the *source*) is every schema of records seen so far in one, by the same rules by which a
+//!    table grows ([`merge`]). It is kept in memory only: a worker that begins anew begins with the first schema it
+//!    meets.
+//! 2. What the table must be is the source after its transforms. The ledger's schema is compared with that.
+//! 3. A source that grows closes the batch: what was decoded is changed into the table's columns and kept, until the
+//!    caller finishes the batch.
+//!
+//! Names in the spec that nothing answers to are looked for in the latest registered schema too, whose records may come
+//! later. What is still unknown then stops a new table: a mistyped name must not let a column through in the clear. A
+//! table that is there goes on without columns that were to be left out, for producers may have dropped them.
+
+use arrow::{array::RecordBatch, compute::concat_batches};
+use siltstone_protocol::Schema;
+use siltstone_spec::{
+    ExtraFields, SourceFormat, TableSpec,
+    transform::{Outcome, TransformFault, TransformPlace, outcome},
+};
+
+use super::{
+    engine::{Batch, Decoder, Finished},
+    evolve::{Merge, assign_ids, merge},
+    incoming::Incoming,
+    kafka::{KAFKA_COLUMN, kafka_field},
+    learn::Learned,
+    programs::Key,
+};
+use crate::{
+    IngestError,
+    registry::SchemaRegistry,
+    transform::{Condition, FilterFault, KeySource, Transform},
+};
+
+/// What a record that is no object becomes a value of.
+const BARE_COLUMN: &str = "value";
+
+/// What a decoder with transforms has besides the others.
+#[derive(Debug)]
+pub(super) struct Stage {
+    pub(super) keys: KeySource,
+    /// The ledger's schema.
+    pub(super) table: Option<Schema>,
+    /// All records' schemas so far in one, without the engine's own column.
+    source: Option<Schema>,
+    transform: Option<Transform>,
+    closed: Closed,
+}
+
+/// Batches of the table's columns that wait for their caller.
+#[derive(Debug, Default)]
+struct Closed {
+    batches: Vec<RecordBatch>,
+    /// Rows that went in.
+    rows: usize,
+    bytes: usize,
+    filtered: usize,
+    failed: Vec<usize>,
+}
+
+impl Stage {
+    /// `None` for a table without transforms.
+    pub(super) fn of(table: &TableSpec) -> Result<Option<Self>, IngestError> {
+        if !table.has_transforms() {
+            return Ok(None);
+        }
+        let keys = KeySource::of(table)?;
+        Ok(Some(Self { keys, table: None, source: None, transform: None, closed: Closed::default() }))
+    }
+
+    pub(super) fn closed_rows(&self) -> usize {
+        self.closed.rows
+    }
+
+    pub(super) fn closed_bytes(&self) -> usize {
+        self.closed.bytes
+    }
+
+    pub(super) fn can_fail(&self) -> bool {
+        self.transform.as_ref().is_some_and(Transform::can_fail)
+    }
+
+    /// Changes what was decoded into the table's columns.
+    fn close(&mut self, batch: RecordBatch) -> Result<(), IngestError> {
+        let transform = self
+            .transform
+            .as_ref()
+            .ok_or_else(|| IngestError::internal("rows were decoded before their transforms"))?;
+        let came = batch.num_rows();
+        let applied = transform.apply(batch)?;
+        let closed = &mut self.closed;
+        closed.failed.extend(applied.failed.iter().map(|row| closed.rows + row));
+        closed.rows += came;
+        closed.filtered += applied.filtered;
+        if applied.batch.num_rows() > 0 {
+            closed.bytes += applied.batch.get_array_memory_size();
+            closed.batches.push(applied.batch);
+        }
+        Ok(())
+    }
+
+    /// What was closed, as one batch; `None` when nothing was.
+    fn take(&mut self) -> Result<Option<Finished>, IngestError> {
+        let Closed { batches, rows, filtered, failed, .. } = std::mem::take(&mut self.closed);
+        if rows == 0 {
+            return Ok(None);
+        }
+        let batch = match batches.as_slice() {
+            [] => None,
+            [only] => Some(only.clone()),
+            [first, ..] => Some(
+                concat_batches(&first.schema(), &batches)
+                    .map_err(|_| IngestError::internal("batches of one table have different columns"))?,
+            ),
+        };
+        Ok(Some(Finished { batch, filtered, failed }))
+    }
+}
+
+impl Decoder {
+    /// The table's columns of what was decoded since the last call.
+    pub(super) fn finish_staged(&mut self) -> Result<Option<Finished>, IngestError> {
+        self.close_stage()?;
+        self.stage.as_mut().map_or(Ok(None), Stage::take)
+    }
+
+    fn close_stage(&mut self) -> Result<(), IngestError> {
+        let (Some(stage), Some(batch)) = (&mut self.stage, &mut self.batch) else { return Ok(()) };
+        if batch.rows() == 0 {
+            return Ok(());
+        }
+        let decoded = batch.finish()?;
+        stage.close(decoded)
+    }
+
+    /// The ledger's schema changed; the batch is empty.
+    pub(super) fn set_staged_schema(&mut self, schema: Schema) -> Result<(), IngestError> {
+        // What the source becomes in this schema is seen when the next record's schema is learned.
+        if let Some(stage) = &mut self.stage {
+            stage.table = Some(schema);
+            stage.transform = None;
+        }
+        self.batch = None;
+        Ok(())
+    }
+
+    /// As `learn`, once the schema of the records is found.
+    pub(super) async fn learn_staged(
+        &mut self,
+        key: Key,
+        incoming: Incoming,
+        registry: Option<&dyn SchemaRegistry>,
+    ) -> Result<Learned, IngestError> {
+        let Some(stage) = &mut self.stage else {
+            return Err(IngestError::internal("a table without transforms"));
+        };
+        let keys = stage.keys.open().await?;
+        let (source, live) = (stage.source.clone(), stage.table.clone());
+        let is_first = source.is_none() && live.is_none();
+        let mut source = match grown(source.as_ref(), &incoming.schema) {
+            Ok(source) => source,
+            Err(error) => return self.unusable(key, error),
+        };
+        let looked = match look(&self.table, &source) {
+            Ok(looked) if looked.is_complete() => looked,
+            first => {
+                // Columns that only a later version of the schema has.
+                if let Some(latest) = self.latest(registry).await?
+                    && let Ok(wider) = grown(Some(&source), &latest)
+                {
+                    source = wider;
+                }
+                match look(&self.table, &source).and_then(|looked| looked.accept(&self.table, live.as_ref()))
+                {
+                    Ok(looked) => looked,
+                    // What the spec says of the first schema it meets is for its author to mend.
+                    Err(error) if is_first || first.is_ok() => return Err(error),
+                    Err(error) => return self.unusable(key, error),
+                }
+            }
+        };
+        let wanted = looked.table_schema();
+        let Some(live) = live else { return Ok(Learned::Evolves(wanted)) };
+        match merge(&live, &wanted) {
+            Merge::Same => {}
+            Merge::Evolves(schema) => return Ok(Learned::Evolves(schema)),
+            Merge::Refused { field, why } => {
+                let error = IngestError::schema_refused(format!("at {field}"), why);
+                let by_spec = self.table.transforms.cast.contains_key(&field)
+                    || self.table.transforms.constant.contains_key(&field)
+                    || self.table.protect.contains_key(&field);
+                return if by_spec { Err(error) } else { self.unusable(key, error) };
+            }
+        }
+        let is_known = self.stage.as_ref().is_some_and(|stage| stage.source.as_ref() == Some(&source));
+        if !is_known || self.batch.is_none() {
+            self.close_stage()?;
+            let (narrow, outcome) = looked.narrowed(&self.table)?;
+            let transform = Transform::compile(&self.table, &narrow, &outcome, &live, &keys)?;
+            self.programs.clear();
+            self.batch =
+                Some(Batch::new(narrow, self.table.kafka_metadata.then_some(self.table.topic.as_str()))?);
+            if let Some(stage) = &mut self.stage {
+                stage.transform = Some(transform);
+                stage.source = Some(source);
+            }
+        }
+        let Some(batch) = &self.batch else { return Err(IngestError::internal("a batch is gone")) };
+        match incoming.program(&batch.body, self.table.extra_fields) {
+            Ok(program) => {
+                self.programs.insert(key, program);
+                Ok(Learned::Ready)
+            }
+            Err(error) => self.unusable(key, error),
+        }
+    }
+}
+
+/// The source that takes these records too.
+fn grown(source: Option<&Schema>, incoming: &Schema) -> Result<Schema, IngestError> {
+    let Some(source) = source else { return Ok(incoming.clone()) };
+    match merge(source, incoming) {
+        Merge::Same => Ok(source.clone()),
+        Merge::Evolves(schema) => Ok(schema),
+        Merge::Refused { field, why } => Err(IngestError::schema_refused(format!("at {field}"), why)),
+    }
+}
+
+/// A source, and what the spec makes of it.
+#[derive(Debug)]
+pub(super) struct Looked {
+    /// With the engine's own column.
+    source: Schema,
+    outcome: Outcome,
+    filter: Option<FilterFault>,
+    /// Columns that the filter looks at.
+    filtered_by: Vec<String>,
+}
+
+/// # Errors
+/// What the spec asks for cannot be done with these columns.
+pub(super) fn look(table: &TableSpec, source: &Schema) -> Result<Looked, IngestError> {
+    let mut source = source.clone();
+    if table.kafka_metadata {
+        if source.column(KAFKA_COLUMN).is_some() {
+            let why = "records have a field of this name; rename it or turn kafka_metadata off";
+            return Err(IngestError::schema_refused(format!("at {KAFKA_COLUMN}"), why));
+        }
+        source.fields.push(kafka_field(source.last_field_id()));
+    }
+    let outcome = outcome(table, &source).map_err(|faults| invalid(table, &faults))?;
+    let (mut filter, mut filtered_by) = (None, Vec::new());
+    if let Some(text) = &table.transforms.filter {
+        match Condition::parse(text, &source) {
+            Ok(condition) => {
+                filtered_by = condition.columns().into_iter().collect();
+                condition.compile()?;
+            }
+            Err(fault @ FilterFault::UnknownColumn { .. }) => filter = Some(fault),
+            Err(fault) => return Err(fault.of(table)),
+        }
+    }
+    Ok(Looked { source, outcome, filter, filtered_by })
+}
+
+fn invalid(table: &TableSpec, faults: &[TransformFault]) -> IngestError {
+    let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
+    IngestError::invalid(format!("table {}", table.name), faults.join("; "))
+}
+
+impl Looked {
+    fn is_complete(&self) -> bool {
+        self.outcome.unknown.is_empty() && self.filter.is_none()
+    }
+
+    /// Refuses names that nothing answers to. `live`: the columns of a table that is there already.
+    pub(super) fn accept(self, table: &TableSpec, live: Option<&Schema>) -> Result<Self, IngestError> {
+        if let Some(fault) = &self.filter {
+            return Err(fault.of(table));
+        }
+        let matters = |fault: &&TransformFault| match (&fault.place, live) {
+            (_, None) => true,
+            (TransformPlace::Protect(column), Some(live)) => {
+                table.protect.get(column).is_some_and(|how| *how != siltstone_spec::Protection::Drop)
+                    && live.field_at(column).is_none()
+            }
+            (_, Some(_)) => false,
+        };
+        let faults: Vec<TransformFault> = self.outcome.unknown.iter().filter(matters).cloned().collect();
+        if faults.is_empty() { Ok(self) } else { Err(invalid(table, &faults)) }
+    }
+
+    /// The schema of a table of its own.
+    pub(super) fn table_schema(&self) -> Schema {
+        let mut schema = self.outcome.schema();
+        schema.schema_id = 0;
+        assign_ids(&mut schema.fields, &mut 0);
+        schema
+    }
+
+    /// The source without columns that nobody looks at, where a reader of records passes over what is not there.
+    fn narrowed(self, table: &TableSpec) -> Result<(Schema, Outcome), IngestError> {
+        if table.source_format != SourceFormat::Json || table.extra_fields != ExtraFields::Ignore {
+            return Ok((self.source, self.outcome));
+        }
+        let used: Vec<usize> =
+            self.outcome.columns.iter().filter_map(|column| column.origin.index()).collect();
+        let mut narrow = self.source.clone();
+        let mut index = 0..;
+        narrow.fields.retain(|field| {
+            let is_used = index.next().is_some_and(|index| used.contains(&index));
+            is_used || self.filtered_by.contains(&field.name)
+        });
+        // A record that is not an object is the value of the only column, where that has this name.
+        if narrow.fields.is_empty() || (narrow.fields.len() == 1 && narrow.fields[0].name == BARE_COLUMN) {
+            return Ok((self.source, self.outcome));
+        }
+        let outcome = outcome(table, &narrow).map_err(|faults| invalid(table, &faults))?;
+        Ok((narrow, outcome))
+    }
+}

@@ -1,0 +1,254 @@
+//! Tables with transforms: schemas that come by, and what the table becomes.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use arrow::{
+    array::{AsArray, RecordBatch},
+    datatypes::{Int32Type, Int64Type},
+};
+use futures::executor::block_on;
+use siltstone_protocol::{ErrorKind, RejectReason, Schema};
+use siltstone_spec::TableSpec;
+
+use crate::{
+    Headers, IngestError, Record,
+    decoder::{Decoder, Finished, Learned, Pushed, initial_schema, wanted_schema},
+    registry::{FixedRegistry, RegisteredSchema, RegistryFormat},
+};
+
+const V1: &str =
+    r#"{"type":"record","name":"R","fields":[{"name":"id","type":"int"},{"name":"n","type":"string"}]}"#;
+const V2: &str = r#"{"type":"record","name":"R","fields":[{"name":"id","type":"long"},{"name":"n","type":"string"},
+    {"name":"mail","type":["null","string"],"default":null}]}"#;
+const CLASH: &str = r#"{"type":"record","name":"R","fields":[{"name":"id","type":"long"},{"name":"n","type":"string"},
+    {"name":"region","type":"string"}]}"#;
+
+fn spec(more: &str) -> TableSpec {
+    let text = format!(
+        "source_clusters: [{{name: c, bootstrap_brokers: ['b:1'], schema_registry: {{url: 'http://r'}}}}]\n\
+         destination_bucket_url: file:///lake\ntables:\n  - name: t\n    source_cluster_name: c\n    \
+         source_topic: t\n    source_format: avro\n{more}"
+    );
+    let env = |_: &str| Some("0123456789abcdef0123456789abcdef".to_owned());
+    match siltstone_spec::parse(&text, "s.yaml", &env) {
+        Ok(mut spec) => spec.tables.remove(0),
+        Err(faults) => panic!("{faults}"),
+    }
+}
+
+fn registry(schemas: &[(u32, &str)]) -> FixedRegistry {
+    let registry = FixedRegistry::new();
+    for (id, schema) in schemas {
+        let schema = (*schema).to_owned();
+        registry.put(
+            "t-value",
+            RegisteredSchema { id: *id, format: RegistryFormat::Avro, schema, references: vec![] },
+        );
+    }
+    registry
+}
+
+fn text(text: &str) -> Vec<u8> {
+    [&[(text.len() * 2) as u8], text.as_bytes()].concat()
+}
+
+fn v1(id: i8, n: &str) -> Vec<u8> {
+    [&[0, 0, 0, 0, 1, (id * 2) as u8], &text(n)[..]].concat()
+}
+
+fn v2(id: i8, n: &str, mail: Option<&str>) -> Vec<u8> {
+    let mail = mail.map_or_else(|| vec![0], |mail| [vec![2], text(mail)].concat());
+    [&[0, 0, 0, 0, 2, (id * 2) as u8], &text(n)[..], &mail].concat()
+}
+
+/// A decoder that lets its table grow, and counts how often.
+struct Rig {
+    decoder: Decoder,
+    registry: FixedRegistry,
+    done: Vec<RecordBatch>,
+    grown: usize,
+}
+
+impl Rig {
+    fn new(spec: &TableSpec, table: Option<Schema>, schemas: &[(u32, &str)]) -> Self {
+        let decoder = Decoder::new(spec, table).unwrap();
+        Self { decoder, registry: registry(schemas), done: Vec::new(), grown: 0 }
+    }
+
+    fn push(&mut self, value: &[u8]) -> Result<Pushed, IngestError> {
+        let headers = Headers::empty();
+        let record = Record {
+            partition: 0,
+            offset: 7,
+            timestamp_ms: Some(5),
+            key: Some(b"k"),
+            value: Some(value),
+            headers,
+        };
+        for _ in 0..8 {
+            let need = match self.decoder.push(&record) {
+                Pushed::NeedsSchema(need) => need,
+                outcome => return Ok(outcome),
+            };
+            if let Learned::Evolves(schema) = block_on(self.decoder.learn(need, Some(&self.registry)))? {
+                self.done.extend(self.decoder.finish()?);
+                self.decoder.set_table_schema(schema)?;
+                self.grown += 1;
+            }
+        }
+        panic!("it never learns")
+    }
+
+    fn close(&mut self) -> Finished {
+        self.decoder.close().unwrap().unwrap()
+    }
+}
+
+fn names(schema: &Schema) -> Vec<&str> {
+    schema.fields.iter().map(|field| field.name.as_str()).collect()
+}
+
+#[test]
+fn schemas_interleave_and_the_table_grows_once() {
+    let spec = spec("    transforms: {rename: {n: name}, cast: {id: string}}\n    protect: {mail: mask}\n");
+    let mut rig = Rig::new(&spec, None, &[(1, V1), (2, V2)]);
+    for row in 0..6 {
+        let value = if row % 2 == 0 { v1(row, "a") } else { v2(row, "b", Some("ann@example.com")) };
+        assert_eq!(rig.push(&value), Ok(Pushed::Row));
+    }
+    // The name `mail` is in the latest schema alone, which is asked for: the table has it from the start.
+    assert_eq!(rig.grown, 1);
+    let batch = rig.close().batch.unwrap();
+    assert_eq!(names(rig.decoder.table_schema().unwrap()), ["id", "name", "mail"]);
+    assert_eq!(batch.num_rows(), 6);
+    let ids: Vec<_> = batch.column(0).as_string::<i32>().iter().flatten().collect();
+    assert_eq!(ids, ["0", "1", "2", "3", "4", "5"]);
+    let mails: Vec<_> = batch.column(2).as_string::<i32>().iter().collect();
+    assert_eq!(mails[..2], [None, Some("***@******e.com")]);
+}
+
+#[test]
+fn a_source_that_grows_keeps_the_rows_before_it() {
+    let spec = spec("    transforms: {filter: id >= 0, cast: {n: int}}\n");
+    let mut rig = Rig::new(&spec, None, &[(1, V1)]);
+    assert_eq!(rig.push(&v1(-1, "1")), Ok(Pushed::Row));
+    assert_eq!(rig.push(&v1(1, "x")), Ok(Pushed::Row));
+    assert_eq!(rig.push(&v1(2, "2")), Ok(Pushed::Row));
+    // A column that is null in the table already: the source grows, the table does not.
+    let grown = Schema::new(5, {
+        let mut wider = rig.registry_schema(V2, &spec);
+        wider.fields[0].data_type = siltstone_protocol::PrimitiveType::Long.into();
+        wider.fields
+    });
+    let first = rig.close();
+    assert_eq!((first.filtered, first.failed), (1, vec![1]));
+    rig.decoder.set_table_schema(grown).unwrap();
+    assert_eq!(rig.push(&v1(3, "y")), Ok(Pushed::Row));
+    assert_eq!(rig.push(&v1(-4, "4")), Ok(Pushed::Row));
+    rig.registry = registry(&[(1, V1), (2, V2)]);
+    assert_eq!(rig.push(&v2(5, "z", None)), Ok(Pushed::Row));
+    assert_eq!(rig.push(&v2(6, "6", Some("m"))), Ok(Pushed::Row));
+    assert_eq!(rig.push(&v1(7, "7")), Ok(Pushed::Row));
+    assert_eq!(rig.decoder.rows(), 5);
+    assert!(rig.decoder.can_fail() && rig.decoder.bytes() > 0);
+    let second = rig.close();
+    assert_eq!(
+        (second.filtered, second.failed),
+        (1, vec![0, 2]),
+        "places count over what was closed on the way"
+    );
+    let batch = second.batch.unwrap();
+    assert_eq!(batch.column(0).as_primitive::<Int64Type>().values(), &[6, 7]);
+    assert_eq!(batch.column(1).as_primitive::<Int32Type>().values(), &[6, 7]);
+    assert!(rig.decoder.close().unwrap().is_none());
+}
+
+impl Rig {
+    fn registry_schema(&self, text: &str, spec: &TableSpec) -> Schema {
+        block_on(initial_schema(spec, Some(&registry(&[(1, text)])))).unwrap().unwrap()
+    }
+}
+
+#[test]
+fn rows_that_are_left_out_are_not_overlooked() {
+    let spec = spec("    transforms: {filter: id > 100}\n");
+    let mut rig = Rig::new(&spec, None, &[(1, V1)]);
+    assert_eq!(rig.push(&v1(1, "a")), Ok(Pushed::Row));
+    assert_eq!(rig.decoder.finish().unwrap_err().kind(), ErrorKind::Internal);
+    assert_eq!(rig.push(&v1(1, "a")), Ok(Pushed::Row));
+    let closed = rig.close();
+    assert!(closed.batch.is_none_or(|batch| batch.num_rows() == 0));
+    assert_eq!(closed.filtered, 1);
+}
+
+#[test]
+fn a_name_that_nothing_answers_to_stops_a_new_table() {
+    for (more, expected) in [
+        ("    protect: {mial: mask}\n", "protect.mial: the table has no such column; did you mean mail?"),
+        ("    transforms: {drop: [nn]}\n", "transforms.drop[0]: the source has no such column"),
+        (
+            "    transforms: {filter: idd > 1}\n",
+            "transforms.filter: the source has no column idd; did you mean id?",
+        ),
+    ] {
+        let mut rig = Rig::new(&spec(more), None, &[(1, V1), (2, V2)]);
+        let error = rig.push(&v1(1, "a")).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        assert!(error.to_string().contains(expected), "{error}");
+        let planned = block_on(initial_schema(&spec(more), Some(&rig.registry))).unwrap_err();
+        assert!(planned.to_string().contains(expected), "{planned}");
+    }
+}
+
+#[test]
+fn a_table_that_is_there_goes_on_without_columns_that_were_to_be_left_out() {
+    let live = block_on(initial_schema(&spec(""), Some(&registry(&[(1, V1)])))).unwrap().unwrap();
+    let dropped = spec("    transforms: {drop: [gone]}\n    protect: {secret: drop}\n");
+    let mut rig = Rig::new(&dropped, Some(live.clone()), &[(1, V1)]);
+    assert_eq!(rig.push(&v1(1, "a")), Ok(Pushed::Row));
+    assert!(block_on(wanted_schema(&dropped, Some(&rig.registry), Some(&live))).is_ok());
+    let mistyped = spec("    protect: {nn: mask}\n");
+    let mut rig = Rig::new(&mistyped, Some(live.clone()), &[(1, V1)]);
+    assert!(rig.push(&v1(1, "a")).is_err());
+    assert!(block_on(wanted_schema(&mistyped, Some(&rig.registry), Some(&live))).is_err());
+}
+
+#[test]
+fn records_of_a_later_schema_that_the_spec_cannot_take_are_rejected() {
+    let spec = spec("    transforms: {constant: {region: {type: string, value: eu}}}\n");
+    let mut rig = Rig::new(&spec, None, &[(1, V1)]);
+    assert_eq!(rig.push(&v1(1, "a")), Ok(Pushed::Row));
+    rig.registry = registry(&[(1, V1), (2, CLASH)]);
+    let clash = [&[0, 0, 0, 0, 2, 2], &text("n")[..], &text("r")].concat();
+    let rejected = Pushed::Rejected { reason: RejectReason::IncompatibleSchema, schema_id: Some(2) };
+    assert_eq!(rig.push(&clash), Ok(rejected));
+    assert_eq!(rig.push(&v1(2, "b")), Ok(Pushed::Row));
+    assert_eq!(rig.close().batch.unwrap().num_rows(), 2);
+}
+
+#[test]
+fn a_protection_that_the_column_cannot_take_stops_the_table() {
+    let live = block_on(initial_schema(&spec(""), Some(&registry(&[(1, V1)])))).unwrap().unwrap();
+    let hashed = spec("    protect: {id: hash}\n    protection: {key: '${KEY}'}\n");
+    let mut rig = Rig::new(&hashed, Some(live), &[(1, V1)]);
+    let error = rig.push(&v1(1, "a")).unwrap_err();
+    assert!(
+        error.to_string().contains("id") && error.to_string().contains("int cannot become string"),
+        "{error}"
+    );
+}
+
+#[test]
+fn the_key_of_a_record_is_protected_in_its_own_column() {
+    let spec = spec(
+        "    kafka_metadata: true\n    protect: {_kafka.key: hash, _kafka.headers: drop}\n    \
+         protection: {key: '${KEY}'}\n",
+    );
+    let mut rig = Rig::new(&spec, None, &[(1, V1)]);
+    assert_eq!(rig.push(&v1(1, "a")), Ok(Pushed::Row));
+    let batch = rig.close().batch.unwrap();
+    let own = batch.column(2).as_struct();
+    assert_eq!(own.column_names(), ["topic", "partition", "offset", "timestamp", "key"]);
+    assert_eq!(own.column(4).as_string::<i32>().value(0).len(), 64);
+    assert_eq!(own.column(2).as_primitive::<Int64Type>().value(0), 7);
+}

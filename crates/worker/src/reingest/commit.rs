@@ -1,0 +1,204 @@
+//! How stretches of history become entries: of the dead-letter table first, then of the table.
+//!
+//! A dead-letter table claims every offset up to its own position, so a hole of the main table may be no hole there.
+//! What it holds of the offsets is therefore looked up row by row, and replaced by what was rejected now. Doing that
+//! again changes nothing, so a crash between both entries is repaired by doing the whole again.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use siltstone_datafile::RewriteOptions;
+use siltstone_lakehouse::{LakeError, LedgerState, SourcePartition, TableStore, crash_point};
+use siltstone_protocol::{Change, ErrorCode, FileEntry, OffsetRange, RejectedCount, Schema};
+use siltstone_spec::TableSpec;
+use tokio::sync::watch;
+
+use super::old_rows::{Cuts, Old};
+use crate::{
+    commit::{self, Landed, Patience},
+    error::{ForTable, WorkerError},
+    identity::Identity,
+    metrics::Metrics,
+    table::Table,
+};
+
+/// Others may change the files in question while they are cut: it is done anew at most so often.
+const TRIES_MAX: u32 = 20;
+
+/// What commits need beside the change.
+#[derive(Debug)]
+pub(super) struct Committer {
+    pub(super) spec: TableSpec,
+    pub(super) lake: TableStore,
+    pub(super) identity: Arc<Identity>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) stop: watch::Receiver<bool>,
+    pub(super) limits: RewriteOptions,
+}
+
+/// One entry's worth of history. All files are durable.
+#[derive(Debug, Default)]
+pub(super) struct Unit {
+    pub(super) files: Vec<FileEntry>,
+    pub(super) dead_letters: Vec<FileEntry>,
+    pub(super) ranges: Vec<OffsetRange>,
+    pub(super) rejected: Vec<RejectedCount>,
+}
+
+impl Unit {
+    /// Takes another one in.
+    pub(super) fn join(&mut self, other: Self) {
+        self.files.extend(other.files);
+        self.dead_letters.extend(other.dead_letters);
+        self.ranges.extend(other.ranges);
+        for count in other.rejected {
+            match self.rejected.iter_mut().find(|known| known.reason == count.reason) {
+                Some(known) => known.records += count.records,
+                None => self.rejected.push(count),
+            }
+        }
+    }
+}
+
+impl Committer {
+    /// Commits offsets that nobody committed. False: others did meanwhile, all of them; the files are orphans.
+    ///
+    /// # Errors
+    /// `Fenced`: others committed some of them: plan anew.
+    pub(super) async fn fill(&self, table: &Table, unit: Unit) -> Result<bool, WorkerError> {
+        let Unit { files, dead_letters, ranges, rejected } = unit;
+        self.replace_dead_letters(&ranges, dead_letters).await?;
+        crash_point!("backfill.dead_letters_done");
+        let landed = self.commit(table, Change::append(files, ranges, rejected)).await?;
+        crash_point!("backfill.committed");
+        match landed {
+            Landed::At(_) => Ok(true),
+            Landed::AlreadySo => Ok(false),
+            Landed::Refused(error) => Err(error).for_table(&table.name),
+            Landed::Stopped => Err(stopped(table)),
+        }
+    }
+
+    /// Puts what was read now in the place of the rows that the table has of these offsets, in one entry. Returns how
+    /// many rows left.
+    ///
+    /// # Errors
+    /// `Conflict`: other workers changed the files again and again.
+    pub(super) async fn reset(&self, table: &Table, old: Old, unit: Unit) -> Result<u64, WorkerError> {
+        let Unit { files, dead_letters, ranges, rejected } = unit;
+        self.replace_dead_letters(&ranges, dead_letters).await?;
+        crash_point!("reset.dead_letters_done");
+        let rows = self.overwrite(table, old, &files, &ranges, &rejected).await?;
+        crash_point!("reset.committed");
+        Ok(rows)
+    }
+
+    async fn overwrite(
+        &self,
+        table: &Table,
+        old: Old,
+        files: &[FileEntry],
+        ranges: &[OffsetRange],
+        rejected: &[RejectedCount],
+    ) -> Result<u64, WorkerError> {
+        let mut cuts = Cuts::new(old, &self.spec.compaction, &self.spec.files, self.limits.clone());
+        let mut refusal = None;
+        for _ in 0..TRIES_MAX {
+            let state = table.refresh().await?;
+            cuts.follow(table, &state, false).await?;
+            crash_point!("reset.files_written");
+            let (removed, mut added, rows) = cuts.change();
+            added.extend_from_slice(files);
+            let change = Change::Overwrite {
+                removed,
+                added,
+                ranges: ranges.to_vec(),
+                replayed: Vec::new(),
+                rejected: rejected.to_vec(),
+            };
+            match self.commit(table, change).await? {
+                Landed::At(_) | Landed::AlreadySo => return Ok(rows),
+                Landed::Refused(error) => refusal = Some(error),
+                Landed::Stopped => return Err(stopped(table)),
+            }
+        }
+        let gave_up = || LakeError::internal(&table.location, "no attempt was made");
+        Err(refusal.unwrap_or_else(gave_up)).for_table(&table.name)
+    }
+
+    /// What the dead-letter table holds of these offsets leaves; `files` come.
+    async fn replace_dead_letters(
+        &self,
+        ranges: &[OffsetRange],
+        files: Vec<FileEntry>,
+    ) -> Result<(), WorkerError> {
+        let table = match Table::open_dead_letters(&self.lake, &self.spec).await? {
+            Some(table) => table,
+            None if files.is_empty() => return Ok(()),
+            None => self.dead_letter_table().await?,
+        };
+        let schema = table.state.lock().await.schema.clone();
+        let Some(old) = Old::dead_letters(&schema, ranges) else { return Ok(()) };
+        if files.is_empty() {
+            let mut cuts =
+                Cuts::new(old.clone(), &self.spec.compaction, &self.spec.files, self.limits.clone());
+            let state = table.refresh().await?;
+            cuts.follow(&table, &state, true).await?;
+            if cuts.change().2 == 0 {
+                return Ok(());
+            }
+        }
+        // Its position comes first: what is replaced lies below it.
+        let missing = up_to_the_ends(ranges, &table.refresh().await?);
+        if !missing.is_empty() {
+            match self.commit(&table, Change::append(Vec::new(), missing, Vec::new())).await? {
+                Landed::Stopped => return Err(stopped(&table)),
+                // Refused: a worker moved it on meanwhile.
+                Landed::At(_) | Landed::AlreadySo | Landed::Refused(_) => {}
+            }
+        }
+        crash_point!("backfill.dead_letters_pinned");
+        self.overwrite(&table, old, &files, ranges, &[]).await?;
+        crate::projector::catch_up_all(&table).await
+    }
+
+    /// The dead-letter table, made when there is none.
+    pub(super) async fn dead_letter_table(&self) -> Result<Table, WorkerError> {
+        let (id, now_ms) = (self.identity.commit_id(), self.identity.now_ms());
+        Table::open_or_create_dead_letters(&self.lake, &self.spec, &id, now_ms).await
+    }
+
+    pub(super) async fn commit(&self, table: &Table, change: Change) -> Result<Landed, WorkerError> {
+        let patience = Patience::new(&self.identity, &self.metrics, &self.stop);
+        commit::commit(table, change, &self.identity.commit_id(), "backfill", patience).await
+    }
+}
+
+/// The rows that a reset takes away, in a table that says of its rows what they were read from.
+pub(super) fn rows_of(spec: &TableSpec, schema: &Schema, ranges: &[OffsetRange]) -> Result<Old, WorkerError> {
+    Old::rows(schema, ranges).ok_or_else(|| WorkerError::Spec {
+        code: ErrorCode::ResetRefused,
+        table: spec.name.clone(),
+        message:
+            "its rows do not say which records they were made from, so a range cannot be replaced; tables \
+                  made with kafka_metadata: true can be reset"
+                .to_owned(),
+    })
+}
+
+/// One range a partition that moves the position past all of these.
+fn up_to_the_ends(ranges: &[OffsetRange], state: &LedgerState) -> Vec<OffsetRange> {
+    let mut whole: BTreeMap<SourcePartition, OffsetRange> = BTreeMap::new();
+    for range in ranges {
+        let one = whole.entry(SourcePartition::of(range)).or_insert_with(|| range.clone());
+        (one.start, one.end) = (one.start.min(range.start), one.end.max(range.end));
+    }
+    let missing = whole.into_iter().map(|(partition, range)| OffsetRange {
+        start: state.next_offset(&partition).unwrap_or(range.start),
+        ..range
+    });
+    missing.filter(|range| range.start < range.end).collect()
+}
+
+pub(super) fn stopped(table: &Table) -> WorkerError {
+    WorkerError::Stopped { table: table.name.clone() }
+}
