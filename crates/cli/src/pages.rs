@@ -34,8 +34,8 @@ macro_rules! groups {
 
 groups! {
     "The command and the spec":
-        spec_invalid command_refused command_stopped reset_refused unknown_table table_not_found unknown_column column_not_usable
-        partition_field_refused;
+        spec_invalid command_refused command_stopped reset_refused unknown_table table_not_found unknown_column
+        column_not_usable partition_field_refused;
     "Changes of a table":
         column_change_refused format_removed format_cannot_show;
     "Kafka":
