@@ -10,7 +10,7 @@ import files
 import orders
 import readers
 from produce import Sent, create_topic, group_members, send
-from siltstone import json_table, wait
+from siltstone import cluster, json_table, wait
 
 
 def test_version_and_help(engine):
@@ -76,9 +76,41 @@ def test_spec_check_tells_every_fault_with_its_line(engine, name):
         )
     found = run.command("spec", "check", "--json", code=2).json()
     assert not found["valid"] and {fault["line"] for fault in found["faults"]} >= set(faults)
+    assert {fault["code"] for fault in found["faults"]} == {"spec_invalid"}
     run.once(code=2)
     run.spec.unlink()
     assert str(run.spec.name) in run.command("spec", "check", code=2).err
+
+
+def test_every_error_has_a_code_and_every_code_a_page(engine, name):
+    """On the standard error, in JSON and in log lines; `explain` has the page of each."""
+    topic = create_topic()
+    send(topic, [Sent(b'{"id": "text"}')])
+    table = json_table(name, topic, [{"name": "id", "type": "long"}], dlq_mode="stop")
+    run = engine([table])
+    codes = {
+        "table_not_found": run.command("files", code=1),
+        "unknown_table": run.command("files", "nowhere", code=2),
+        "command_refused": run.command("vacuum", "--older-than", "soon", code=2),
+        "record_rejected": run.once("--log-format", "json", code=1),
+    }
+    run.write([{**table, "source_topic": f"{topic}.gone"}])
+    codes["topic_not_found"] = run.once(code=2)
+    run.write([table], [cluster(bootstrap_brokers=["127.0.0.1:9"])])
+    codes["kafka_unreachable"] = run.once(code=1)
+    for code, ended in codes.items():
+        assert f"\nerror[{code}]: " in f"\n{ended.err}", (code, ended.said)
+        assert "siltstone explain" not in ended.err, "hints are for terminals"
+        page = run.run("explain", f"error[{code}]:").out
+        assert page.startswith(f"# {code}\n") and page == run.run("explain", code).out
+        assert page.count("\n## ") == 5
+    stopped = [json.loads(line) for line in codes["record_rejected"].err.splitlines() if line.startswith("{")]
+    assert any(
+        line.get("message") == "table stopped" and line.get("code") == "record_rejected" for line in stopped
+    ), stopped
+    listed = run.run("explain").out
+    assert all(f"\n  {code} " in listed for code in [*codes, "wrong_type", "lost_range", "internal_error"])
+    assert "error[command_refused]: " in run.run("explain", "no_such_code", code=2).err
 
 
 def test_spec_schema_is_json_schema(engine):

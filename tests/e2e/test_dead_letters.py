@@ -410,7 +410,7 @@ def test_dead_letters_are_listed(engine, name):
     assert "the reasons are" in run.command("dead-letters", "list", name, "--reason", "no'; --", code=2).err
     # Advice with the counts; never a value, but on a terminal where it is asked for.
     out = run.command("dead-letters", "list", name).out
-    assert "missing_field: a required column has no value" in out
+    assert "missing_field: A required column has no value" in out
     assert "takes a terminal" in run.command(
         "dead-letters", "list", name, "--records", "5", "--show-values", code=2
     ).err

@@ -81,6 +81,8 @@ pub enum Command {
     Disclosures(DisclosuresArgs),
     /// Ask SQL of the tables.
     Query(QueryArgs),
+    /// What an error code or a dead letter's reason means, and what to do; without one, all of them.
+    Explain(ExplainArgs),
 }
 
 #[derive(Debug, Args)]
@@ -337,6 +339,12 @@ fn reason(text: &str) -> Result<RejectReason, String> {
     let known = RejectReason::ALL.iter().copied().find(|reason| reason.as_str() == text);
     let all = || RejectReason::ALL.iter().map(|reason| reason.as_str()).collect::<Vec<_>>().join(", ");
     known.ok_or_else(|| format!("the reasons are: {}", all()))
+}
+
+#[derive(Debug, Args)]
+pub struct ExplainArgs {
+    /// The code, as in `error[lost_range]: ...`, or a reason of dead letters, e.g. `wrong_type`.
+    pub code: Option<String>,
 }
 
 #[derive(Debug, Args)]

@@ -16,6 +16,7 @@ mod args;
 mod commands;
 mod logging;
 mod output;
+mod pages;
 
 use std::process::ExitCode;
 
@@ -46,14 +47,15 @@ fn main() -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("error: the runtime did not start: {error}");
+            let failure = output::Failure::machine(format!("the runtime did not start: {error}"));
+            output::print_error(&failure.into());
             return ExitCode::from(output::FAILED);
         }
     };
     let code = match runtime.block_on(commands::execute(cli)) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            output::print_error(&error);
             output::code_of(&error)
         }
     };

@@ -2,7 +2,7 @@
 //! Iceberg may quote their input, so they are reduced to the step that failed.
 
 use object_store::path::Path;
-use siltstone_protocol::ErrorKind;
+use siltstone_protocol::{ErrorCode, ErrorKind};
 
 /// An error of this crate.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -91,6 +91,30 @@ impl DataFileError {
                 StoreCode::Unavailable => ErrorKind::Unavailable,
                 StoreCode::NotFound => ErrorKind::Data,
                 _ => ErrorKind::Invalid,
+            },
+        }
+    }
+
+    /// What to look up.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::UnknownField { .. } => ErrorCode::UnknownColumn,
+            Self::Transform { .. } | Self::UnsupportedType { .. } => ErrorCode::ColumnNotUsable,
+            Self::NullInRequired { .. } => ErrorCode::NullInRequiredColumn,
+            Self::TooManyRows { .. } => ErrorCode::ChangeTooLarge,
+            Self::Corrupt { .. } => ErrorCode::StoredDataBroken,
+            Self::RowsDiffer { .. } => ErrorCode::RewriteDiffers,
+            Self::Spill { .. } => ErrorCode::SpillFailed,
+            Self::SchemaMismatch { .. }
+            | Self::Compute { .. }
+            | Self::Encode { .. }
+            | Self::OtherPartition { .. }
+            | Self::Stopped => ErrorCode::InternalError,
+            Self::Store { code, .. } => match code {
+                StoreCode::NotFound => ErrorCode::StoreNotFound,
+                StoreCode::PermissionDenied | StoreCode::Unauthenticated => ErrorCode::StoreAccessRefused,
+                StoreCode::NotSupported => ErrorCode::StoreSettingRefused,
+                StoreCode::Unavailable => ErrorCode::StoreUnavailable,
             },
         }
     }

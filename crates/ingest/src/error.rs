@@ -4,7 +4,7 @@
 //! schema id, and what to look at next. Absent on purpose: any source error, because those of brokers, registries
 //! and parsers may quote a record; they are mapped to closed words where they occur.
 
-use siltstone_protocol::ErrorKind;
+use siltstone_protocol::{ErrorCode, ErrorKind};
 
 /// Errors of ingestion. `kind` says what the caller should do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -12,26 +12,26 @@ use siltstone_protocol::ErrorKind;
 pub enum IngestError {
     /// A broker or registry did not answer, or answered that it cannot serve now.
     #[error("{what} is unavailable: {why}; it is tried again, nothing is lost")]
-    Unavailable { what: String, why: String },
+    Unavailable { code: ErrorCode, what: String, why: String },
 
     /// No broker has answered since the start.
     #[error(
-        "cluster {cluster}, topic {topic}: none of the brokers {brokers} can be reached: {why}; check the addresses, \
+        "cluster {cluster}, topic {topic}: none of the brokers {brokers} can be reached: {why}; check bootstrap_brokers, \
          and tls and sasl: a listener that expects them closes other connections without a word"
     )]
     Unreachable { cluster: String, topic: String, brokers: String, why: String },
 
     /// The topic, subject, version or schema id does not exist.
     #[error("{what} does not exist; {check}")]
-    NotFound { what: String, check: String },
+    NotFound { code: ErrorCode, what: String, check: String },
 
     /// Credentials or permissions are wrong.
     #[error("{what} refused access: {why}; {check}")]
-    Refused { what: String, why: String, check: String },
+    Refused { code: ErrorCode, what: String, why: String, check: String },
 
     /// A setting or an answer cannot be used.
     #[error("{what} is invalid: {why}")]
-    Invalid { what: String, why: String },
+    Invalid { code: ErrorCode, what: String, why: String },
 
     /// A writer schema (registry, spec) cannot be turned into a table or cannot be read.
     #[error("schema {schema} cannot be used: {why}")]
@@ -40,7 +40,7 @@ pub enum IngestError {
     /// The broker no longer has records that were never committed to the table.
     #[error(
         "cluster {cluster}, topic {topic}, partition {partition}: offsets {wanted} to {low} (exclusive) are gone \
-         from the broker before they were ingested; set on_lost_range to continue to record the gap and go on"
+         from the broker before they were ingested; set on_lost_range: continue to record the gap and go on"
     )]
     LostRange { cluster: String, topic: String, partition: i32, wanted: i64, low: i64 },
 
@@ -70,12 +70,42 @@ impl IngestError {
         }
     }
 
-    pub fn unavailable(what: impl Into<String>, why: impl Into<String>) -> Self {
-        Self::Unavailable { what: what.into(), why: why.into() }
+    /// What to look up.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::Unavailable { code, .. }
+            | Self::NotFound { code, .. }
+            | Self::Refused { code, .. }
+            | Self::Invalid { code, .. } => *code,
+            Self::Unreachable { .. } => ErrorCode::KafkaUnreachable,
+            Self::SchemaRefused { .. } => ErrorCode::SchemaRefused,
+            Self::LostRange { .. } => ErrorCode::LostRange,
+            Self::ClientFatal { .. } => ErrorCode::KafkaClientStopped,
+            Self::Internal { .. } => ErrorCode::InternalError,
+        }
     }
 
+    /// The error under another code than its constructor gives it.
+    #[must_use]
+    pub fn coded(mut self, other: ErrorCode) -> Self {
+        match &mut self {
+            Self::Unavailable { code, .. }
+            | Self::NotFound { code, .. }
+            | Self::Refused { code, .. }
+            | Self::Invalid { code, .. } => *code = other,
+            _ => {}
+        }
+        self
+    }
+
+    /// The schema registry does not serve now.
+    pub fn unavailable(what: impl Into<String>, why: impl Into<String>) -> Self {
+        Self::Unavailable { code: ErrorCode::RegistryUnavailable, what: what.into(), why: why.into() }
+    }
+
+    /// A setting of the spec that does not go with the others.
     pub fn invalid(what: impl Into<String>, why: impl Into<String>) -> Self {
-        Self::Invalid { what: what.into(), why: why.into() }
+        Self::Invalid { code: ErrorCode::SpecInvalid, what: what.into(), why: why.into() }
     }
 
     pub fn schema_refused(schema: impl Into<String>, why: impl Into<String>) -> Self {

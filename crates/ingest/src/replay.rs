@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use siltstone_protocol::ErrorCode;
 use siltstone_spec::Start;
 
 use crate::{
@@ -337,6 +338,7 @@ impl RecordSource for ReplaySource {
 
     fn watermarks(&mut self, partition: i32) -> Result<Watermarks, IngestError> {
         self.topic.range(partition).ok_or_else(|| IngestError::NotFound {
+            code: ErrorCode::TopicNotFound,
             what: format!("partition {partition} of the replayed topic"),
             check: "check the partition's number".to_owned(),
         })

@@ -8,7 +8,7 @@ mod catalog;
 use std::fmt;
 
 use siltstone_datafile::DataFileError;
-use siltstone_protocol::{ErrorKind, Format};
+use siltstone_protocol::{ErrorCode, ErrorKind, Format};
 
 pub use catalog::{CatalogFault, CatalogFaultCode};
 
@@ -54,7 +54,7 @@ pub enum LakeError {
     Conflict { table: String, version: u64, problem: String },
     /// A request or a setting that a person must change.
     #[error("{subject}: {problem}")]
-    Invalid { subject: String, problem: String },
+    Invalid { code: ErrorCode, subject: String, problem: String },
     /// A format has no form for what a table is, or is to become.
     #[error("table {table}: column {column}: {why}; {way_out}")]
     CannotShow { table: String, format: Format, column: String, why: String, way_out: String },
@@ -101,9 +101,19 @@ impl LakeError {
         Self::data(path, format_args!("{category} at line {} column {}", error.line(), error.column()))
     }
 
-    /// A request or a setting that a person must change.
+    /// A request that a person must change: what the ledger does not take, unless [`Self::coded`] says otherwise.
     pub fn invalid(subject: impl fmt::Display, problem: impl fmt::Display) -> Self {
-        Self::Invalid { subject: subject.to_string(), problem: problem.to_string() }
+        let code = ErrorCode::LedgerChangeRefused;
+        Self::Invalid { code, subject: subject.to_string(), problem: problem.to_string() }
+    }
+
+    /// An `Invalid` under this code.
+    #[must_use]
+    pub fn coded(mut self, other: ErrorCode) -> Self {
+        if let Self::Invalid { code, .. } = &mut self {
+            *code = other;
+        }
+        self
     }
 
     /// A bug in this program.
@@ -123,6 +133,24 @@ impl LakeError {
             Self::Data { .. } => ErrorKind::Data,
             Self::DataFile(error) => error.kind(),
             Self::Internal { .. } => ErrorKind::Internal,
+        }
+    }
+
+    /// What to look up.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::Store { fault, .. } => fault.error_code(),
+            Self::Catalog { fault, .. } => fault.error_code(),
+            Self::Unknown { .. } => ErrorCode::CommitOutcomeUnknown,
+            Self::Fenced { .. } => ErrorCode::WorkerOvertaken,
+            Self::Swept { .. } => ErrorCode::FileSwept,
+            Self::Conflict { .. } | Self::Contended { .. } => ErrorCode::CommitConflict,
+            Self::Invalid { code, .. } => *code,
+            Self::CannotShow { .. } => ErrorCode::FormatCannotShow,
+            Self::Data { .. } => ErrorCode::StoredDataBroken,
+            Self::Foreign { .. } => ErrorCode::ForeignChange,
+            Self::DataFile(error) => error.code(),
+            Self::Internal { .. } => ErrorCode::InternalError,
         }
     }
 }
@@ -187,6 +215,24 @@ impl StoreFault {
             _ => ErrorKind::Unavailable,
         }
     }
+
+    /// What to look up.
+    pub fn error_code(&self) -> ErrorCode {
+        use StoreFaultCode as Code;
+        match self.code {
+            Code::NotFound => ErrorCode::StoreNotFound,
+            Code::PermissionDenied
+            | Code::Unauthenticated
+            | Code::Io(std::io::ErrorKind::PermissionDenied) => ErrorCode::StoreAccessRefused,
+            Code::NotSupported | Code::InvalidConfiguration => ErrorCode::StoreSettingRefused,
+            Code::AlreadyExists
+            | Code::Precondition
+            | Code::Unreachable
+            | Code::Timeout
+            | Code::Io(_)
+            | Code::Other => ErrorCode::StoreUnavailable,
+        }
+    }
 }
 
 impl fmt::Display for StoreFault {
@@ -195,12 +241,20 @@ impl fmt::Display for StoreFault {
             StoreFaultCode::NotFound => f.write_str("not found")?,
             StoreFaultCode::AlreadyExists => f.write_str("already exists")?,
             StoreFaultCode::Precondition => f.write_str("precondition failed")?,
-            StoreFaultCode::PermissionDenied => f.write_str("permission denied")?,
-            StoreFaultCode::Unauthenticated => f.write_str("credentials missing or refused")?,
-            StoreFaultCode::Unreachable => f.write_str("the store cannot be reached")?,
+            StoreFaultCode::PermissionDenied => {
+                f.write_str("permission denied; grant read, write, list and delete there")?
+            }
+            StoreFaultCode::Unauthenticated => {
+                f.write_str("credentials missing or refused; check those of the environment")?
+            }
+            StoreFaultCode::Unreachable => {
+                f.write_str("the store cannot be reached; check endpoint and network")?
+            }
             StoreFaultCode::Timeout => f.write_str("the store did not answer in time")?,
             StoreFaultCode::NotSupported => f.write_str("the store does not support this")?,
-            StoreFaultCode::InvalidConfiguration => f.write_str("invalid store configuration")?,
+            StoreFaultCode::InvalidConfiguration => {
+                f.write_str("invalid store configuration; check the options of destination_bucket_url")?
+            }
             StoreFaultCode::Io(kind) => write!(f, "{kind}")?,
             StoreFaultCode::Other => f.write_str("the store failed")?,
         }
@@ -259,7 +313,10 @@ mod tests {
                     <Error><Code>SignatureDoesNotMatch</Code><AWSAccessKeyId>AKIASECRET</AWSAccessKeyId></Error>";
         let error = object_store::Error::PermissionDenied { path: "b".into(), source: body.into() };
         let lake = LakeError::store("put", &"b".into(), &error);
-        assert_eq!(lake.to_string(), "put b: permission denied (HTTP 403, SignatureDoesNotMatch)");
+        assert_eq!(
+            lake.to_string(),
+            "put b: permission denied; grant read, write, list and delete there (HTTP 403, SignatureDoesNotMatch)"
+        );
         assert!(!format!("{lake:?}").contains("AKIASECRET"));
     }
 

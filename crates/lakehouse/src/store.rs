@@ -25,6 +25,7 @@ use object_store::{
     path::Path,
 };
 use siltstone_datafile::Host;
+use siltstone_protocol::ErrorCode;
 use siltstone_spec::Destination;
 use url::Url;
 
@@ -89,7 +90,8 @@ impl TableStore {
         let (Some(destination), Some(bucket), "s3") =
             (&self.destination, self.url.host_str(), self.url.scheme())
         else {
-            return Err(LakeError::invalid(subject, "a catalog's credentials are taken for s3:// only"));
+            return Err(LakeError::invalid(subject, "a catalog's credentials are taken for s3:// only")
+                .coded(ErrorCode::StoreSettingRefused));
         };
         let options = Options::new(&subject, self.url.scheme(), &destination.options)?;
         let store = open_s3(&subject, bucket, &options, Some(credentials), &mut BTreeMap::new())?;
@@ -149,13 +151,16 @@ impl fmt::Debug for TableStore {
 /// `Invalid`: an unknown scheme or option, a missing bucket, a directory that cannot be made.
 pub fn open(destination: &Destination) -> Result<TableStore, LakeError> {
     let subject = format!("destination {}", destination.url);
-    let url = Url::parse(&destination.url).map_err(|_| LakeError::invalid(&subject, "not a URL"))?;
+    let url = Url::parse(&destination.url)
+        .map_err(|_| LakeError::invalid(&subject, "not a URL").coded(ErrorCode::StoreSettingRefused))?;
     let options = Options::new(&subject, url.scheme(), &destination.options)?;
     if url.scheme() == "file" {
         return open_local(&subject, url);
     }
     let bucket = url.host_str().filter(|bucket| !bucket.is_empty());
-    let bucket = bucket.ok_or_else(|| LakeError::invalid(&subject, "names no bucket"))?.to_owned();
+    let bucket = bucket
+        .ok_or_else(|| LakeError::invalid(&subject, "names no bucket").coded(ErrorCode::StoreSettingRefused))?
+        .to_owned();
     let same = || url.as_str().trim_end_matches('/').to_owned();
     let mut readers_properties = BTreeMap::new();
     let (store, readers_url) = match url.scheme() {
@@ -167,21 +172,27 @@ pub fn open(destination: &Destination) -> Result<TableStore, LakeError> {
             (store, format!("abfss://{bucket}@{account}.{AZURE_HOST}{path}"))
         }
     };
-    let root = Path::from_url_path(url.path())
-        .map_err(|_| LakeError::invalid(&subject, "the prefix is not a valid object path"))?;
+    let root = Path::from_url_path(url.path()).map_err(|_| {
+        LakeError::invalid(&subject, "the prefix is not a valid object path")
+            .coded(ErrorCode::StoreSettingRefused)
+    })?;
     let destination = Some(Arc::new(destination.clone()));
     Ok(TableStore { readers_url, readers_properties, destination, ..TableStore::new(store, root, url) })
 }
 
 fn open_local(subject: &str, url: Url) -> Result<TableStore, LakeError> {
-    let directory = url
-        .to_file_path()
-        .map_err(|()| LakeError::invalid(subject, "not an absolute path (write file:///absolute/path)"))?;
+    let directory = url.to_file_path().map_err(|()| {
+        LakeError::invalid(subject, "not an absolute path (write file:///absolute/path)")
+            .coded(ErrorCode::StoreSettingRefused)
+    })?;
     std::fs::create_dir_all(&directory).map_err(|error| {
         LakeError::invalid(subject, format_args!("the directory cannot be made: {}", error.kind()))
+            .coded(ErrorCode::StoreSettingRefused)
     })?;
-    let root = Path::from_absolute_path(&directory)
-        .map_err(|_| LakeError::invalid(subject, "the directory is not a valid object path"))?;
+    let root = Path::from_absolute_path(&directory).map_err(|_| {
+        LakeError::invalid(subject, "the directory is not a valid object path")
+            .coded(ErrorCode::StoreSettingRefused)
+    })?;
     // Atomic (exclusive link), but written back by the system in its own time: a power cut may lose the
     // last seconds. Good for a machine's own tables, no replacement for a bucket.
     Ok(TableStore::new(Arc::new(LocalFileSystem::new()), root, url))
@@ -201,6 +212,7 @@ pub(crate) fn aws_credentials(
             subject,
             "sigv4 needs a region; set sigv4.region, or AWS_REGION in the environment",
         )
+        .coded(ErrorCode::CatalogSettingRefused)
     })?;
     if let Some(provider) = aws_profile::provider(subject, None, &builder)? {
         builder = builder.with_credentials(provider);
@@ -309,7 +321,7 @@ fn open_azure(
         if emulator == Some(true) {
             let problem = "option endpoint has no effect beside use_emulator; the emulator's address is taken \
                            from the environment, AZURITE_BLOB_STORAGE_URL";
-            return Err(LakeError::invalid(subject, problem));
+            return Err(LakeError::invalid(subject, problem).coded(ErrorCode::StoreSettingRefused));
         }
         builder = builder.with_endpoint(endpoint.to_owned());
     }
@@ -325,7 +337,7 @@ fn open_azure(
     let account = account.or_else(|| emulated.then(|| EMULATOR_ACCOUNT.to_owned()));
     let account = account.ok_or_else(|| {
         let problem = "names no storage account; set the option account, or AZURE_STORAGE_ACCOUNT_NAME";
-        LakeError::invalid(subject, problem)
+        LakeError::invalid(subject, problem).coded(ErrorCode::StoreSettingRefused)
     })?;
     let store = builder.build().map_err(|error| refused(subject, &error))?;
     Ok((Arc::new(store), account))
@@ -341,6 +353,7 @@ fn refused(subject: &str, error: &object_store::Error) -> LakeError {
              environment"
         ),
     )
+    .coded(ErrorCode::StoreSettingRefused)
 }
 
 fn retry() -> RetryConfig {

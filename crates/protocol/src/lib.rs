@@ -14,6 +14,7 @@ pub mod disclosed;
 pub mod disclosure;
 pub mod entry;
 pub mod error;
+pub mod error_code;
 pub mod health;
 pub mod image;
 pub mod layout;
@@ -25,6 +26,7 @@ pub mod schema;
 
 pub use entry::{Change, Effort, Entry, FileEntry, Format, OffsetRange, RejectedCount, SourceFileRange};
 pub use error::ErrorKind;
+pub use error_code::ErrorCode;
 pub use layout::{NullOrder, PartitionField, PartitionSpec, SortDirection, SortField, SortOrder, Transform};
 pub use message::Message;
 pub use reason::RejectReason;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use siltstone_protocol::{ErrorKind, Transform};
+use siltstone_protocol::{ErrorCode, ErrorKind, Transform};
 
 use crate::limits;
 
@@ -42,6 +42,11 @@ impl Faults {
 
     pub fn kind(&self) -> ErrorKind {
         ErrorKind::Invalid
+    }
+
+    /// What to look up.
+    pub fn code(&self) -> ErrorCode {
+        ErrorCode::SpecInvalid
     }
 }
 
@@ -117,5 +122,14 @@ impl SpecError {
 
     pub fn kind(&self) -> ErrorKind {
         ErrorKind::Invalid
+    }
+
+    /// What to look up.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::UnknownColumn { .. } => ErrorCode::UnknownColumn,
+            Self::InsideCollection { .. } | Self::WrongType { .. } => ErrorCode::ColumnNotUsable,
+            Self::NameTaken { .. } | Self::Redundant { .. } => ErrorCode::PartitionFieldRefused,
+        }
     }
 }

@@ -15,7 +15,7 @@ mod schema;
 use std::fmt;
 
 use serde::Serialize;
-use siltstone_protocol::{Format, PartitionSpec, Schema, SortOrder};
+use siltstone_protocol::{ErrorCode, Format, PartitionSpec, Schema, SortOrder};
 
 use crate::{
     error::SpecError,
@@ -102,6 +102,8 @@ pub enum Step {
 /// Why a plan is refused, and the way out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Reason {
+    /// What to look up with `siltstone explain`.
+    pub code: ErrorCode,
     pub what: String,
     pub why: String,
     pub way_out: String,
@@ -176,6 +178,7 @@ fn create(table: &TableSpec, wanted_schema: Option<&Schema>) -> TablePlan {
 
 fn unresolved(error: &SpecError) -> Reason {
     Reason {
+        code: error.code(),
         what: error.without_table(),
         why: "partition_by and sort_by need columns of the table's schema".to_owned(),
         way_out: "name another column or transform".to_owned(),
@@ -204,6 +207,7 @@ fn formats(table: &TableSpec, live: &LiveTable, steps: &mut Vec<Step>, reasons: 
     for gone in live.formats.iter().filter(|format| !table.formats.contains(format)) {
         let name = gone.as_str();
         reasons.push(Reason {
+            code: ErrorCode::FormatRemoved,
             what: format!("formats no longer has {name}"),
             why: format!("readers of the {name} table would go on seeing it, without new rows"),
             way_out: format!("keep {name} in formats, or make a new table without it"),
@@ -253,7 +257,8 @@ impl fmt::Display for TablePlan {
             Self::Refused { table, reasons } => {
                 write!(f, "{table}: refused")?;
                 reasons.iter().try_for_each(|reason| {
-                    write!(f, "\n  ! {}: {}\n    way out: {}", reason.what, reason.why, reason.way_out)
+                    let Reason { code, what, why, way_out } = reason;
+                    write!(f, "\n  ! {what}: {why} [{code}]\n    way out: {way_out}")
                 })
             }
         }

@@ -20,7 +20,7 @@ use arrow::array::RecordBatch;
 use futures::TryStreamExt;
 use siltstone_datafile::{Layout, MemoryBudget, WrittenFile, read_foreign, write_sorted};
 use siltstone_lakehouse::{Apart, Comparison, TableFormat, crash_point, foreign};
-use siltstone_protocol::{Change, ErrorKind, Format};
+use siltstone_protocol::{Change, ErrorCode, ErrorKind, Format};
 use tokio::sync::watch;
 
 use crate::{
@@ -90,7 +90,7 @@ impl Absorber {
                 Ok(_) => pause = LOOK_EVERY,
                 Err(error) => {
                     tracing::warn!(
-                        table = %self.table.name, %error,
+                        table = %self.table.name, %error, code = %error.code(),
                         "taking in what other programs did failed, trying again later"
                     );
                     self.metrics.retry(&self.table.name, "absorb");
@@ -131,7 +131,7 @@ impl Absorber {
                 }
                 Ok(false) => {}
                 Err(error) if error.kind().is_retryable() => return Err(error),
-                Err(error) => self.table.halt(format, error.kind(), error.to_string()),
+                Err(error) => self.table.halt(format, Halted::from(&error)),
             }
             self.table.lacking.lock().unwrap_or_else(PoisonError::into_inner).clear();
         }
@@ -139,9 +139,9 @@ impl Absorber {
     }
 
     /// The formats that were halted, with what is wrong.
-    pub fn halted(&self) -> Vec<(Format, String)> {
+    pub fn halted(&self) -> Vec<(Format, Halted)> {
         let formats = [Format::Iceberg, Format::Delta].into_iter();
-        formats.filter_map(|format| Some((format, self.table.halted(format)?.1))).collect()
+        formats.filter_map(|format| Some((format, self.table.halted(format)?))).collect()
     }
 }
 
@@ -178,7 +178,10 @@ impl Task<'_> {
             Err(error) if error.kind().is_retryable() => return Err(error),
             // What was read may have been replaced meanwhile: look once more.
             Err(error) if watched.unreadable != Some(apart.seen) => {
-                tracing::warn!(table = %name, %error, "files of another program cannot be read, looking again");
+                tracing::warn!(
+                    table = %name, %error, code = %error.code(),
+                    "files of another program cannot be read, looking again"
+                );
                 watched.unreadable = Some(apart.seen);
                 return Ok(false);
             }
@@ -260,7 +263,7 @@ impl Task<'_> {
                 "the rows that another program changed make more files than one ledger entry takes; \
                            raise files.target_size, or coarsen partition_by"
                     .to_owned();
-            return Err(WorkerError::Spec { table: name.clone(), message });
+            return Err(WorkerError::Spec { code: ErrorCode::ChangeTooLarge, table: name.clone(), message });
         }
         Ok(())
     }
@@ -325,5 +328,24 @@ impl Task<'_> {
     }
 }
 
-/// What is wrong with a format that was halted.
-pub type Halted = (ErrorKind, String);
+/// What is wrong with a format that was halted, or whose projection has stopped.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Halted {
+    pub kind: ErrorKind,
+    pub code: ErrorCode,
+    pub why: String,
+}
+
+impl From<&WorkerError> for Halted {
+    fn from(error: &WorkerError) -> Self {
+        Self { kind: error.kind(), code: error.code(), why: error.to_string() }
+    }
+}
+
+impl Halted {
+    /// The error of whoever waits for this format.
+    pub(crate) fn error(&self, table: &str, format: &'static str) -> WorkerError {
+        let error = format!("has stopped: {}", crate::error::without_table(table, &self.why));
+        WorkerError::Projection { code: self.code, table: table.to_owned(), format, error }
+    }
+}

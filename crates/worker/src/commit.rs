@@ -79,7 +79,9 @@ pub(crate) async fn commit(
                 return Ok(Landed::Refused(error));
             }
             Err(error) if error.kind() == ErrorKind::Unavailable => {
-                tracing::warn!(table = %table.name, %error, "commit outcome unknown, asking again");
+                tracing::warn!(
+                    table = %table.name, %error, code = %error.code(), "commit outcome unknown, asking again"
+                );
                 if !patience.wait(&table.name, stage).await {
                     return Ok(Landed::Stopped);
                 }

@@ -1,6 +1,6 @@
 //! Why a table or the whole worker stopped. No message quotes a record.
 
-use siltstone_protocol::{ErrorKind, RejectReason};
+use siltstone_protocol::{ErrorCode, ErrorKind, RejectReason};
 
 /// An error of the worker.
 #[derive(Debug, thiserror::Error)]
@@ -14,11 +14,11 @@ pub enum WorkerError {
     Lake { table: String, source: Box<siltstone_lakehouse::LakeError> },
     #[error("{0}")]
     Store(Box<siltstone_lakehouse::LakeError>),
-    #[error("table {table}: {message}")]
-    Spec { table: String, message: String },
+    #[error("table {table}: {}", without_table(table, message))]
+    Spec { code: ErrorCode, table: String, message: String },
     #[error(
         "table {table}: record rejected at topic {topic}, partition {partition}, offset {offset}: {reason}; \
-         mend the producer or set dlq_mode to dead_letter or skip"
+         mend the producer, or set dlq_mode: dead_letter to keep such records aside, or dlq_mode: skip"
     )]
     RejectedRecord { table: String, topic: String, partition: i32, offset: i64, reason: RejectReason },
     #[error(
@@ -29,11 +29,11 @@ pub enum WorkerError {
     LostRange { table: String, topic: String, partition: i32, start: i64, end: i64 },
     #[error(
         "table {table}: position {position} of topic {topic}, partition {partition}, lies beyond the end {end}: \
-         the topic was truncated or made anew; move the table to a new name or restore the topic"
+         the topic was truncated or made anew; restore the topic, or give the table a new name"
     )]
     PositionBeyondEnd { table: String, topic: String, partition: i32, position: i64, end: i64 },
     #[error("table {table}: its {format} form {error}")]
-    Projection { table: String, format: &'static str, error: String },
+    Projection { code: ErrorCode, table: String, format: &'static str, error: String },
     #[error(
         "table {table}: the records from offset {offset} on of topic {topic}, partition {partition} left the topic \
          while they were read; run it again: it reads what the topic still has"
@@ -45,11 +45,11 @@ pub enum WorkerError {
     Internal { table: String, what: &'static str },
     #[error("{failed} of {tables} tables stopped with an error; the first: {first}")]
     Tables { failed: usize, tables: usize, first: Box<WorkerError> },
-    #[error("reporting: {what}")]
+    #[error("{what}")]
     Control { what: String },
     #[error("readers_catalog: {what}")]
     ReadersCatalog { what: String },
-    #[error("cannot listen on {address}: {source}")]
+    #[error("cannot listen on {address}: {source}; choose another address with --http")]
     Listen { address: std::net::SocketAddr, source: std::io::Error },
 }
 
@@ -76,6 +76,25 @@ impl WorkerError {
 }
 
 impl WorkerError {
+    /// What to look up.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::Ingest { source, .. } => source.code(),
+            Self::DataFile { source, .. } => source.code(),
+            Self::Lake { source, .. } | Self::Store(source) => source.code(),
+            Self::Spec { code, .. } | Self::Projection { code, .. } => *code,
+            Self::RejectedRecord { .. } => ErrorCode::RecordRejected,
+            Self::LostRange { .. } | Self::LeftTheTopic { .. } => ErrorCode::LostRange,
+            Self::Stopped { .. } => ErrorCode::CommandStopped,
+            Self::PositionBeyondEnd { .. } => ErrorCode::PositionBeyondEnd,
+            Self::Internal { .. } => ErrorCode::InternalError,
+            Self::Tables { first, .. } => first.code(),
+            Self::Control { .. } => ErrorCode::ControlPlaneRefused,
+            Self::ReadersCatalog { .. } => ErrorCode::ReadersCatalogOpen,
+            Self::Listen { .. } => ErrorCode::CannotListen,
+        }
+    }
+
     /// True when no broker has answered yet: more likely a wrong setting than an outage.
     pub fn is_unreachable(&self) -> bool {
         matches!(self, Self::Ingest { source, .. }
@@ -126,10 +145,30 @@ impl<T> ForTable<T> for Result<T, siltstone_lakehouse::LakeError> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use siltstone_lakehouse::LakeError;
 
     use super::*;
+
+    #[test]
+    fn an_error_has_the_code_of_what_it_holds() {
+        let denied = object_store::Error::PermissionDenied { path: "x".to_owned(), source: "denied".into() };
+        let store = LakeError::store("put", &"x".into(), &denied);
+        let inner = Err::<(), _>(store).for_table("a.b").unwrap_err();
+        assert_eq!(inner.code(), ErrorCode::StoreAccessRefused);
+        let all = WorkerError::Tables { failed: 1, tables: 2, first: Box::new(inner) };
+        assert_eq!(all.code(), ErrorCode::StoreAccessRefused);
+        let refused = LakeError::invalid("x", "y");
+        assert_eq!(refused.code(), ErrorCode::LedgerChangeRefused);
+        assert_eq!(refused.coded(ErrorCode::TableNotFound).code(), ErrorCode::TableNotFound);
+        let spec = WorkerError::Spec {
+            code: ErrorCode::UnknownColumn,
+            table: "a.b".to_owned(),
+            message: "table a.b: sort_by names the unknown column x".to_owned(),
+        };
+        assert_eq!(spec.to_string(), "table a.b: sort_by names the unknown column x");
+    }
 
     #[test]
     fn the_table_is_named_once() {

@@ -195,7 +195,9 @@ impl Flusher {
             match write_sorted(batches.clone(), &layout, &table.store, &table.location).await {
                 Ok(files) => return Ok(Some(files)),
                 Err(error) if error.kind().is_retryable() => {
-                    tracing::warn!(table = %table.name, %error, "writing data files failed, trying again");
+                    tracing::warn!(
+                        table = %table.name, %error, code = %error.code(), "writing data files failed, trying again"
+                    );
                     if !patience.wait(&table.name, "write").await {
                         return Ok(None);
                     }
@@ -216,7 +218,7 @@ impl Flusher {
             }
             Landed::AlreadySo => Ok(self.refused(table, "covered")),
             Landed::Refused(error) if error.kind() == ErrorKind::Fenced => {
-                tracing::warn!(table = %table.name, %error, "commit refused");
+                tracing::warn!(table = %table.name, %error, code = %error.code(), "commit refused");
                 Ok(self.refused(table, "fenced"))
             }
             Landed::Refused(error) => Err(error).for_table(&table.name),

@@ -70,6 +70,7 @@ pub(crate) fn refusal(checked: Result<(), WorkerError>) -> Result<Option<Reason>
     match &error {
         WorkerError::Lake { source, .. } => match source.as_ref() {
             LakeError::CannotShow { format, column, why, way_out, .. } => Ok(Some(Reason {
+                code: source.code(),
                 what: format!("{} and column {column}", format.as_str()),
                 why: format!("it {why}"),
                 way_out: way_out.clone(),
@@ -93,8 +94,11 @@ pub(crate) async fn can_show(table: &Table, schema: &Schema) -> Result<bool, Wor
     };
     match refusal(checked)? {
         None => Ok(true),
-        Some(Reason { what, why, .. }) => {
-            tracing::warn!(table = %table.name, what, why, "records of this schema are rejected");
+        Some(Reason { code, what, why, way_out }) => {
+            tracing::warn!(
+                table = %table.name, %code, what, why, way_out,
+                "records of this schema are rejected"
+            );
             Ok(false)
         }
     }

@@ -127,7 +127,10 @@ impl Keeper {
                 }
                 Ok(false) => tracing::debug!(table = name, "another worker looks after the table"),
                 Err(error) => {
-                    tracing::warn!(table = name, %error, "maintenance did not finish; it is tried again soon");
+                    tracing::warn!(
+                        table = name, %error, code = %error.code(),
+                        "maintenance did not finish; it is tried again soon"
+                    );
                     metrics.maintenance.failed(&name, error.kind());
                 }
             }

@@ -10,10 +10,10 @@
 use std::{sync::Arc, time::Duration};
 
 use siltstone_lakehouse::TableFormat;
-use siltstone_protocol::ErrorKind;
 use tokio::sync::watch;
 
 use crate::{
+    absorb::Halted,
     error::{ForTable, WorkerError},
     metrics::{FormatLabel, Metrics},
     table::Table,
@@ -26,8 +26,8 @@ const BACKOFF_MAX: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone, Default)]
 pub struct Shown {
     pub version: Option<u64>,
-    /// The projection has stopped: the kind and text of its error.
-    pub stopped: Option<(ErrorKind, String)>,
+    /// The projection has stopped.
+    pub stopped: Option<Halted>,
 }
 
 /// Runs one projection until `stop` turns true or it fails for good, and waits for what it began.
@@ -54,10 +54,8 @@ async fn follow(
     let mut backoff = BACKOFF_MIN;
     let mut halts = table.halts();
     loop {
-        if let Some((kind, error)) = table.halted(projection.format()) {
-            tracing::error!(table = %table.name, format, %error, "projection stopped");
-            shown.send_modify(|state| state.stopped = Some((kind, error)));
-            return;
+        if let Some(halted) = table.halted(projection.format()) {
+            return stop_showing(&table.name, format, halted, &shown);
         }
         let wanted = table.version();
         // What others committed before this worker came is announced by the first look.
@@ -74,7 +72,9 @@ async fn follow(
                 }
             }
             Err(error) if error.kind().is_retryable() => {
-                tracing::warn!(table = %table.name, format, %error, "projection fault, trying again");
+                tracing::warn!(
+                    table = %table.name, format, %error, code = %error.code(), "projection fault, trying again"
+                );
                 metrics.retry(&table.name, format);
                 tokio::select! {
                     () = tokio::time::sleep(backoff) => {}
@@ -84,9 +84,7 @@ async fn follow(
                 continue;
             }
             Err(error) => {
-                tracing::error!(table = %table.name, format, %error, "projection stopped");
-                shown.send_modify(|state| state.stopped = Some((error.kind(), error.to_string())));
-                return;
+                return stop_showing(&table.name, format, Halted::from(&error), &shown);
             }
         }
         tokio::select! {
@@ -95,6 +93,11 @@ async fn follow(
             _ = stop.wait_for(|stop| *stop) => return,
         }
     }
+}
+
+fn stop_showing(table: &str, format: &'static str, halted: Halted, shown: &watch::Sender<Shown>) {
+    tracing::error!(table, format, error = %halted.why, code = %halted.code, "projection stopped");
+    shown.send_modify(|state| state.stopped = Some(halted));
 }
 
 /// Shows every version of the ledger up to now in one format.

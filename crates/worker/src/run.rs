@@ -213,7 +213,7 @@ async fn supervise(runtime: &TableRuntime, spec: &Spec) -> Result<(), WorkerErro
         let again = error.kind().is_retryable() || error.kind() == ErrorKind::Fenced;
         let unreached = error.is_unreachable() && first.elapsed() >= ONCE_UNREACHED_MAX;
         if !again || (shared.once && (starts >= ONCE_STARTS_MAX || unreached)) || *stop.borrow() {
-            tracing::error!(table = %runtime.spec.name, %error, "table stopped");
+            tracing::error!(table = %runtime.spec.name, %error, code = %error.code(), "table stopped");
             runtime.switch.set(WorkState::Stopped, Some(kind));
             events.table(EventCode::TableStopped, &runtime.spec.name, Some(kind));
             return Err(error);
@@ -222,7 +222,7 @@ async fn supervise(runtime: &TableRuntime, spec: &Spec) -> Result<(), WorkerErro
             backoff = RESTART_MIN;
             starts = 1;
         }
-        tracing::warn!(table = %runtime.spec.name, %error, "table failed, starting again");
+        tracing::warn!(table = %runtime.spec.name, %error, code = %error.code(), "table failed, starting again");
         shared.metrics.retry(&runtime.spec.name, "table");
         runtime.switch.set(WorkState::Retrying, Some(kind));
         events.table(EventCode::TableFailed, &runtime.spec.name, Some(kind));

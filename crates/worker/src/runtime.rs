@@ -9,7 +9,7 @@ use std::{
 use siltstone_datafile::MemoryBudget;
 use siltstone_ingest::SchemaRegistry;
 use siltstone_lakehouse::TableStore;
-use siltstone_protocol::Schema;
+use siltstone_protocol::{ErrorCode, Schema};
 use siltstone_spec::TableSpec;
 use tokio::{runtime::Handle, sync::watch, task::JoinSet};
 
@@ -17,7 +17,7 @@ use crate::{
     absorb::Absorber,
     compactor::{Compactor, Owned, Pace},
     control::Switch,
-    error::{WorkerError, without_table},
+    error::WorkerError,
     flush::Flusher,
     identity::Identity,
     ingest::Lane,
@@ -253,9 +253,8 @@ impl TableRuntime {
             for (table, format, shown) in &entries {
                 let wanted = table.version();
                 let shown = shown.borrow().clone();
-                if let Some((_, error)) = shown.stopped {
-                    let error = format!("has stopped: {}", without_table(&table.name, &error));
-                    return Err(WorkerError::Projection { table: table.name.clone(), format, error });
+                if let Some(halted) = shown.stopped {
+                    return Err(halted.error(&table.name, format));
                 }
                 if shown.version.is_none_or(|version| version < wanted) {
                     behind = Some((table.name.clone(), *format));
@@ -266,7 +265,8 @@ impl TableRuntime {
                 _ if began.elapsed() > deadline => {
                     let (table, format) = behind.unwrap_or((self.spec.name.clone(), "dead letters"));
                     let error = "did not catch up in time; the next start completes it".to_owned();
-                    return Err(WorkerError::Projection { table, format, error });
+                    let code = ErrorCode::FormatBehind;
+                    return Err(WorkerError::Projection { code, table, format, error });
                 }
                 _ => tokio::time::sleep(Duration::from_millis(5)).await,
             }

@@ -89,7 +89,7 @@ pub(crate) async fn probe(lake: &TableStore, tables: &[TableSpec]) -> Result<(),
             Ok(()) => tried = true,
             // The other tables do not need this catalog.
             Err(error) if error.kind() == ErrorKind::Unavailable => {
-                tracing::warn!(table = table.name, %error, "the table's place was not tried");
+                tracing::warn!(table = table.name, %error, code = %error.code(), "the table's place was not tried");
                 unanswered = Some(error);
             }
             Err(error) => return Err(error),
@@ -177,6 +177,7 @@ impl Table {
         now_ms: i64,
     ) -> Result<Self, WorkerError> {
         let invalid = |error: siltstone_spec::SpecError| WorkerError::Spec {
+            code: error.code(),
             table: spec.name.clone(),
             message: error.to_string(),
         };
@@ -330,9 +331,9 @@ impl Table {
     }
 
     /// Stops the projection of a format for good, in this process.
-    pub fn halt(&self, format: Format, kind: ErrorKind, why: String) {
+    pub fn halt(&self, format: Format, halted: Halted) {
         self.halts.send_modify(|halts| {
-            halts.entry(format).or_insert((kind, why));
+            halts.entry(format).or_insert(halted);
         });
     }
 

@@ -1,5 +1,7 @@
 //! `plan` and `apply`.
 
+use std::collections::BTreeSet;
+
 use siltstone_spec::plan::TablePlan;
 use siltstone_worker::apply::{apply_all, plan_all};
 
@@ -31,8 +33,13 @@ fn show(plans: &[TablePlan], json: bool) -> anyhow::Result<()> {
     if json {
         return output::print_json(&plans);
     }
+    let mut codes = BTreeSet::new();
     for plan in plans {
         println!("{plan}");
+        if let TablePlan::Refused { reasons, .. } = plan {
+            codes.extend(reasons.iter().map(|reason| reason.code));
+        }
     }
+    output::print_hint(codes);
     Ok(())
 }

@@ -11,7 +11,7 @@ use siltstone_worker::{
 use super::{load, run};
 use crate::{
     args::CompactArgs,
-    output::{self, Invalid},
+    output::{self, Failure},
 };
 
 pub async fn compact(args: CompactArgs, quiet: bool) -> anyhow::Result<u8> {
@@ -19,7 +19,7 @@ pub async fn compact(args: CompactArgs, quiet: bool) -> anyhow::Result<u8> {
     let memory_bytes = run::memory(&args.memory)?;
     if let Some(name) = args.tables.iter().find(|name| !spec.tables.iter().any(|table| &table.name == *name))
     {
-        return Err(Invalid(format!("the spec has no table {name}")).into());
+        return Err(Failure::unknown_table(&spec, name).into());
     }
     let lake = inspect::open_lake(&spec)?;
     let stop = run::stop_signal()?;

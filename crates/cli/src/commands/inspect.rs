@@ -9,7 +9,7 @@ use siltstone_worker::{
 use super::{choose, load};
 use crate::{
     args::{LedgerArgs, StatusArgs, TableArgs},
-    output::{self, Invalid},
+    output::{self, Failure, Invalid},
 };
 
 pub async fn status(args: StatusArgs) -> anyhow::Result<u8> {
@@ -20,8 +20,8 @@ pub async fn status(args: StatusArgs) -> anyhow::Result<u8> {
         .iter()
         .filter(|table| args.table.as_ref().is_none_or(|name| name == &table.name))
         .collect();
-    if tables.is_empty() {
-        return Err(Invalid("the spec has no such table".to_owned()).into());
+    if let (Some(name), true) = (&args.table, tables.is_empty()) {
+        return Err(Failure::unknown_table(&spec, name).into());
     }
     let all = inspect::status(&spec, &tables, !args.no_lag).await?;
     if args.json {
@@ -88,9 +88,8 @@ async fn open(args: &TableArgs) -> anyhow::Result<Table> {
         None => (choose(&spec, args)?, false),
     };
     let lake = inspect::open_lake(&spec)?;
-    inspect::open_table(&lake, table, dead_letters).await?.ok_or_else(|| {
-        anyhow::anyhow!("table {} does not exist yet: run `siltstone apply` or `siltstone run`", table.name)
-    })
+    let found = inspect::open_table(&lake, table, dead_letters).await?;
+    found.ok_or_else(|| Failure::no_table_yet(table).into())
 }
 
 pub async fn files(args: TableArgs) -> anyhow::Result<u8> {

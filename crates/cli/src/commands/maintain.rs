@@ -9,7 +9,7 @@ use siltstone_worker::maintenance::{self, Sweep, TableExpired, TableVacuumed, Va
 use super::load;
 use crate::{
     args::{ExpireArgs, VacuumArgs},
-    output::{self, Invalid},
+    output::{self, Failure, Invalid},
 };
 
 pub async fn expire(args: ExpireArgs) -> anyhow::Result<u8> {
@@ -115,7 +115,7 @@ fn age(text: &str) -> anyhow::Result<Duration> {
 /// The tables of these names, or all of them.
 fn chosen<'a>(spec: &'a Spec, names: &[String]) -> anyhow::Result<Vec<&'a TableSpec>> {
     if let Some(name) = names.iter().find(|name| !spec.tables.iter().any(|table| table.name == **name)) {
-        return Err(Invalid(format!("the spec has no table {name}")).into());
+        return Err(Failure::unknown_table(spec, name).into());
     }
     let wanted = |table: &&TableSpec| names.is_empty() || names.contains(&table.name);
     Ok(spec.tables.iter().filter(wanted).collect())

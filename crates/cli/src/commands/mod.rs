@@ -4,6 +4,7 @@ mod apply;
 mod compact;
 mod dead_letters;
 mod disclosures;
+mod explain;
 mod history;
 mod inspect;
 mod maintain;
@@ -20,7 +21,7 @@ use siltstone_spec::{Spec, TableSpec};
 
 use crate::{
     args::{Cli, Command, DeadLettersCommand, TableArgs},
-    output::Invalid,
+    output::{Failure, Invalid},
 };
 
 /// Runs the command.
@@ -48,11 +49,12 @@ pub async fn execute(cli: Cli) -> anyhow::Result<u8> {
         Command::DeadLetters(DeadLettersCommand::List(args)) => dead_letters::list(args).await,
         Command::DeadLetters(DeadLettersCommand::Replay(args)) => replay::replay(args, quiet).await,
         Command::Query(args) => query::query(args).await,
+        Command::Explain(args) => explain::explain(&args),
     }
 }
 
 fn load(path: &Path) -> anyhow::Result<Spec> {
-    Ok(Spec::load(path).map_err(|faults| Invalid(faults.to_string()))?)
+    Ok(Spec::load(path)?)
 }
 
 /// The table that the command names, or the only one there is.
@@ -63,7 +65,7 @@ fn choose<'a>(spec: &'a Spec, args: &TableArgs) -> anyhow::Result<&'a TableSpec>
         (None, _) => Err(Invalid(format!("name one of the tables: {}", names())).into()),
         (Some(name), tables) => match tables.iter().find(|table| &table.name == name) {
             Some(table) => Ok(table),
-            None => Err(Invalid(format!("the spec has no table {name}; it has: {}", names())).into()),
+            None => Err(Failure::unknown_table(spec, name).into()),
         },
     }
 }

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use super::load;
 use crate::{
     args::{ControlArgs, RunArgs},
-    output::{self, Invalid},
+    output::{self, Failure, Invalid},
 };
 
 /// Below this a buffer cannot hold one batch of every stage.
@@ -25,7 +25,7 @@ pub async fn run(args: RunArgs, quiet: bool) -> anyhow::Result<u8> {
     let memory_bytes = memory(&args.memory)?;
     if let Some(name) = args.tables.iter().find(|name| !spec.tables.iter().any(|table| &table.name == *name))
     {
-        return Err(Invalid(format!("the spec has no table {name}")).into());
+        return Err(Failure::unknown_table(&spec, name).into());
     }
     let control = control(args.control, args.spec.file.clone());
     let options = RunOptions { once: args.once, memory_bytes, http: args.http, tables: args.tables, control };

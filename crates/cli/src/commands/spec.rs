@@ -39,6 +39,7 @@ fn check(args: &SpecArgs) -> anyhow::Result<u8> {
                 )?;
             } else {
                 eprintln!("{faults}");
+                output::print_hint([faults.code()]);
             }
             Ok(output::INVALID)
         }
@@ -66,6 +67,7 @@ fn faults_json(faults: &siltstone_spec::Faults) -> Vec<serde_json::Value> {
                 "column": fault.column,
                 "path": fault.path,
                 "message": fault.message,
+                "code": faults.code(),
             })
         })
         .collect()

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use arrow::datatypes::{DataType, Field as ArrowField, Fields, Schema as ArrowSchema, SchemaRef, TimeUnit};
-use siltstone_protocol::{Field, PrimitiveType, Schema, Type};
+use siltstone_protocol::{ErrorCode, Field, PrimitiveType, Schema, Type};
 
 use crate::IngestError;
 
@@ -34,7 +34,7 @@ fn data_type_of(name: &str, data_type: &Type) -> Result<DataType, IngestError> {
         Type::Primitive(primitive) => primitive_type(name, *primitive)?,
         Type::Struct(fields) if fields.is_empty() => {
             // Neither Parquet nor Iceberg readers can hold a struct without members.
-            return Err(IngestError::invalid(format!("column {name}"), "it is a struct without members"));
+            return Err(refused(name, "it is a struct without members".to_owned()));
         }
         Type::Struct(fields) => DataType::Struct(arrow_fields(fields)?),
         Type::List { element_id, element_required, element } => {
@@ -49,9 +49,12 @@ fn data_type_of(name: &str, data_type: &Type) -> Result<DataType, IngestError> {
     })
 }
 
+fn refused(column: &str, why: String) -> IngestError {
+    IngestError::invalid(format!("column {column}"), why).coded(ErrorCode::SchemaRefused)
+}
+
 fn primitive_type(name: &str, primitive: PrimitiveType) -> Result<DataType, IngestError> {
-    let too_long =
-        |what: &str| IngestError::invalid(format!("column {name}"), format!("its {what} is too large"));
+    let too_long = |what: &str| refused(name, format!("its {what} is too large"));
     Ok(match primitive {
         PrimitiveType::Boolean => DataType::Boolean,
         PrimitiveType::Int => DataType::Int32,

@@ -28,7 +28,7 @@
 
 use std::sync::atomic::AtomicU32;
 
-use siltstone_protocol::{Field, PrimitiveType, Schema, Type};
+use siltstone_protocol::{ErrorCode, Field, PrimitiveType, Schema, Type};
 use siltstone_spec::model::ExtraFields;
 
 use super::{
@@ -123,7 +123,7 @@ struct Compiler<'a> {
 
 impl Compiler<'_> {
     fn invalid(&self, why: &str) -> IngestError {
-        IngestError::invalid(format!("column {}", self.path.join(".")), why)
+        IngestError::invalid(format!("column {}", self.path.join(".")), why).coded(ErrorCode::SchemaRefused)
     }
 
     fn members(&mut self, fields: &[Field]) -> Result<Members, IngestError> {

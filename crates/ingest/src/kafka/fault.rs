@@ -3,6 +3,7 @@
 //! Only the numbers are used, never the texts that come with them.
 
 use rdkafka::{error::KafkaError, types::RDKafkaRespErr as Code};
+use siltstone_protocol::ErrorCode;
 
 use crate::error::IngestError;
 
@@ -140,27 +141,31 @@ pub(super) fn error(code: i32, place: &Place<'_>, reached: bool) -> Option<Inges
     let why = format!("{} (librdkafka code {code})", meaning(code));
     Some(match classify(code) {
         Fault::Transient => return None,
-        Fault::Tls if reached => IngestError::Unavailable { what, why },
+        Fault::Tls if reached => IngestError::Unavailable { code: ErrorCode::KafkaUnavailable, what, why },
         Fault::Tls => IngestError::Refused {
+            code: ErrorCode::KafkaTlsFailed,
             what,
             why,
             check: "check tls.ca_file, tls.cert_file, tls.key_file, and that the listener speaks TLS"
                 .to_owned(),
         },
         Fault::Access => IngestError::Refused {
+            code: ErrorCode::KafkaAccessRefused,
             what,
             why,
             check: format!(
-                "check sasl.mechanism, user name and password, and that the user may read topic {topic} and use \
+                "check sasl.mechanism, sasl.username and sasl.password, and that the user may read topic {topic} and use \
                  consumer group {group}"
             ),
         },
         Fault::Topic => IngestError::NotFound {
+            code: ErrorCode::TopicNotFound,
             what,
-            check: "check the topic's name, the cluster's brokers, and that the user may describe the topic"
+            check: "check source_topic, source_cluster_name, bootstrap_brokers, and that the user may describe the topic"
                 .to_owned(),
         },
         Fault::Setting => IngestError::Invalid {
+            code: ErrorCode::KafkaSettingRefused,
             what,
             why: format!("{why}; check the group {group}, its other members, and client_options"),
         },
@@ -188,8 +193,9 @@ pub(super) fn request_error(
         return IngestError::Unreachable { cluster, topic, brokers, why };
     }
     IngestError::Unavailable {
+        code: ErrorCode::KafkaUnavailable,
         what: format!("cluster {}, topic {} ({request})", place.cluster, place.topic),
-        why: format!("{why}; check the brokers' addresses"),
+        why: format!("{why}; if it stays, check bootstrap_brokers and what the brokers advertise"),
     }
 }
 
@@ -203,7 +209,7 @@ pub(super) fn creation_error(error: &KafkaError, cluster: &str) -> IngestError {
         KafkaError::ClientCreation(text) => format!("the Kafka client refuses its settings: {text}"),
         other => format!("the Kafka client could not be made (librdkafka code {})", code_of(other)),
     };
-    IngestError::invalid(format!("cluster {cluster}"), why)
+    IngestError::invalid(format!("cluster {cluster}"), why).coded(ErrorCode::KafkaSettingRefused)
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use rdkafka::{
     Offset,
     consumer::{CommitMode, Consumer},
 };
+use siltstone_protocol::ErrorCode;
 use siltstone_spec::Start;
 
 use super::{
@@ -177,7 +178,8 @@ impl RecordSource for KafkaSource {
             return Err(IngestError::unavailable(
                 format!("cluster {}, topic {}", self.cluster, self.topic),
                 "the brokers do not name any partition yet",
-            ));
+            )
+            .coded(ErrorCode::KafkaUnavailable));
         }
         Ok(partitions)
     }
@@ -186,7 +188,7 @@ impl RecordSource for KafkaSource {
         let (low, high) = self
             .consumer()?
             .fetch_watermarks(&self.topic, partition, REQUEST_TIMEOUT)
-            .map_err(|error| self.explain(&error, "watermarks"))?;
+            .map_err(|error| self.explain(&error, &format!("watermarks of partition {partition}")))?;
         self.reached = true;
         Ok(Watermarks { low, high })
     }
@@ -201,10 +203,9 @@ impl RecordSource for KafkaSource {
             },
             Start::Timestamp(millis) => {
                 let list = self.list([(partition, *millis)])?;
-                let found = self
-                    .consumer()?
-                    .offsets_for_times(list, REQUEST_TIMEOUT)
-                    .map_err(|error| self.explain(&error, "offsets for times"))?;
+                let found = self.consumer()?.offsets_for_times(list, REQUEST_TIMEOUT).map_err(|error| {
+                    self.explain(&error, &format!("the offset of a time in partition {partition}"))
+                })?;
                 match found.find_partition(&self.topic, partition).map(|element| element.offset()) {
                     Some(Offset::Offset(offset)) => Ok(offset),
                     // No record is that young.

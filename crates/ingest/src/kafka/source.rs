@@ -19,6 +19,7 @@ use rdkafka::{
     error::KafkaError,
     types::RDKafkaRespErr as Code,
 };
+use siltstone_protocol::ErrorCode;
 use siltstone_spec::{SourceCluster, TableSpec};
 
 use super::{
@@ -144,8 +145,9 @@ impl KafkaSource {
             consumer.subscribe(&[&table.topic]).map_err(|_| {
                 IngestError::invalid(
                     format!("cluster {}, topic {}", cluster.name, table.topic),
-                    "the topic's name is refused",
+                    "the topic's name is refused; check source_topic",
                 )
+                .coded(ErrorCode::KafkaSettingRefused)
             })?;
         }
         let now = Instant::now();

@@ -11,6 +11,7 @@ use reqwest::{
     Certificate, Client, Identity, StatusCode,
     header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue},
 };
+use siltstone_protocol::ErrorCode;
 use siltstone_spec::{Registry, RegistryAuth, Tls};
 use url::Url;
 
@@ -44,7 +45,7 @@ impl RegistryClient {
                 .ok()
                 .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
                 .ok_or_else(|| {
-                    IngestError::invalid("schema registry", "a URL is not http or https with a host")
+                    setting("a URL is not http or https with a host; check schema_registry.url")
                 })?;
             if !url.username().is_empty() {
                 let user = decoded(url.username());
@@ -55,7 +56,7 @@ impl RegistryClient {
             urls.push(url);
         }
         if urls.is_empty() {
-            return Err(IngestError::invalid("schema registry", "no URL is given"));
+            return Err(setting("no URL is given; set schema_registry.url"));
         }
         let credentials = match &registry.auth {
             Some(RegistryAuth::Basic { username, password }) => {
@@ -66,9 +67,8 @@ impl RegistryClient {
         };
         if let Some(text) = credentials {
             let mut value = HeaderValue::from_str(&text).map_err(|_| {
-                IngestError::invalid(
-                    "schema registry",
-                    "the credentials hold characters that HTTP does not allow",
+                setting(
+                    "schema_registry.username, password or token hold characters that HTTP does not allow",
                 )
             })?;
             value.set_sensitive(true);
@@ -82,7 +82,7 @@ impl RegistryClient {
             .redirect(reqwest::redirect::Policy::none())
             .user_agent("siltstone");
         let client = with_tls(builder, &registry.tls)?.build().map_err(|_| {
-            IngestError::invalid("schema registry", "its TLS settings are refused; check the PEM files")
+            setting("its TLS settings are refused; check the PEM files of schema_registry.tls")
         })?;
         Ok(Self { client, urls, limits })
     }
@@ -140,6 +140,16 @@ impl RegistryClient {
     }
 }
 
+/// A setting of the spec that cannot be used.
+fn setting(why: &str) -> IngestError {
+    IngestError::invalid("schema registry", why).coded(ErrorCode::RegistrySettingRefused)
+}
+
+/// What answers there is no registry.
+fn unfit(base: &Url, why: &str) -> IngestError {
+    IngestError::invalid(format!("schema registry {base}"), why).coded(ErrorCode::RegistrySettingRefused)
+}
+
 fn refusal(status: StatusCode, body: &[u8], base: &Url, what: &str) -> Failure {
     match status {
         StatusCode::NOT_FOUND => {
@@ -147,28 +157,31 @@ fn refusal(status: StatusCode, body: &[u8], base: &Url, what: &str) -> Failure {
             // Only the registry's own codes say that the thing is not there; a bare 404 may come from a wrong path.
             if (40_401..=40_499).contains(&code) {
                 return Failure::Final(IngestError::NotFound {
+                    code: ErrorCode::SchemaNotFound,
                     what: format!("{what} in the schema registry"),
                     check: format!("the registry at {base} answered 404 (code {code})"),
                 });
             }
-            Failure::Final(IngestError::invalid(
-                format!("schema registry {base}"),
-                "it answered 404 without a registry's error code; check the path of the URL",
+            Failure::Final(unfit(
+                base,
+                "it answered 404 without a registry's error code; check the path of schema_registry.url",
             ))
         }
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Failure::Final(IngestError::Refused {
+            code: ErrorCode::RegistryAccessRefused,
             what: format!("the schema registry at {base} ({what})"),
             why: format!("HTTP status {}", status.as_u16()),
-            check: "check the registry's user name and password or token, and its permissions on the subject"
-                .to_owned(),
+            check:
+                "check schema_registry.username and password, or token, and that they may read the subject"
+                    .to_owned(),
         }),
         StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT => {
             Failure::Passing(format!("HTTP status {}", status.as_u16()))
         }
         _ if status.is_server_error() => Failure::Passing(format!("HTTP status {}", status.as_u16())),
-        _ => Failure::Final(IngestError::invalid(
-            format!("schema registry {base}"),
-            format!("it answered HTTP status {} for {what}; check the URL", status.as_u16()),
+        _ => Failure::Final(unfit(
+            base,
+            &format!("it answered HTTP status {} for {what}; check schema_registry.url", status.as_u16()),
         )),
     }
 }
@@ -226,14 +239,15 @@ fn base64(bytes: &[u8]) -> String {
 fn with_tls(mut builder: reqwest::ClientBuilder, tls: &Tls) -> Result<reqwest::ClientBuilder, IngestError> {
     let read = |path: &std::path::Path| {
         std::fs::read(path).map_err(|error| {
-            IngestError::invalid(
-                "schema registry",
-                format!("file {} cannot be read ({})", path.display(), error.kind()),
-            )
+            setting(&format!(
+                "file {} of schema_registry.tls cannot be read ({})",
+                path.display(),
+                error.kind()
+            ))
         })
     };
     let refused = |path: &std::path::Path, wanted: &str| {
-        IngestError::invalid("schema registry", format!("file {} holds no {wanted} in PEM", path.display()))
+        setting(&format!("file {} of schema_registry.tls holds no {wanted} in PEM", path.display()))
     };
     if let Some(path) = &tls.ca_file {
         let authorities =
@@ -250,7 +264,7 @@ fn with_tls(mut builder: reqwest::ClientBuilder, tls: &Tls) -> Result<reqwest::C
     if let (Some(cert), Some(key)) = (&tls.cert_file, &tls.key_file) {
         if tls.key_password.is_some() {
             let why = "an encrypted key is not supported for the registry; give the key without a password";
-            return Err(IngestError::invalid("schema registry", why));
+            return Err(setting(why));
         }
         let mut pem = read(key)?;
         pem.push(b'\n');

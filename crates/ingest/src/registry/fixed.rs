@@ -6,6 +6,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use siltstone_protocol::ErrorCode;
 
 use super::{RegisteredSchema, SchemaRegistry};
 use crate::error::IngestError;
@@ -61,10 +62,10 @@ impl Inner {
         if self.outage {
             return Err(IngestError::unavailable("the fixed schema registry", "an outage is set"));
         }
-        find(self)
-            .and_then(|id| self.by_id.get(&id))
-            .cloned()
-            .ok_or_else(|| IngestError::NotFound { what, check: "add it to the fixed registry".to_owned() })
+        find(self).and_then(|id| self.by_id.get(&id)).cloned().ok_or_else(|| {
+            let (code, check) = (ErrorCode::SchemaNotFound, "add it to the fixed registry".to_owned());
+            IngestError::NotFound { code, what, check }
+        })
     }
 }
 

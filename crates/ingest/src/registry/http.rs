@@ -16,6 +16,7 @@ use std::{
 
 use async_trait::async_trait;
 use futures::future::BoxFuture;
+use siltstone_protocol::ErrorCode;
 use siltstone_spec::Registry;
 use tokio::sync::Mutex;
 
@@ -146,7 +147,11 @@ impl HttpRegistry {
         let what = format!("the latest version of subject {subject}");
         let body = self.client.get(&["subjects", subject, "versions", "latest"], &what).await?;
         let answer = SchemaAnswer::read(&body, &what)?;
-        let id = answer.id.ok_or_else(|| IngestError::invalid(&what, "the answer has no schema id"))?;
+        let no_id = || {
+            let why = "the answer has no schema id; check schema_registry.url";
+            IngestError::invalid(&what, why).coded(ErrorCode::RegistrySettingRefused)
+        };
+        let id = answer.id.ok_or_else(no_id)?;
         let schema = Arc::new(self.complete(id, answer, &what).await?);
         self.keep_id(&schema);
         self.keep_latest(subject, Arc::clone(&schema));

@@ -3,6 +3,7 @@
 //! Absent on purpose: serde_json's error texts, which may quote an answer.
 
 use serde::Deserialize;
+use siltstone_protocol::ErrorCode;
 
 use super::RegistryFormat;
 use crate::error::IngestError;
@@ -35,7 +36,8 @@ struct Refusal {
 impl SchemaAnswer {
     pub(super) fn read(body: &[u8], what: &str) -> Result<Self, IngestError> {
         serde_json::from_slice(body).map_err(|_| {
-            IngestError::invalid(what, "the answer is not that of a schema registry; check the URL")
+            let why = "the answer is not that of a schema registry; check schema_registry.url";
+            IngestError::invalid(what, why).coded(ErrorCode::RegistrySettingRefused)
         })
     }
 

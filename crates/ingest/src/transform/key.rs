@@ -13,6 +13,7 @@ use std::{fmt, sync::Arc};
 use aes_gcm::{Aes256Gcm, KeyInit as _};
 use hmac::{Hmac, Mac as _};
 use sha2::Sha256;
+use siltstone_protocol::ErrorCode;
 use siltstone_spec::{ProtectionKey, TableSpec, limits};
 use zeroize::Zeroizing;
 
@@ -98,7 +99,8 @@ impl KeySource {
         let key = vault::open(service).await?;
         if key.len() < limits::PROTECTION_KEY_BYTES_MIN {
             let why = format!("it has fewer than {} bytes", limits::PROTECTION_KEY_BYTES_MIN);
-            return Err(IngestError::invalid("the key that protection.kms opened", why));
+            return Err(IngestError::invalid("the key that protection.kms opened", why)
+                .coded(ErrorCode::KeyServiceRefused));
         }
         let keys = Keys::derive(&key, of_machine())?;
         *self = Self::Here(keys.clone());

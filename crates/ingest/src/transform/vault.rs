@@ -11,6 +11,7 @@ use std::time::Duration;
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use reqwest::{Certificate, Client, StatusCode, redirect::Policy};
 use serde_json::{Value, json};
+use siltstone_protocol::ErrorCode;
 use siltstone_spec::{KeyService, is_private};
 use zeroize::Zeroizing;
 
@@ -27,13 +28,15 @@ const CHECK: &str = "check url, token and wrapped_key of protection.kms";
 /// `Unavailable` when it does not answer or has a fault of its own; else what must be mended.
 pub(super) async fn open(service: &KeyService) -> Result<Zeroizing<Vec<u8>>, IngestError> {
     let what = || format!("key service {}", service.url);
-    let away = |why: &str| IngestError::unavailable(what(), why);
-    let refused =
-        |why: &str| IngestError::Refused { what: what(), why: why.to_owned(), check: CHECK.to_owned() };
+    let away = |why: &str| IngestError::unavailable(what(), why).coded(ErrorCode::KeyServiceUnavailable);
+    let refused = |why: &str| {
+        let (code, why, check) = (ErrorCode::KeyServiceRefused, why.to_owned(), CHECK.to_owned());
+        IngestError::Refused { code, what: what(), why, check }
+    };
     let (base, name) = service
         .url
         .rsplit_once("/keys/")
-        .ok_or_else(|| IngestError::invalid(what(), "its path must end in /keys/NAME"))?;
+        .ok_or_else(|| invalid(service, "its path must end in /keys/NAME"))?;
     let request = client(service)
         .await?
         .post(format!("{base}/decrypt/{name}"))
@@ -64,8 +67,12 @@ pub(super) async fn open(service: &KeyService) -> Result<Zeroizing<Vec<u8>>, Ing
     plain.map(Zeroizing::new).ok_or_else(|| refused("its answer has no plaintext"))
 }
 
+fn invalid(service: &KeyService, why: &str) -> IngestError {
+    IngestError::invalid(format!("key service {}", service.url), why).coded(ErrorCode::KeyServiceRefused)
+}
+
 async fn client(service: &KeyService) -> Result<Client, IngestError> {
-    let invalid = |why: &str| IngestError::invalid(format!("key service {}", service.url), why);
+    let invalid = |why: &str| invalid(service, why);
     // A redirect would carry the token to somebody else.
     let mut client = Client::builder().timeout(TIMEOUT).redirect(Policy::none());
     if service.url.starts_with("http://") {

@@ -15,7 +15,7 @@ use std::{
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::{ObjectStore, path::Path};
 use siltstone_datafile::FileDetails;
-use siltstone_protocol::{Change, Entry, ErrorKind, FileEntry, Format, OffsetRange, Schema};
+use siltstone_protocol::{Change, Entry, ErrorCode, ErrorKind, FileEntry, Format, OffsetRange, Schema};
 
 use super::{
     actions::{APP_ID_PREFIX, Action, Add, CommitInfo, Metadata, OwnInfo, Remove, Txn},
@@ -84,7 +84,8 @@ impl Context<'_> {
                     "a first Delta commit of {} files is too large; compact the table first",
                     state.live_files.len()
                 ),
-            ));
+            )
+            .coded(ErrorCode::ChangeTooLarge));
         }
         let commit_id = state.newest_commit_id().unwrap_or_default().to_owned();
         let mut actions = self.head(

@@ -16,7 +16,7 @@
 use std::collections::{BTreeSet, HashSet};
 
 use serde_json::{Value, json};
-use siltstone_protocol::{Field, Format, PartitionSpec, PrimitiveType, Schema, Transform, Type};
+use siltstone_protocol::{ErrorCode, Field, Format, PartitionSpec, PrimitiveType, Schema, Transform, Type};
 
 use super::actions::Protocol;
 use crate::{error::LakeError, ledger::LedgerState};
@@ -78,7 +78,8 @@ pub(super) fn check_log_columns(table: &str, columns: &[String], schema: &Schema
             "is a partition column in the Delta log, put there by an earlier build, though partition values \
              do not hold it exactly (the empty string reads as null); delete data/_delta_log to have the log \
              rebuilt from the ledger",
-        )),
+        )
+        .coded(ErrorCode::FormatCannotShow)),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use siltstone_protocol::ErrorKind;
+use siltstone_protocol::{ErrorCode, ErrorKind};
 
 /// A refusal or a failure. No text of the catalog's own is kept, but the type that its answer names.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,6 +108,27 @@ impl CatalogFault {
             Code::Conflict => ErrorKind::Conflict,
             _ if self.status == Some(501) => ErrorKind::Invalid,
             _ => ErrorKind::Unavailable,
+        }
+    }
+
+    /// What to look up.
+    pub fn error_code(&self) -> ErrorCode {
+        use CatalogFaultCode as Code;
+        match self.code {
+            Code::Unreachable | Code::Broken | Code::Timeout | Code::Busy | Code::Failed => {
+                ErrorCode::CatalogUnavailable
+            }
+            Code::Unauthenticated | Code::Forbidden | Code::TokenRefused | Code::NoCredentials => {
+                ErrorCode::CatalogAccessRefused
+            }
+            Code::NoTokenEndpoint
+            | Code::NotFound
+            | Code::NoCatalog
+            | Code::Refused
+            | Code::Unreadable
+            | Code::TooLarge
+            | Code::NothingVended => ErrorCode::CatalogSettingRefused,
+            Code::Conflict => ErrorCode::CommitConflict,
         }
     }
 }

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use iceberg::spec::TableMetadata;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use siltstone_protocol::{PartitionSpec, Schema, SortOrder, layout::PARTITION_FIELD_ID_START};
+use siltstone_protocol::{ErrorCode, PartitionSpec, Schema, SortOrder, layout::PARTITION_FIELD_ID_START};
 
 use crate::{error::LakeError, foreign::Marker, format::ProjectionOptions};
 
@@ -155,7 +155,7 @@ impl Metadata {
                  files) and start them again to have it rebuilt from the ledger",
                 metadata.format_version
             );
-            return Err(LakeError::invalid(path, problem));
+            return Err(LakeError::invalid(path, problem).coded(ErrorCode::ForeignChange));
         }
         metadata.validate(path, bytes)?;
         Ok(metadata)
@@ -446,6 +446,7 @@ fn put_layout<T: Serialize + for<'de> Deserialize<'de> + PartialEq>(
         Some(_) => Err(LakeError::invalid(
             format_args!("iceberg {what} {id}"),
             "another program gave this id to something else; undo its change of the table",
-        )),
+        )
+        .coded(ErrorCode::ForeignChange)),
     }
 }

@@ -36,6 +36,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use futures::TryStreamExt;
 use object_store::{ObjectStore, ObjectStoreExt, PutPayload, path::Path};
 use siltstone_datafile::Host;
+use siltstone_protocol::ErrorCode;
 
 use crate::{
     DeltaTable, IcebergTable,
@@ -160,7 +161,8 @@ impl Janitor {
     }
 
     async fn state(&self) -> Result<LedgerState, LakeError> {
-        let missing = || LakeError::invalid(&self.location, "there is no table here");
+        let missing =
+            || LakeError::invalid(&self.location, "there is no table here").coded(ErrorCode::TableNotFound);
         self.ledger.load().await?.ok_or_else(missing)
     }
 }

@@ -16,7 +16,7 @@ use iceberg::spec::{Datum, Literal, PrimitiveLiteral};
 use serde::Serialize;
 use siltstone_datafile::{FileDetails, OldRows};
 use siltstone_protocol::{
-    Change, ErrorKind, FileEntry, PartitionSpec, PrimitiveType, Schema, Transform, Type,
+    Change, ErrorCode, ErrorKind, FileEntry, PartitionSpec, PrimitiveType, Schema, Transform, Type,
 };
 
 use super::{Janitor, cut::CutReport};
@@ -50,14 +50,16 @@ impl TimeColumn {
     pub fn find(table: &str, schema: &Schema, name: &str) -> Result<Self, LakeError> {
         let subject = format!("table {table}: retention.rows_by");
         let field = schema.field_at(name);
-        let field =
-            field.ok_or_else(|| LakeError::invalid(&subject, format_args!("there is no column {name}")))?;
+        let field = field.ok_or_else(|| {
+            LakeError::invalid(&subject, format_args!("there is no column {name}"))
+                .coded(ErrorCode::UnknownColumn)
+        })?;
         let is_date = match &field.data_type {
             Type::Primitive(PrimitiveType::Date) => true,
             Type::Primitive(PrimitiveType::Timestamp | PrimitiveType::Timestamptz) => false,
             _ => {
-                let problem = format_args!("column {name} is no date and no timestamp");
-                return Err(LakeError::invalid(&subject, problem));
+                let problem = format_args!("column {name} is no date and no timestamp; name one that is");
+                return Err(LakeError::invalid(&subject, problem).coded(ErrorCode::ColumnNotUsable));
             }
         };
         Ok(Self { field_id: field.id, is_date })

@@ -14,6 +14,7 @@ use std::{
 use futures::TryStreamExt;
 use object_store::{ObjectMeta, ObjectStore, path::Path};
 use serde::Serialize;
+use siltstone_protocol::ErrorCode;
 
 use super::{
     AGE_MIN, DELETES_AT_ONCE, Janitor, MARGIN, before, delete_all,
@@ -124,7 +125,8 @@ impl Janitor {
                     return Err(LakeError::invalid(
                         &self.location,
                         "names more files than a vacuum can hold; expire snapshots first",
-                    ));
+                    )
+                    .coded(ErrorCode::ChangeTooLarge));
                 }
             }
         }

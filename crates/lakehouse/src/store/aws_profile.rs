@@ -23,6 +23,7 @@ use object_store::{
     CredentialProvider,
     aws::{AmazonS3Builder, AmazonS3ConfigKey, AwsCredential, AwsCredentialProvider},
 };
+use siltstone_protocol::ErrorCode;
 
 use crate::error::LakeError;
 
@@ -54,7 +55,8 @@ pub(super) fn provider(
         (None, Some(name)) => Err(LakeError::invalid(
             subject,
             format_args!("AWS profile {name} has no access keys in the shared credentials or config file"),
-        )),
+        )
+        .coded(ErrorCode::StoreSettingRefused)),
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use siltstone_protocol::ErrorCode;
+
 use crate::error::LakeError;
 
 /// What each scheme understands.
@@ -29,11 +31,12 @@ impl<'a> Options<'a> {
         let Some((_, known)) = KNOWN.iter().find(|(name, _)| *name == scheme) else {
             let schemes: Vec<&str> = KNOWN.iter().map(|(name, _)| *name).collect();
             let problem = format!("unknown scheme {scheme}; known are {}", schemes.join(", "));
-            return Err(LakeError::invalid(subject, problem));
+            return Err(LakeError::invalid(subject, problem).coded(ErrorCode::StoreSettingRefused));
         };
         for name in values.keys() {
             if !known.contains(&name.as_str()) {
-                return Err(LakeError::invalid(subject, unknown_option(name, known)));
+                return Err(LakeError::invalid(subject, unknown_option(name, known))
+                    .coded(ErrorCode::StoreSettingRefused));
             }
         }
         Ok(Self { subject, values })
@@ -48,7 +51,8 @@ impl<'a> Options<'a> {
             None => Ok(None),
             Some("true") => Ok(Some(true)),
             Some("false") => Ok(Some(false)),
-            Some(_) => Err(LakeError::invalid(self.subject, format_args!("option {name} is true or false"))),
+            Some(_) => Err(LakeError::invalid(self.subject, format_args!("option {name} is true or false"))
+                .coded(ErrorCode::StoreSettingRefused)),
         }
     }
 }

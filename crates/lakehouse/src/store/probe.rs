@@ -12,7 +12,7 @@
 use std::time::Duration;
 
 use object_store::{ObjectStoreExt, PutMode, PutOptions, PutPayload, PutResult, path::Path};
-use siltstone_protocol::ErrorKind;
+use siltstone_protocol::{ErrorCode, ErrorKind};
 
 use super::TableStore;
 use crate::error::{LakeError, StoreFault, StoreFaultCode};
@@ -49,7 +49,8 @@ pub(super) async fn conditional_put_at(store: &TableStore, name: &str) -> Result
             &subject,
             "the store ignores conditional puts (If-None-Match): two workers could commit the same version, \
              so siltstone would not be safe here; use a store that honours them",
-        )),
+        )
+        .coded(ErrorCode::StoreWithoutConditionalPut)),
     }
 }
 
@@ -84,7 +85,8 @@ fn at_start(subject: &str, error: &object_store::Error) -> LakeError {
             subject,
             "the store does not implement conditional puts (If-None-Match), without which two workers could \
              commit the same version; use a store that honours them",
-        );
+        )
+        .coded(ErrorCode::StoreWithoutConditionalPut);
     }
     let refused = matches!(
         fault.code,
@@ -94,7 +96,13 @@ fn at_start(subject: &str, error: &object_store::Error) -> LakeError {
     let refused = refused
         || fault.status.is_some_and(|status| (400..500).contains(&status) && ![408, 429].contains(&status));
     if refused || fault.kind() == ErrorKind::Invalid {
-        return LakeError::invalid(subject, format_args!("a probe object cannot be written: {fault}"));
+        let code = match fault.error_code() {
+            // What says no more than that the request is wrong.
+            ErrorCode::StoreUnavailable => ErrorCode::StoreSettingRefused,
+            code => code,
+        };
+        return LakeError::invalid(subject, format_args!("a probe object cannot be written: {fault}"))
+            .coded(code);
     }
     LakeError::Store { operation: "probe", path: subject.to_owned(), fault }
 }

@@ -1,6 +1,6 @@
 //! How a table's schema follows a wanted one. Known columns keep their ids; new ones get the next.
 
-use siltstone_protocol::{Field, PrimitiveType, Schema, Type};
+use siltstone_protocol::{ErrorCode, Field, PrimitiveType, Schema, Type};
 
 use super::{Reason, Step};
 
@@ -35,7 +35,8 @@ struct Work {
 
 impl Work {
     fn refuse(&mut self, what: String, why: &str, way_out: String) {
-        self.reasons.push(Reason { what, why: why.to_owned(), way_out });
+        let code = ErrorCode::ColumnChangeRefused;
+        self.reasons.push(Reason { code, what, why: why.to_owned(), way_out });
     }
 
     fn fields(&mut self, live: &[Field], wanted: &[Field], prefix: &str, silent: Option<&str>) -> Vec<Field> {

@@ -129,20 +129,20 @@ fn what_would_lose_rows_is_refused() {
     assert_eq!(
         made.to_string(),
         "t: refused\n  \
-         ! column id becomes required: rows already written may be null there\n    \
+         ! column id becomes required: rows already written may be null there [column_change_refused]\n    \
          way out: write required: false\n  \
          ! column name is left out (perhaps renamed to title): columns are neither dropped nor renamed, \
          since rows \
-         hold values there\n    \
+         hold values there [column_change_refused]\n    \
          way out: keep name with required: false; it is null in new rows. Or make a new table\n  \
          ! column n of type string becomes int: files already written hold the old type, and only int \
          to long, float \
-         to double and more digits of a decimal can be read as the new one\n    \
+         to double and more digits of a decimal can be read as the new one [column_change_refused]\n    \
          way out: keep string, add the new type as another column, or make a new table\n  \
-         ! the new column more is required: rows already written have no value there\n    \
+         ! the new column more is required: rows already written have no value there [column_change_refused]\n    \
          way out: write required: false\n  \
          ! formats no longer has iceberg: readers of the iceberg table would go on seeing it, without \
-         new rows\n    \
+         new rows [format_removed]\n    \
          way out: keep iceberg in formats, or make a new table without it"
     );
     assert_eq!(serde_json::to_value(&made).unwrap()["reasons"].as_array().map(Vec::len), Some(5));

@@ -9,11 +9,7 @@ use siltstone_spec::TableSpec;
 use tokio::sync::watch;
 
 use super::{Compactor, Pace, Round, Share};
-use crate::{
-    absorb::Absorber,
-    error::{WorkerError, without_table},
-    table::Table,
-};
+use crate::{absorb::Absorber, error::WorkerError, table::Table};
 
 /// More rounds than this are left to the next call: plans come to an end long before.
 const ROUNDS_MAX: usize = 100;
@@ -65,13 +61,8 @@ pub async fn compact(
     if !dry_run {
         let mut absorber = Absorber::new(table.clone(), Arc::default(), Arc::default(), budget.clone());
         absorber.round(&mut stop).await?;
-        if let Some((format, error)) = absorber.halted().into_iter().next() {
-            let error = format!("has stopped: {}", without_table(&table.name, &error));
-            return Err(WorkerError::Projection {
-                table: table.name.clone(),
-                format: format.as_str(),
-                error,
-            });
+        if let Some((format, halted)) = absorber.halted().into_iter().next() {
+            return Err(halted.error(&table.name, format.as_str()));
         }
     }
     let mut compactor = Compactor::new(table.clone(), spec, Arc::default(), Arc::default(), budget).alone();

@@ -184,7 +184,9 @@ impl Compactor {
                 // A look at a table of very many files is itself work: a small share of the time at most.
                 Ok(_) => pause = LOOK_EVERY.max(began.elapsed() * LOOK_REST),
                 Err(error) => {
-                    tracing::warn!(table = %self.table.name, %error, "compaction failed, trying again later");
+                    tracing::warn!(
+                        table = %self.table.name, %error, code = %error.code(), "compaction failed, trying again later"
+                    );
                     self.metrics.retry(&self.table.name, "compact");
                     pause = (pause * 2).clamp(LOOK_EVERY, BACKOFF_MAX);
                 }
@@ -220,7 +222,7 @@ impl Compactor {
             Err(error) if error.kind().is_retryable() => return Err(error).for_table(&self.table.name),
             Err(error) => {
                 tracing::error!(
-                    table = %self.table.name, %error, files = plan.inputs.len(),
+                    table = %self.table.name, %error, code = %error.code(), files = plan.inputs.len(),
                     "a rewrite failed; its files are left as they are until the worker starts again"
                 );
                 self.give_up(plan);

@@ -110,12 +110,13 @@ impl Control {
         if let Some(zone) = options.zone.as_deref().filter(|zone| !presence::is_zone(zone)) {
             let length = zone.len();
             return Err(refused(format!(
-                "the zone of {length} bytes is not a name of letters, digits and dashes; mend SILTSTONE_ZONE"
+                "the zone of {length} bytes is not a name of letters, digits and dashes; mend --zone or SILTSTONE_ZONE"
             )));
         }
         let open = |path: &PathBuf| {
-            let about =
-                |error: std::io::Error| format!("{} cannot be written: {}", path.display(), error.kind());
+            let about = |error: std::io::Error| {
+                format!("--record {} cannot be written: {}", path.display(), error.kind())
+            };
             Recorder::open(path).map_err(|error| refused(about(error)))
         };
         let recorder = options.record.as_ref().map(open).transpose()?;

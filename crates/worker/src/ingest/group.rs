@@ -10,6 +10,7 @@ use crate::table::Table;
 use siltstone_ingest::SourceEvent;
 use siltstone_lakehouse::SourcePartition;
 use siltstone_protocol::Change;
+use siltstone_protocol::ErrorCode;
 use siltstone_protocol::OffsetRange;
 use siltstone_protocol::presence::EventCode;
 use siltstone_spec::OnLostRange;
@@ -184,7 +185,10 @@ impl Poller {
         if spec.on_lost_range == OnLostRange::Stop {
             return Err(WorkerError::LostRange { table, topic, partition, start: position, end: marks.low });
         }
-        tracing::error!(table, topic, partition, start = position, end = marks.low, "records lost, going on");
+        tracing::error!(
+            table, topic, partition, start = position, end = marks.low, code = %ErrorCode::LostRange,
+            "records lost, going on"
+        );
         let lost = self.range(partition, position, marks.low, true);
         self.change(Change::append(Vec::new(), vec![lost], Vec::new()))?;
         Ok(marks.low)

@@ -123,7 +123,7 @@ impl Poller {
         if ended.is_err() {
             // What precedes the fault is good and may be committed; the fault itself is the error.
             if let Err(error) = self.flush_all(FlushReason::Stop) {
-                tracing::warn!(table = %self.name(), %error, "buffered rows were not committed");
+                tracing::warn!(table = %self.name(), %error, code = %error.code(), "buffered rows were not committed");
             }
         }
         self.parts.source.close();

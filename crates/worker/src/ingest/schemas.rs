@@ -62,7 +62,10 @@ impl Poller {
                     self.evolve(schema)?;
                 }
                 Err(error) if error.kind() == ErrorKind::Unavailable => {
-                    tracing::warn!(table = %self.name(), %error, "registry does not answer, table paused");
+                    tracing::warn!(
+                        table = %self.name(), topic = %self.parts.spec.topic, %error, code = %error.code(),
+                        "registry does not answer, table paused"
+                    );
                     self.parts.metrics.retry(self.name(), "registry");
                     self.pause()?;
                     let next = (backoff * 2).min(REGISTRY_RETRY_MAX);

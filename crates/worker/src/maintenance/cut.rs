@@ -176,7 +176,7 @@ impl Cutter {
             Err(error) if error.kind().is_retryable() => return Err(error).for_table(&table.name),
             Err(error) => {
                 tracing::error!(
-                    table = %table.name, %error, file = file.path,
+                    table = %table.name, %error, code = %error.code(), file = file.path,
                     "a file cannot be rewritten without its old rows; it is left until the worker starts again"
                 );
                 self.given_up.insert(file.path);

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use siltstone_datafile::RewriteOptions;
 use siltstone_lakehouse::{LakeError, LedgerState, SourcePartition, TableStore, crash_point};
-use siltstone_protocol::{Change, FileEntry, OffsetRange, RejectedCount, Schema};
+use siltstone_protocol::{Change, ErrorCode, FileEntry, OffsetRange, RejectedCount, Schema};
 use siltstone_spec::TableSpec;
 use tokio::sync::watch;
 
@@ -176,6 +176,7 @@ impl Committer {
 /// The rows that a reset takes away, in a table that says of its rows what they were read from.
 pub(super) fn rows_of(spec: &TableSpec, schema: &Schema, ranges: &[OffsetRange]) -> Result<Old, WorkerError> {
     Old::rows(schema, ranges).ok_or_else(|| WorkerError::Spec {
+        code: ErrorCode::ResetRefused,
         table: spec.name.clone(),
         message:
             "its rows do not say which records they were made from, so a range cannot be replaced; tables \

@@ -27,7 +27,7 @@ use siltstone_ingest::{
     HttpRegistry, KafkaOptions, KafkaSource, RecordSource, SchemaRegistry, decoder::initial_schema,
 };
 use siltstone_lakehouse::{SourcePartition, TableStore};
-use siltstone_protocol::{Change, OffsetRange, Schema};
+use siltstone_protocol::{Change, ErrorCode, OffsetRange, Schema};
 use siltstone_spec::{SourceCluster, Spec, Start, TableSpec};
 use tokio::{runtime::Handle, sync::watch};
 
@@ -179,6 +179,7 @@ pub async fn reset(
     let plans: Vec<_> = wanted.iter().map(|one| plan::reset(*one, coverage(one.partition))).collect();
     if let Some(lacking) = plans.iter().find(|plan| plan.gone > 0) {
         return Err(WorkerError::Spec {
+            code: ErrorCode::ResetRefused,
             table: table.name.clone(),
             message: format!(
                 "topic {}, partition {}: {} offsets of the range are no longer in the topic, and a reset would take \
@@ -275,6 +276,7 @@ impl<'a> History<'a> {
         let schema: Option<Schema> =
             initial_schema(spec, self.registry.as_deref()).await.for_table(&spec.name)?;
         let schema = schema.ok_or_else(|| WorkerError::Spec {
+            code: ErrorCode::SchemaNotFound,
             table: spec.name.clone(),
             message: "the table does not exist, and its subject has no schema yet to make it with; register one, or \
                       start a worker"
@@ -426,7 +428,7 @@ fn wanted(
     let partitions = topic.partitions().for_table(name)?;
     if let Some(unknown) = options.partitions.iter().find(|partition| !partitions.contains(partition)) {
         let message = format!("topic {} has no partition {unknown}: it has {}", spec.topic, partitions.len());
-        return Err(WorkerError::Spec { table: name.clone(), message });
+        return Err(WorkerError::Spec { code: ErrorCode::CommandRefused, table: name.clone(), message });
     }
     let mut all = Vec::new();
     for partition in partitions {

@@ -8,10 +8,11 @@ use std::{
 
 use reqwest::{StatusCode, header};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use siltstone_protocol::ErrorCode;
 use siltstone_worker::control::{WireSettingsError, client_builder};
 use url::Url;
 
-use crate::output::Invalid;
+use crate::output::{Failure, Invalid};
 
 const TIMEOUT: Duration = Duration::from_secs(20);
 /// One answer.
@@ -38,7 +39,7 @@ impl Account {
         let text = match std::fs::read(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Err(Invalid("not logged in: run siltstone login --url URL first".to_owned()).into());
+                return Err(Invalid("not logged in: run `siltstone login --url URL` first".to_owned()).into());
             }
             Err(error) => anyhow::bail!("{} cannot be read: {}", path.display(), error.kind()),
         };
@@ -74,6 +75,10 @@ fn path() -> anyhow::Result<PathBuf> {
     Ok(folder.join("siltstone").join("control-plane.json"))
 }
 
+fn unavailable(what: String) -> anyhow::Error {
+    Failure::outside(ErrorCode::ControlPlaneUnavailable, format!("the control plane {what}")).into()
+}
+
 /// Reads from the API.
 pub struct Client {
     client: reqwest::Client,
@@ -100,13 +105,13 @@ impl Client {
             key.map_err(|_| Invalid("the key holds characters that HTTP does not allow".to_owned()))?;
         key.set_sensitive(true);
         let headers = header::HeaderMap::from_iter([(header::AUTHORIZATION, key)]);
-        let refused = |error: WireSettingsError| Invalid(error.to_string());
+        let refused =
+            |error: WireSettingsError| Failure::invalid(ErrorCode::ControlPlaneRefused, error.to_string());
         let builder = client_builder(&base, account.ca_file.as_deref()).map_err(refused)?;
-        let client = builder
-            .default_headers(headers)
-            .timeout(TIMEOUT)
-            .build()
-            .map_err(|_| Invalid("the TLS settings are refused".to_owned()))?;
+        let client =
+            builder.default_headers(headers).timeout(TIMEOUT).build().map_err(|_| {
+                Failure::invalid(ErrorCode::ControlPlaneRefused, "the TLS settings are refused")
+            })?;
         Ok(Self { client, base })
     }
 
@@ -116,31 +121,36 @@ impl Client {
         let at = url.path().to_owned();
         // No text of the transport's errors, which name the URL with its query.
         let failed = |error: reqwest::Error| match () {
-            () if error.is_timeout() => anyhow::anyhow!("the control plane did not answer in time ({at})"),
+            () if error.is_timeout() => unavailable(format!("did not answer in time ({at})")),
             () if error.is_connect() => {
-                anyhow::anyhow!("the control plane cannot be reached (address or TLS)")
+                let host = self.base.host_str().unwrap_or_default();
+                unavailable(format!(
+                    "at {host} cannot be reached; check the address of the login, and ca_file"
+                ))
             }
-            () => anyhow::anyhow!("the control plane's answer broke off ({at})"),
+            () => unavailable(format!("broke off its answer ({at})")),
         };
         let mut answer = self.client.get(url).query(query).send().await.map_err(failed)?;
         match answer.status() {
             status if status.is_success() => {}
             status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
                 let code = status.as_u16();
-                return Err(
-                    Invalid(format!("the control plane refuses the key at {at} (status {code})")).into()
+                let message = format!(
+                    "the control plane refuses the key at {at} (status {code}); log in with one that may read it"
                 );
+                return Err(Failure::invalid(ErrorCode::ControlPlaneRefused, message).into());
             }
-            status => anyhow::bail!("the control plane answered {at} with status {}", status.as_u16()),
+            status => return Err(unavailable(format!("answered {at} with status {}", status.as_u16()))),
         }
         let mut body = Vec::new();
         while let Some(chunk) = answer.chunk().await.map_err(failed)? {
             if body.len() + chunk.len() > ANSWER_BYTES_MAX {
-                anyhow::bail!("the control plane's answer to {at} is larger than {ANSWER_BYTES_MAX} bytes");
+                let said = format!("gave an answer to {at} that is larger than {ANSWER_BYTES_MAX} bytes");
+                return Err(unavailable(said));
             }
             body.extend_from_slice(&chunk);
         }
-        let broken = |_| anyhow::anyhow!("the control plane's answer to {at} is not what it should be");
+        let broken = |_| unavailable(format!("gave an answer to {at} that is not what it should be"));
         serde_json::from_slice(&body).map_err(broken)
     }
 
@@ -153,10 +163,14 @@ impl Client {
             all.extend(part.items);
             match part.next_cursor {
                 Some(next) if next.len() <= CURSOR_CHARS_MAX => cursor = Some(next),
-                Some(_) => anyhow::bail!("the control plane's answer to {path} is not what it should be"),
+                Some(_) => {
+                    return Err(unavailable(format!(
+                        "gave an answer to {path} that is not what it should be"
+                    )));
+                }
                 None => return Ok(all),
             }
         }
-        anyhow::bail!("the list {path} does not end");
+        Err(unavailable(format!("gave a list {path} that does not end")))
     }
 }

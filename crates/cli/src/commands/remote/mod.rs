@@ -7,11 +7,12 @@ mod client;
 use std::io::Read as _;
 
 use serde::{Deserialize, Serialize};
+use siltstone_protocol::ErrorCode;
 
 use self::client::{Account, Client};
 use crate::{
     args::{LoginArgs, RemoteArgs, StatusArgs},
-    output::{self, Invalid},
+    output::{self, Failure, Invalid},
 };
 
 /// A key is short.
@@ -97,7 +98,8 @@ pub async fn status(args: StatusArgs) -> anyhow::Result<u8> {
     if let Some(name) = &args.table {
         tables.retain(|table| &table.name == name);
         if tables.is_empty() {
-            return Err(Invalid("the control plane shows no table of this name".to_owned()).into());
+            let message = format!("the control plane shows no table {name}, or the key may not read it");
+            return Err(Failure::invalid(ErrorCode::UnknownTable, message).into());
         }
     }
     if args.json {

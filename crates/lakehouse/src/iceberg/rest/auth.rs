@@ -11,6 +11,7 @@ use reqwest::{
     Request,
     header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue},
 };
+use siltstone_protocol::ErrorCode;
 use siltstone_spec::{CatalogAuth, Secret};
 use tokio::{sync::Mutex, time::Instant};
 use url::Url;
@@ -59,11 +60,14 @@ impl Auth {
             CatalogAuth::None => Self::None,
             CatalogAuth::Token(token) => Self::Token(bearer(token.reveal()).ok_or_else(|| {
                 LakeError::invalid(subject, "the token holds characters that HTTP does not allow")
+                    .coded(ErrorCode::CatalogSettingRefused)
             })?),
             CatalogAuth::OAuth2 { token_url, client_id, client_secret, scope } => {
                 let url = match token_url {
-                    Some(url) => Url::parse(url)
-                        .map_err(|_| LakeError::invalid(subject, "oauth2.token_url is not a URL"))?,
+                    Some(url) => Url::parse(url).map_err(|_| {
+                        LakeError::invalid(subject, "oauth2.token_url is not a URL")
+                            .coded(ErrorCode::CatalogSettingRefused)
+                    })?,
                     None => {
                         let mut url = base.clone();
                         url.set_path(&format!("{}/v1/oauth/tokens", base.path().trim_end_matches('/')));

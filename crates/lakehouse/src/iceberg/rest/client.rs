@@ -13,6 +13,7 @@ use reqwest::{
     redirect::Policy,
 };
 use siltstone_datafile::Host;
+use siltstone_protocol::ErrorCode;
 use siltstone_spec::{RestCatalog, Tls};
 use tokio::sync::OnceCell;
 use url::Url;
@@ -77,16 +78,20 @@ impl Client {
         let base = Url::parse(&catalog.uri)
             .ok()
             .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
-            .ok_or_else(|| LakeError::invalid("catalog", "uri is not http or https with a host"))?;
+            .ok_or_else(|| {
+                LakeError::invalid("catalog", "uri is not http or https with a host")
+                    .coded(ErrorCode::CatalogSettingRefused)
+            })?;
         let builder = reqwest::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(REQUEST_TIMEOUT)
             // A redirect would carry the credentials elsewhere.
             .redirect(Policy::none())
             .user_agent("siltstone");
-        let http = with_tls(builder, &catalog.tls, &subject)?
-            .build()
-            .map_err(|_| LakeError::invalid(&subject, "its TLS settings are refused; check the PEM files"))?;
+        let http = with_tls(builder, &catalog.tls, &subject)?.build().map_err(|_| {
+            LakeError::invalid(&subject, "its TLS settings are refused; check the PEM files")
+                .coded(ErrorCode::CatalogSettingRefused)
+        })?;
         let auth = Auth::new(&catalog.auth, &base, &subject)?;
         Ok(Self {
             http,
@@ -251,12 +256,21 @@ fn with_tls(
         std::fs::read(path).map_err(|error| {
             LakeError::invalid(
                 subject,
-                format_args!("file {} cannot be read ({})", path.display(), error.kind()),
+                format_args!(
+                    "file {} of the catalog's tls cannot be read ({})",
+                    path.display(),
+                    error.kind()
+                ),
             )
+            .coded(ErrorCode::CatalogSettingRefused)
         })
     };
     let refused = |path: &std::path::Path, wanted: &str| {
-        LakeError::invalid(subject, format_args!("file {} holds no {wanted} in PEM", path.display()))
+        LakeError::invalid(
+            subject,
+            format_args!("file {} of the catalog's tls holds no {wanted} in PEM", path.display()),
+        )
+        .coded(ErrorCode::CatalogSettingRefused)
     };
     if let Some(path) = &tls.ca_file {
         let authorities =
@@ -273,7 +287,7 @@ fn with_tls(
     if let (Some(cert), Some(key)) = (&tls.cert_file, &tls.key_file) {
         if tls.key_password.is_some() {
             let why = "an encrypted key is not supported here; give the key without a password";
-            return Err(LakeError::invalid(subject, why));
+            return Err(LakeError::invalid(subject, why).coded(ErrorCode::CatalogSettingRefused));
         }
         let mut pem = read(key)?;
         pem.push(b'\n');

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use reqwest::Method;
 use serde_json::{Value, json};
 use siltstone_datafile::Host;
+use siltstone_protocol::ErrorCode;
 use siltstone_spec::RestCatalog;
 
 use super::{
@@ -111,7 +112,8 @@ impl RestTable {
         };
         match prepared {
             Err(LakeError::Catalog { catalog, table, fault, .. }) if fault.is_refusal() => {
-                Err(LakeError::invalid(format_args!("catalog {catalog}, table {table}"), fault))
+                let code = fault.error_code();
+                Err(LakeError::invalid(format_args!("catalog {catalog}, table {table}"), fault).coded(code))
             }
             prepared => prepared,
         }
@@ -239,7 +241,7 @@ impl RestTable {
                     "the catalog gave {what} another id than the ledger's, so the table cannot be kept in this catalog; \
                      drop it there without purging its files, and take the catalog out of the spec"
                 ),
-            )),
+            ).coded(ErrorCode::CatalogTableRefused)),
         }
     }
 
@@ -262,7 +264,7 @@ impl RestTable {
                      name that it does",
                     next.location
                 ),
-            ));
+            ).coded(ErrorCode::CatalogTableRefused));
         }
         let staged_ms = metadata.get("last-updated-ms").and_then(Value::as_i64).unwrap_or(0);
         let uuid = text("table-uuid").map(|uuid| (uuid.to_owned(), staged_ms));
