@@ -203,6 +203,13 @@ fn known<'r>(
     })
 }
 
+/// The schema of a table's first version, of records that are not the topic's: with the engine's own column, if the
+/// table is to have it.
+pub fn with_kafka_column(schema: Schema, table: &TableSpec) -> Result<Schema, IngestError> {
+    // A file that was made of such a table has the column.
+    if schema.column(KAFKA_COLUMN).is_some() { Ok(schema) } else { with_kafka(&schema, None, table) }
+}
+
 /// The schema with the engine's own column, as the table has it or is to get it.
 fn with_kafka(incoming: &Schema, table: Option<&Schema>, spec: &TableSpec) -> Result<Schema, IngestError> {
     let mut wanted = incoming.clone();

@@ -22,4 +22,4 @@ pub use engine::{Decoder, Pushed, SchemaNeed};
 pub(crate) use evolve::assign_ids;
 pub use kafka::KAFKA_COLUMN;
 pub(crate) use kafka::{headers_type, push_headers};
-pub use learn::{Learned, initial_schema};
+pub use learn::{Learned, initial_schema, with_kafka_column};
