@@ -1,9 +1,13 @@
 //! The command line, as people type it.
 
+mod files;
+
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use siltstone_protocol::RejectReason;
+
+pub use self::files::FileArgs;
 
 /// Kafka topics as Iceberg and Delta tables, in your own bucket.
 #[derive(Debug, Parser)]

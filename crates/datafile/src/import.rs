@@ -169,15 +169,13 @@ impl ParquetFile {
         let wanted = |index: &usize| target.fields().find(given.field(*index).name()).is_some();
         let roots = (0..given.fields().len()).filter(wanted);
         let mask = ProjectionMask::roots(self.metadata.parquet_schema(), roots);
-        let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(
-            self.object.clone(),
-            self.metadata.clone(),
-        )
-        .with_row_groups((first..metadata.num_row_groups()).collect())
-        .with_projection(mask)
-        .with_offset(usize::try_from(start - before.min(start)).unwrap_or(usize::MAX))
-        .with_batch_size(batch_rows.clamp(BATCH_ROWS_MIN, BATCH_ROWS_MAX))
-        .build();
+        let reader =
+            ParquetRecordBatchReaderBuilder::new_with_metadata(self.object.clone(), self.metadata.clone())
+                .with_row_groups((first..metadata.num_row_groups()).collect())
+                .with_projection(mask)
+                .with_offset(usize::try_from(start - before.min(start)).unwrap_or(usize::MAX))
+                .with_batch_size(batch_rows.clamp(BATCH_ROWS_MIN, BATCH_ROWS_MAX))
+                .build();
         let reader = reader.map_err(|_| self.failure())?;
         Ok(Ok(ParquetRows { reader, file: self.clone(), target, next: start }))
     }

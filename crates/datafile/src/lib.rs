@@ -55,7 +55,8 @@ pub use layout::{Layout, WrittenFile};
 pub use partition::iceberg_type;
 pub use read::{BatchStream, read_batches};
 pub use rewrite::{
-    BulkOptions, BulkStats, BulkWriter, DeletedRows, OldRows, RewriteInput, RewriteJob, RewriteOptions, RewriteStats, count_old, rewrite,
+    BulkOptions, BulkStats, BulkWriter, DeletedRows, OldRows, RewriteInput, RewriteJob, RewriteOptions,
+    RewriteStats, count_old, rewrite,
 };
 pub use sort_key::KeyRange;
 pub use transform::{result_type, transform};

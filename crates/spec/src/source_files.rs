@@ -22,7 +22,8 @@ impl SourceFiles {
     /// What is wrong with it.
     pub fn parse(text: &str) -> Result<Self, String> {
         let (address, query) = text.split_once('?').map_or((text, None), |(at, query)| (at, Some(query)));
-        let wrong = || "must be a URL such as s3://bucket/history/**/*.avro or file:///data/*.parquet".to_owned();
+        let wrong =
+            || "must be a URL such as s3://bucket/history/**/*.avro or file:///data/*.parquet".to_owned();
         let (scheme, rest) = address.split_once("://").ok_or_else(wrong)?;
         let (bucket, path) = rest.split_once('/').ok_or_else(wrong)?;
         let options = query.map(|query| format!("?{query}")).unwrap_or_default();
@@ -136,7 +137,11 @@ mod tests {
                 &["history/a.avro", "history/2020/01/a.avro"],
                 &["history/a.json", "other/a.avro", "history/_tmp/a.avro", "history/.a.avro", "history"],
             ),
-            ("gs://lake/h/dt=*/part-*.parquet", &["h/dt=1/part-0.parquet"], &["h/dt=1/x/part-0.parquet", "h/dt=/p"]),
+            (
+                "gs://lake/h/dt=*/part-*.parquet",
+                &["h/dt=1/part-0.parquet"],
+                &["h/dt=1/x/part-0.parquet", "h/dt=/p"],
+            ),
             ("az://lake/**", &["a", "a/b/c.json"], &["_SUCCESS", "a/_SUCCESS", "a/_delta_log/0.json"]),
             ("s3://lake/a/_old/*", &["a/_old/b"], &["a/_old/_b", "a/old/b"]),
             ("s3://lake/one.json", &["one.json"], &["one.json.gz", "a/one.json"]),

@@ -4,6 +4,7 @@ mod apply;
 mod compact;
 mod dead_letters;
 mod disclosures;
+mod files;
 mod inspect;
 mod maintain;
 mod query;

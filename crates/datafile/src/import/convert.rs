@@ -12,8 +12,8 @@ use arrow::{
     buffer::OffsetBuffer,
     compute::{CastOptions, cast_with_options, filter_record_batch},
     datatypes::{
-        DataType, Field as ArrowField, Fields, Int32Type, Int64Type, Schema,
-        SchemaRef, Time64MicrosecondType, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType,
+        DataType, Field as ArrowField, Fields, Int32Type, Int64Type, Schema, SchemaRef,
+        Time64MicrosecondType, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType,
         TimestampNanosecondType, TimestampSecondType,
     },
 };
@@ -34,7 +34,8 @@ pub(super) type Bad = BTreeMap<usize, RejectReason>;
 pub(super) fn check(given: &Fields, target: &Fields) -> std::result::Result<(), ImportFault> {
     for field in given.iter().filter(|field| field.data_type() != &DataType::Null) {
         let fault = |why: &str| ImportFault { column: field.name().clone(), why: why.to_owned() };
-        let (_, column) = target.find(field.name()).ok_or_else(|| fault("the table has no such column yet"))?;
+        let (_, column) =
+            target.find(field.name()).ok_or_else(|| fault("the table has no such column yet"))?;
         if !fits(field.data_type(), column.data_type()) {
             return Err(fault("its type does not fit the column's type"));
         }
@@ -62,7 +63,10 @@ fn fits(given: &DataType, target: &DataType) -> bool {
             }
             _ => false,
         },
-        (D::Int8 | D::Int16 | D::UInt8 | D::UInt16 | D::Int32, D::Int32 | D::Int64 | D::Float32 | D::Float64)
+        (
+            D::Int8 | D::Int16 | D::UInt8 | D::UInt16 | D::Int32,
+            D::Int32 | D::Int64 | D::Float32 | D::Float64,
+        )
         | (D::UInt32 | D::Int64, D::Int64 | D::Float32 | D::Float64)
         | (D::Float16 | D::Float32, D::Float32 | D::Float64)
         | (D::UInt64, D::Decimal128(..))
@@ -77,7 +81,10 @@ fn fits(given: &DataType, target: &DataType) -> bool {
 }
 
 /// The rows, with those marked that are to be left out.
-pub(super) fn batch(given: &RecordBatch, target: &SchemaRef) -> Result<(RecordBatch, Vec<(usize, RejectReason)>)> {
+pub(super) fn batch(
+    given: &RecordBatch,
+    target: &SchemaRef,
+) -> Result<(RecordBatch, Vec<(usize, RejectReason)>)> {
     let mut bad = Bad::new();
     let rows = given.num_rows();
     let options = RecordBatchOptions::new().with_row_count(Some(rows));
@@ -200,7 +207,11 @@ impl Convert {
     }
 
     fn relax_fields(&self, fields: &Fields) -> Fields {
-        if self.relaxed { fields.iter().map(|field| self.relax_field(field)).collect() } else { fields.clone() }
+        if self.relaxed {
+            fields.iter().map(|field| self.relax_field(field)).collect()
+        } else {
+            fields.clone()
+        }
     }
 
     fn relax_field(&self, field: &Arc<ArrowField>) -> Arc<ArrowField> {
@@ -281,7 +292,12 @@ fn leaf(array: &ArrayRef, target: &DataType, bad: &mut Bad) -> Result<ArrayRef> 
 }
 
 /// Arrow's cast; what has no form in the target is marked.
-fn checked_cast(array: &ArrayRef, target: &DataType, reason: RejectReason, bad: &mut Bad) -> Result<ArrayRef> {
+fn checked_cast(
+    array: &ArrayRef,
+    target: &DataType,
+    reason: RejectReason,
+    bad: &mut Bad,
+) -> Result<ArrayRef> {
     let options = CastOptions { safe: true, ..CastOptions::default() };
     let cast = cast_with_options(array, target, &options);
     let cast = cast.map_err(|_| DataFileError::compute("widening a column of a file"))?;

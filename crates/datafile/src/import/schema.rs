@@ -39,7 +39,10 @@ pub(super) fn table_schema(
     let like = table.map(|table| table.fields.as_slice());
     let fields = mapper.fields(arrow.fields(), like)?;
     if fields.is_empty() {
-        return Err(ImportFault { column: "*".to_owned(), why: "the file has no column with a type".to_owned() });
+        return Err(ImportFault {
+            column: "*".to_owned(),
+            why: "the file has no column with a type".to_owned(),
+        });
     }
     Ok(Schema::new(0, fields))
 }
@@ -100,7 +103,9 @@ impl Mapper<'_> {
             }
             DataType::List(element) => {
                 let like = match like {
-                    Some(Type::List { element, element_required, .. }) => Some((&**element, *element_required)),
+                    Some(Type::List { element, element_required, .. }) => {
+                        Some((&**element, *element_required))
+                    }
                     _ => None,
                 };
                 let element_id = self.next_id();
@@ -114,11 +119,13 @@ impl Mapper<'_> {
                 let DataType::Struct(pair) = entries.data_type() else {
                     return self.refused("it is a map without keys and values");
                 };
-                let [key, value] = pair.as_ref() else {
+                let [key, value] = &pair[..] else {
                     return self.refused("it is a map without keys and values");
                 };
                 let like = match like {
-                    Some(Type::Map { key, value, value_required, .. }) => Some((&**key, &**value, *value_required)),
+                    Some(Type::Map { key, value, value_required, .. }) => {
+                        Some((&**key, &**value, *value_required))
+                    }
                     _ => None,
                 };
                 let (key_id, value_id) = (self.next_id(), self.next_id());

@@ -71,13 +71,7 @@ impl<'a> Partitions<'a> {
     }
 
     /// Writes the rows of one partition. `last`: no more of them come.
-    fn write(
-        &mut self,
-        window: &Window,
-        columns: &[Gather],
-        rows: Range<usize>,
-        last: bool,
-    ) -> Result<()> {
+    fn write(&mut self, window: &Window, columns: &[Gather], rows: Range<usize>, last: bool) -> Result<()> {
         let values = window.partition_values(rows.start, self.layout.partition_spec.spec_id)?;
         if self.open.as_ref().is_some_and(|(open, _)| *open != values) {
             self.close()?;

@@ -72,7 +72,8 @@ async fn open_one(
 ) -> Result<Input> {
     let path = footer::location(table_location, &input.entry.path);
     let corrupt = |_| DataFileError::corrupt(&input.entry.path, "it is no readable Parquet file");
-    let place = Place { store: Arc::clone(store), label: input.entry.path.clone(), path, size: input.entry.bytes };
+    let place =
+        Place { store: Arc::clone(store), label: input.entry.path.clone(), path, size: input.entry.bytes };
     let (object, metadata) = Object::open(place, whole, block_bytes).await?;
     if u64::try_from(metadata.file_metadata().num_rows()) != Ok(input.entry.rows) {
         let fault = "it has another number of rows than its entry";
@@ -142,11 +143,7 @@ impl Drop for Block {
 
 impl Object {
     /// Reads the footer, or all of it. `block_bytes`: of a block of one that is not held whole.
-    pub(crate) async fn open(
-        place: Place,
-        whole: bool,
-        block_bytes: u64,
-    ) -> Result<(Self, ParquetMetaData)> {
+    pub(crate) async fn open(place: Place, whole: bool, block_bytes: u64) -> Result<(Self, ParquetMetaData)> {
         let corrupt = |fault| DataFileError::corrupt(&place.label, fault);
         let (metadata, whole) = if whole {
             let failed = |error| place.failed(&error);
@@ -186,7 +183,8 @@ impl Object {
     fn bytes(&self, start: u64, length: usize) -> Result<Bytes> {
         let inner = &self.0;
         let beyond = || DataFileError::corrupt(&inner.place.label, "a page lies outside of it");
-        let end = start.checked_add(length as u64).filter(|end| *end <= inner.place.size).ok_or_else(beyond)?;
+        let end =
+            start.checked_add(length as u64).filter(|end| *end <= inner.place.size).ok_or_else(beyond)?;
         if let Some(whole) = &inner.whole {
             return Ok(whole.slice(start as usize..end as usize));
         }

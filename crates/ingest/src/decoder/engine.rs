@@ -154,9 +154,7 @@ impl Decoder {
                 batch.grown(length);
                 (Pushed::Row, Some(length))
             }
-            Err(reason) => {
-                (Pushed::Rejected { reason, schema_id: None }, program.skip_first(bodies).ok())
-            }
+            Err(reason) => (Pushed::Rejected { reason, schema_id: None }, program.skip_first(bodies).ok()),
         }
     }
 

@@ -77,17 +77,17 @@ impl ContainerFile {
         let (mut schema, mut codec) = (None, Codec::Null);
         let mut left = HEADER_BYTES_MAX;
         loop {
-            let mut count = long(&mut input)?.ok_or(NONE)?;
+            let mut count = long(input.as_mut())?.ok_or(NONE)?;
             if count == 0 {
                 break;
             }
             if count < 0 {
-                long(&mut input)?.ok_or(NONE)?;
+                long(input.as_mut())?.ok_or(NONE)?;
                 count = count.checked_neg().ok_or(NONE)?;
             }
             for _ in 0..count {
-                let key = text(&mut input, &mut left)?;
-                let value = text(&mut input, &mut left)?;
+                let key = text(input.as_mut(), &mut left)?;
+                let value = text(input.as_mut(), &mut left)?;
                 match key.as_slice() {
                     b"avro.schema" => schema = Some(String::from_utf8(value).map_err(|_| NONE)?),
                     b"avro.codec" => codec = codec_of(&value)?,
@@ -114,9 +114,9 @@ impl ContainerFile {
         const BAD: FileFault = FileFault::Damaged("the head of a block cannot be read");
         let failed = |error: std::io::Error| FileFault::read(&error, CUT);
         loop {
-            let Some(records) = long(&mut self.input)? else { return Ok(None) };
+            let Some(records) = long(self.input.as_mut())? else { return Ok(None) };
             let records = u64::try_from(records).map_err(|_| BAD)?;
-            let bytes = long(&mut self.input)?.ok_or(FileFault::Damaged(CUT))?;
+            let bytes = long(self.input.as_mut())?.ok_or(FileFault::Damaged(CUT))?;
             let bytes = u64::try_from(bytes).map_err(|_| BAD)?;
             if bytes > PACKED_BYTES_MAX {
                 return Err(FileFault::Unsupported("it has a block of more than 64 MiB"));
@@ -187,15 +187,13 @@ fn codec_of(name: &[u8]) -> Result<Codec, FileFault> {
         b"zstandard" => Codec::Zstandard,
         b"snappy" => Codec::Snappy,
         _ => {
-            return Err(FileFault::Unsupported(
-                "its codec is none of null, deflate, zstandard and snappy",
-            ));
+            return Err(FileFault::Unsupported("its codec is none of null, deflate, zstandard and snappy"));
         }
     })
 }
 
 /// A zigzag varint; `None` at the end of the file.
-fn long(input: &mut Box<dyn FileInput>) -> Result<Option<i64>, FileFault> {
+fn long(input: &mut dyn FileInput) -> Result<Option<i64>, FileFault> {
     let mut value = 0_u64;
     for index in 0..10 {
         let mut byte = [0];
@@ -212,11 +210,12 @@ fn long(input: &mut Box<dyn FileInput>) -> Result<Option<i64>, FileFault> {
 }
 
 /// A length, and as many bytes. What is taken off `left` is never more than that.
-fn text(input: &mut Box<dyn FileInput>, left: &mut u64) -> Result<Vec<u8>, FileFault> {
+fn text(input: &mut dyn FileInput, left: &mut u64) -> Result<Vec<u8>, FileFault> {
     const BAD: FileFault = FileFault::Damaged("its header cannot be read");
     let length = long(input)?.and_then(|length| u64::try_from(length).ok()).ok_or(BAD)?;
     *left = left.checked_sub(length).ok_or(BAD)?;
     let mut bytes = Vec::new();
-    let read = input.take(length).read_to_end(&mut bytes).map_err(|error| FileFault::read(&error, CUT))?;
+    let read =
+        Read::take(input, length).read_to_end(&mut bytes).map_err(|error| FileFault::read(&error, CUT))?;
     if read as u64 == length { Ok(bytes) } else { Err(BAD) }
 }

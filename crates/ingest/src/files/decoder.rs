@@ -1,9 +1,7 @@
 //! The decoder of a file's records: that of the table's records, told of another place for the schema.
 
 use siltstone_protocol::Schema;
-use siltstone_spec::model::{
-    InputSchema, SchemaMode, SourceFormat, TableSpec, Tombstones, WireFormat,
-};
+use siltstone_spec::model::{InputSchema, SchemaMode, SourceFormat, TableSpec, Tombstones, WireFormat};
 
 /// What a file holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -57,7 +57,8 @@ impl Lines {
                 let number = self.next;
                 self.next += 1;
                 let line = &self.buffer[line];
-                let line = if number == 0 { line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line) } else { line };
+                let line =
+                    if number == 0 { line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line) } else { line };
                 return Ok(Some((number, line)));
             }
         }

@@ -32,7 +32,8 @@ pub trait FileInput: Read + Send {
     /// # Errors
     /// Those of reading.
     fn skip(&mut self, bytes: u64) -> std::io::Result<()> {
-        let passed = std::io::copy(&mut self.take(bytes), &mut std::io::sink())?;
+        let mut passed = Read::take(&mut *self, bytes);
+        let passed = std::io::copy(&mut passed, &mut std::io::sink())?;
         if passed == bytes { Ok(()) } else { Err(std::io::ErrorKind::UnexpectedEof.into()) }
     }
 }
@@ -43,4 +44,4 @@ impl FileInput for Box<dyn FileInput> {
     }
 }
 
-impl FileInput for &[u8] {}
+impl FileInput for std::io::Cursor<Vec<u8>> {}

@@ -26,10 +26,7 @@ pub enum Packing {
 ///
 /// # Errors
 /// `Input`: its first bytes did not come.
-pub fn unpacked(
-    mut input: Box<dyn FileInput>,
-    packing: Packing,
-) -> Result<Box<dyn FileInput>, FileFault> {
+pub fn unpacked(mut input: Box<dyn FileInput>, packing: Packing) -> Result<Box<dyn FileInput>, FileFault> {
     let failed = |error: io::Error| FileFault::read(&error, "it ends too early");
     let packing = match packing {
         Packing::Auto => {

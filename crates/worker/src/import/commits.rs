@@ -71,9 +71,10 @@ impl Writer<'_> {
         if files.len() <= FILES_PER_ENTRY_MAX {
             return Ok(files);
         }
-        let message = "the rows that were read make more files than one ledger entry takes; coarsen partition_by, or \
+        let message =
+            "the rows that were read make more files than one ledger entry takes; coarsen partition_by, or \
                        commit more often with a lower --spill-limit"
-            .to_owned();
+                .to_owned();
         Err(WorkerError::Spec { table: table.name.clone(), message })
     }
 
@@ -96,7 +97,9 @@ impl Writer<'_> {
         let change = Change::Append {
             files: files.into_iter().map(entry).collect(),
             ranges: Vec::new(),
-            rejected: counts.map(|(reason, records)| RejectedCount { reason: *reason, records: *records }).collect(),
+            rejected: counts
+                .map(|(reason, records)| RejectedCount { reason: *reason, records: *records })
+                .collect(),
             replayed: Vec::new(),
             imported: self.pending.values().map(range).collect(),
         };
@@ -163,7 +166,8 @@ impl Writer<'_> {
             Some(letters) => letters,
             none => {
                 let (id, now_ms) = (import.identity.commit_id(), import.identity.now_ms());
-                let table = Table::open_or_create_dead_letters(&import.lake, &import.spec, &id, now_ms).await?;
+                let table =
+                    Table::open_or_create_dead_letters(&import.lake, &import.spec, &id, now_ms).await?;
                 let held = Imports::clone(&table.refresh().await?.imports);
                 let (batches, files) = (Vec::new(), Vec::new());
                 none.insert(DeadLetterFiles { table: Arc::new(table), held, batches, bytes: 0, files })

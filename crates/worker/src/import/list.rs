@@ -64,10 +64,14 @@ pub(super) async fn list(
     }
     found.sort_unstable_by(|a, b| a.location.cmp(&b.location));
     let known = |meta: &ObjectMeta| format.or_else(|| FileFormat::of_name(meta.location.as_ref()));
-    let unknown: BTreeSet<&str> =
-        found.iter().filter(|meta| known(meta).is_none()).map(|meta| ending(meta.location.as_ref())).collect();
+    let unknown: BTreeSet<&str> = found
+        .iter()
+        .filter(|meta| known(meta).is_none())
+        .map(|meta| ending(meta.location.as_ref()))
+        .collect();
     if let Some(ending) = unknown.first() {
-        let problem = format_args!("have names that do not tell their format ({ending}); say it with --format");
+        let problem =
+            format_args!("have names that do not tell their format ({ending}); say it with --format");
         return Err(LakeError::invalid(subject, problem));
     }
     let local = files.bucket.url.starts_with("file://");

@@ -27,18 +27,19 @@ use std::{path::PathBuf, sync::Arc};
 
 use serde::Serialize;
 use siltstone_datafile::MemoryBudget;
-use siltstone_ingest::{HttpRegistry, SchemaRegistry, decoder::initial_schema, files::{FileFormat, Packing}};
+pub use siltstone_ingest::files::{FileFormat, Packing};
+use siltstone_ingest::{HttpRegistry, SchemaRegistry, decoder::initial_schema};
 use siltstone_lakehouse::{TableStore, store};
 use siltstone_spec::{SourceFiles, Spec, TableSpec};
 use tokio::sync::watch;
 
+pub use self::progress::{ImportProgress, ImportReading};
 use self::{
     list::SourceFile,
     plan::{Plan, Task},
     reader::Readers,
     writer::{Ended, Writer},
 };
-pub use self::progress::{ImportProgress, ImportReading};
 use crate::{
     error::{ForTable, WorkerError},
     identity::Identity,
@@ -160,14 +161,9 @@ pub async fn import(
     Ok(summary)
 }
 
-fn registry(
-    spec: &Spec,
-    table_spec: &TableSpec,
-) -> Result<Option<Arc<dyn SchemaRegistry>>, WorkerError> {
+fn registry(spec: &Spec, table_spec: &TableSpec) -> Result<Option<Arc<dyn SchemaRegistry>>, WorkerError> {
     match spec.cluster_of(table_spec).and_then(|cluster| cluster.schema_registry.as_ref()) {
-        Some(registry) => {
-            Ok(Some(Arc::new(HttpRegistry::new(registry).for_table(&table_spec.name)?)))
-        }
+        Some(registry) => Ok(Some(Arc::new(HttpRegistry::new(registry).for_table(&table_spec.name)?))),
         None => Ok(None),
     }
 }
@@ -185,11 +181,7 @@ struct Import {
 }
 
 impl Import {
-    async fn run(
-        self,
-        summary: &mut ImportSummary,
-        stop: watch::Receiver<bool>,
-    ) -> Result<(), WorkerError> {
+    async fn run(self, summary: &mut ImportSummary, stop: watch::Receiver<bool>) -> Result<(), WorkerError> {
         summary.files.matched = self.listed.len() as u64;
         let mut table = Table::open(&self.lake, &self.spec).await?.map(Arc::new);
         if self.options.dry_run {
@@ -203,9 +195,10 @@ impl Import {
             table = self.create().await?;
         }
         if table.is_none() && self.listed.iter().all(|file| file.format == FileFormat::Json) {
-            let message = "does not exist, and JSON files do not tell its columns; give it a schema in the spec \
+            let message =
+                "does not exist, and JSON files do not tell its columns; give it a schema in the spec \
                            (schema_mode, input_schema), or create it with its first records"
-                .to_owned();
+                    .to_owned();
             return Err(WorkerError::Spec { table: self.spec.name.clone(), message });
         }
         let mut writer = Writer::new(&self, table, stop).await?;
@@ -230,7 +223,8 @@ impl Import {
                     tracing::info!(table = %self.spec.name, "others read files in first, planning anew");
                 }
                 Ended::Overtaken => {
-                    let message = "other imports of the same files are always first; try again later".to_owned();
+                    let message =
+                        "other imports of the same files are always first; try again later".to_owned();
                     return Err(WorkerError::Spec { table: self.spec.name.clone(), message });
                 }
             }
@@ -264,9 +258,10 @@ impl Import {
         summary.files.read = plan.tasks.len() as u64;
         summary.bytes = plan.tasks.iter().map(|task| self.listed[task.file].bytes).sum();
         for file in &plan.changed {
-            let why = "it was changed since records of it were read into the table; give it another name, or read \
+            let why =
+                "it was changed since records of it were read into the table; give it another name, or read \
                        on where that ended with --resume-changed"
-                .to_owned();
+                    .to_owned();
             summary.fail(self.listed[*file].url.clone(), why);
         }
     }

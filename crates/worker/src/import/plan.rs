@@ -39,12 +39,7 @@ fn name_of(file: &SourceFile, key: &[u8; 32]) -> String {
     path_digest(key, &format!("import:{}", file.url))
 }
 
-pub(super) fn plan(
-    files: &[SourceFile],
-    held: &Imports,
-    key: &[u8; 32],
-    resume_changed: bool,
-) -> Plan {
+pub(super) fn plan(files: &[SourceFile], held: &Imports, key: &[u8; 32], resume_changed: bool) -> Plan {
     let mut plan = Plan::default();
     for (number, file) in files.iter().enumerate() {
         let source = source_of(file, key);

@@ -36,13 +36,22 @@ pub(super) struct Known {
 pub(super) enum Event {
     Rows(Rows),
     /// There are no records at and after this one.
-    End { file: usize, at: u64 },
+    End {
+        file: usize,
+        at: u64,
+    },
     /// The file cannot be read on.
-    Failed { file: usize, why: String },
+    Failed {
+        file: usize,
+        why: String,
+    },
     /// Nothing can be read on.
     Fatal(WorkerError),
     /// The table must become this; the answer is what it is then. `None`: it cannot.
-    Wants { schema: Schema, answer: oneshot::Sender<Option<Known>> },
+    Wants {
+        schema: Schema,
+        answer: oneshot::Sender<Option<Known>>,
+    },
 }
 
 /// Records `[start, end)` of a file.

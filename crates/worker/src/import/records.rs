@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use arrow::array::RecordBatch;
+use object_store::ObjectStoreExt;
 use siltstone_datafile::ParquetFile;
 use siltstone_ingest::{
     Headers, Record,
@@ -72,6 +73,7 @@ impl<'a> Reading<'a> {
             start: task.start,
             next: task.start,
             dead_letters: None,
+            dead_bytes: 0,
             rejected: BTreeMap::new(),
         };
         let read = match file.format {
@@ -149,7 +151,7 @@ impl<'a> Reading<'a> {
                     _ => return Err(FileFault::Damaged("a record of it cannot be decoded").into()),
                 }
                 out.next = number + 1;
-                if decoder.rows() >= BATCH_ROWS_MAX || decoder.bytes() >= BATCH_BYTES_MAX {
+                if out.is_full(&decoder) {
                     out.batch(&mut decoder)?;
                 }
             }
@@ -185,7 +187,7 @@ impl<'a> Reading<'a> {
                 _ => return Err(FileFault::Damaged("a line of it cannot be decoded").into()),
             }
             out.next = number + 1;
-            if decoder.rows() >= BATCH_ROWS_MAX || decoder.bytes() >= BATCH_BYTES_MAX {
+            if out.is_full(&decoder) {
                 out.batch(&mut decoder)?;
             }
         }
@@ -249,9 +251,9 @@ fn parquet(out: &mut Out<'_>) -> Read<()> {
     let _memory = shared.handle.block_on(shared.budget.reserve(file.held_bytes()));
     let known = settle(out, &file)?;
     let rows = file.rows_from(&known.schema, out.next).map_err(|error| told(&error))?;
-    let all = file.rows().max(1);
-    let share = |rows: u64| u64::try_from(u128::from(out.file.bytes) * u128::from(rows) / u128::from(all));
-    let mut told_bytes = share(out.next).unwrap_or(0);
+    let (bytes, all) = (u128::from(out.file.bytes), u128::from(file.rows().max(1)));
+    let share = |rows: u64| u64::try_from(bytes * u128::from(rows) / all).unwrap_or(0);
+    let mut told_bytes = share(out.next);
     shared.progress.bytes(told_bytes);
     for batch in rows.map_err(|fault| told(&fault))? {
         let batch = batch.map_err(|error| told(&error))?;
@@ -260,12 +262,11 @@ fn parquet(out: &mut Out<'_>) -> Read<()> {
         }
         out.next = batch.start + batch.rows;
         out.send((batch.batch.num_rows() > 0).then_some(batch.batch))?;
-        let bytes = share(out.next).unwrap_or(0);
-        shared.progress.bytes(bytes.saturating_sub(told_bytes));
-        told_bytes = bytes;
+        shared.progress.bytes(share(out.next).saturating_sub(told_bytes));
+        told_bytes = share(out.next);
     }
     // Its parts were asked for one by one.
-    let head = shared.handle.block_on(object_store::ObjectStoreExt::head(&*shared.source, &out.file.path));
+    let head = shared.handle.block_on(shared.source.head(&out.file.path));
     match head {
         Ok(head) if head.size == out.file.bytes && head.e_tag == out.file.etag => Ok(()),
         Ok(_) => Err(Ended::Failed("it was changed while it was read; try again".to_owned())),
@@ -275,20 +276,20 @@ fn parquet(out: &mut Out<'_>) -> Read<()> {
 
 /// The table, once it takes the rows of this file.
 fn settle(out: &Out<'_>, file: &ParquetFile) -> Read<Known> {
+    let natural =
+        |table: Option<&Schema>| file.schema(table).map_err(|fault| Ended::Failed(fault.to_string()));
     for _ in 0..SCHEMA_TRIES_MAX {
-        let known = out.shared.known();
-        let table = known.as_ref().map(|known| &*known.schema);
-        let wanted = file.schema(table).map_err(|fault| Ended::Failed(fault.to_string()))?;
-        let (known, schema) = match (known, table) {
-            (Some(known), Some(table)) => match merge(table, &wanted) {
-                Merge::Same => return Ok(known),
-                Merge::Evolves(schema) => (Some(known.clone()), schema),
-                Merge::Refused { field, why } => return Err(Ended::Failed(format!("column {field}: {why}"))),
-            },
-            _ => (None, wanted),
+        let Some(known) = out.shared.known() else {
+            out.ask(natural(None)?)?;
+            continue;
         };
-        drop(known);
-        out.ask(schema)?;
+        match merge(&known.schema, &natural(Some(&known.schema))?) {
+            Merge::Same => return Ok(known),
+            Merge::Evolves(schema) => {
+                out.ask(schema)?;
+            }
+            Merge::Refused { field, why } => return Err(Ended::Failed(format!("column {field}: {why}"))),
+        }
     }
     Err(Ended::Failed("the table's schema did not settle".to_owned()))
 }
@@ -303,6 +304,8 @@ struct Out<'a> {
     start: u64,
     next: u64,
     dead_letters: Option<DeadLetters>,
+    /// What those hold, about.
+    dead_bytes: usize,
     rejected: BTreeMap<RejectReason, u64>,
 }
 
@@ -324,6 +327,7 @@ impl Out<'_> {
             Some(letters) => letters.finish().for_table(&self.shared.spec.name).map_err(Ended::Fatal)?,
             None => None,
         };
+        self.dead_bytes = 0;
         if self.start == self.next && batch.is_none() && dead_letters.is_none() {
             return Ok(());
         }
@@ -374,19 +378,19 @@ impl Out<'_> {
         };
         let headers = [(FILE_HEADER, Some(self.file.url.as_bytes()))];
         let offset = i64::try_from(number).unwrap_or(i64::MAX);
-        let record = Record {
-            partition: 0,
-            offset,
-            timestamp_ms: None,
-            key: None,
-            value,
-            headers: Headers::pairs(&headers),
-        };
+        let (timestamp_ms, key, headers) = (None, None, Headers::pairs(&headers));
+        let record = Record { partition: 0, offset, timestamp_ms, key, value, headers };
         let now_ms = self.shared.identity.now_ms();
-        if letters.push(&record, reason, None, now_ms) {
-            return Ok(());
-        }
-        Err(Ended::Failed("it has more rejected records one after the other than memory holds".to_owned()))
+        // What is larger than everything that may be held is told without its bytes.
+        let taken = letters.push(&record, reason, None, now_ms)
+            || letters.push(&Record { value: None, ..record }, reason, None, now_ms);
+        self.dead_bytes = letters.bytes();
+        if taken { Ok(()) } else { Err(Ended::Failed("its rejected records cannot be kept".to_owned())) }
+    }
+
+    /// True when what was read should go out.
+    fn is_full(&self, decoder: &Decoder) -> bool {
+        decoder.rows() >= BATCH_ROWS_MAX || decoder.bytes().max(self.dead_bytes) >= BATCH_BYTES_MAX
     }
 
     /// Has the decoder and the table know the schema of the file.
@@ -404,7 +408,8 @@ impl Out<'_> {
                     set.for_table(&spec.name).map_err(Ended::Fatal)?;
                 }
                 Err(error) if error.kind() == ErrorKind::Unavailable => {
-                    return Err(Err::<(), _>(error).for_table(&spec.name).map_or_else(Ended::Fatal, |()| Ended::Closed));
+                    let (table, source) = (spec.name.clone(), Box::new(error));
+                    return Err(Ended::Fatal(WorkerError::Ingest { table, source }));
                 }
                 Err(error) => return Err(Ended::Failed(error.to_string())),
             }

@@ -238,11 +238,8 @@ impl<'a> Writer<'a> {
         let state = table.refresh().await?;
         // Otherwise another reader or worker was first: the one who asks looks again.
         if wanted.schema_id == state.schema.schema_id + 1 {
-            let target = Target {
-                schema: &wanted,
-                partition_spec: &state.partition_spec,
-                formats: &state.formats,
-            };
+            let target =
+                Target { schema: &wanted, partition_spec: &state.partition_spec, formats: &state.formats };
             if let Some(reason) = formats::refusal(formats::check(&table, &state, target).await)? {
                 let siltstone_spec::plan::Reason { what, why, .. } = reason;
                 tracing::warn!(table = %table.name, what, why, "a file with such a schema is not read");
