@@ -34,7 +34,7 @@ use crate::error::{ForTable, WorkerError};
 const BATCH_ROWS_MAX: usize = 65_536;
 const BATCH_BYTES_MAX: usize = 4 << 20;
 const SCHEMA_TRIES_MAX: u32 = 10;
-/// What stands for the cluster in dead letters of files; the topic is the file's digest, the offset the record's number.
+/// What stands for the cluster in dead letters of files: the topic is the file's digest, the offset the record.
 pub(super) const CLUSTER: &str = "files";
 /// The header of a dead letter that names its file.
 const FILE_HEADER: &str = "siltstone.file";
