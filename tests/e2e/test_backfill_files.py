@@ -20,10 +20,10 @@ from produce import Sent, create_topic, send
 from siltstone import json_table, wait
 
 COLUMNS = [
-    {"name": "id", "type": "long", "optional": False},
+    {"name": "id", "type": "long", "required": True},
     {"name": "day", "type": "date"},
     {"name": "note", "type": "string"},
-    {"name": "price", "type": "decimal(12,2)"},
+    {"name": "price", "type": "decimal(12, 2)"},
     {"name": "at", "type": "timestamptz"},
 ]
 AVRO = {
@@ -55,7 +55,7 @@ def row(number: int, days: int = 5) -> dict:
 
 
 def rows(first: int, last: int) -> list[dict]:
-    return [{**row(number), "_kafka": None} for number in range(first, last)]
+    return [row(number) for number in range(first, last)]
 
 
 def _varint(number: int) -> bytes:
@@ -244,7 +244,7 @@ def test_two_at_once_beside_a_live_worker(engine, name, folder):
     source = Source(folder)
     for index in range(12):
         source.put(f"{index:02}.avro", container(index * 100, index * 100 + 100, "deflate"))
-    run = engine([orders(name, topic, kafka_metadata=False, freshness={"max_age": "100ms"})])
+    run = engine([orders(name, topic, freshness={"max_age": "100ms"})])
     worker = run.worker().ready()
     words = ["backfill", "-f", str(run.spec), name, "--files", source.pattern("*"), "--spill-limit", "1"]
     both = [
