@@ -1,5 +1,6 @@
 //! The command line, as people type it.
 
+mod files;
 mod history;
 
 use std::{net::SocketAddr, path::PathBuf};
@@ -7,7 +8,10 @@ use std::{net::SocketAddr, path::PathBuf};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use siltstone_protocol::RejectReason;
 
-pub use self::history::{BackfillArgs, HistoryArgs, ResetArgs};
+pub use self::{
+    files::FileArgs,
+    history::{BackfillArgs, HistoryArgs, ResetArgs},
+};
 
 /// Kafka topics as Iceberg and Delta tables, in your own bucket.
 #[derive(Debug, Parser)]

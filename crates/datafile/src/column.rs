@@ -82,7 +82,7 @@ pub(crate) fn conform(batch: &RecordBatch, schema: &SchemaRef, schema_id: i32) -
 }
 
 /// The same array under the table's nested field names, metadata and nullability.
-fn retype(array: &ArrayRef, field: &ArrowField) -> Result<ArrayRef> {
+pub(crate) fn retype(array: &ArrayRef, field: &ArrowField) -> Result<ArrayRef> {
     if array.data_type() == field.data_type() {
         return Ok(Arc::clone(array));
     }

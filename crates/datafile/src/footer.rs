@@ -67,18 +67,27 @@ pub(crate) async fn read_metadata(
     page_index: PageIndexPolicy,
 ) -> Result<ParquetMetaData> {
     let path = location(table_location, &entry.path);
-    let mut fetch = Fetch { store, path: &path, failed: None };
+    read_metadata_at(store, &path, &entry.path, entry.bytes, page_index).await
+}
+
+/// The metadata of an object of this size. `label` stands for it in errors.
+pub(crate) async fn read_metadata_at(
+    store: &Arc<dyn ObjectStore>,
+    path: &Path,
+    label: &str,
+    bytes: u64,
+    page_index: PageIndexPolicy,
+) -> Result<ParquetMetaData> {
+    let mut fetch = Fetch { store, path, failed: None };
     let read = ParquetMetaDataReader::new()
         .with_page_index_policy(page_index)
-        .with_prefetch_hint(Some(FOOTER_GUESS.min(usize::try_from(entry.bytes).unwrap_or(usize::MAX))))
-        .load_and_finish(&mut fetch, entry.bytes)
+        .with_prefetch_hint(Some(FOOTER_GUESS.min(usize::try_from(bytes).unwrap_or(usize::MAX))))
+        .load_and_finish(&mut fetch, bytes)
         .await;
     match (read, fetch.failed) {
-        (_, Some(error)) => Err(DataFileError::store(&path, &error)),
+        (_, Some(error)) => Err(DataFileError::store(&Path::from(label), &error)),
         (Ok(metadata), None) => Ok(metadata),
-        (Err(_), None) => {
-            Err(DataFileError::corrupt(&entry.path, "its footer is damaged or of another size"))
-        }
+        (Err(_), None) => Err(DataFileError::corrupt(label, "its footer is damaged or of another size")),
     }
 }
 

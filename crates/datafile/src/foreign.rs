@@ -204,7 +204,7 @@ impl Constants {
 }
 
 /// The schema with microseconds for nanoseconds: Spark's 96-bit instants overflow the latter. `None`: it has none.
-fn in_micros(schema: &SchemaRef) -> Option<SchemaRef> {
+pub(crate) fn in_micros(schema: &SchemaRef) -> Option<SchemaRef> {
     let mut changed = false;
     let fields: Fields = schema.fields().iter().map(|field| micros(field, &mut changed)).collect();
     changed.then(|| Arc::new(ArrowSchema::new_with_metadata(fields, schema.metadata().clone())))

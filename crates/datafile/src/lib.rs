@@ -7,9 +7,10 @@
 //!    the Parquet footer.
 //! 4. [`read_batches`] reads a file into the table's present schema, by field id.
 //! 5. [`read_foreign`] reads files that other programs laid down.
-//! 6. [`BulkWriter`] lays down more rows than memory holds.
-//! 7. [`Host`] is what the machine gives: time, fresh names, threads.
-//! 8. [`MemoryBudget`] bounds what all tables of a process buffer together.
+//! 6. [`ParquetFile`] is a file to import, of whatever schema.
+//! 7. [`BulkWriter`] lays down more rows than memory holds.
+//! 8. [`Host`] is what the machine gives: time, fresh names, threads.
+//! 9. [`MemoryBudget`] bounds what all tables of a process buffer together.
 //!
 //! Absent on purpose: the ledger, Iceberg manifests and the Delta log (crate `siltstone-lakehouse`).
 //! No error of this crate holds a value of a row.
@@ -26,6 +27,7 @@ mod footer;
 mod foreign;
 mod gather;
 mod host;
+mod import;
 mod layout;
 mod parquet_schema;
 mod partition;
@@ -48,6 +50,7 @@ pub use error::DataFileError;
 pub use footer::read_details;
 pub use foreign::{ForeignFile, read_foreign, read_position_deletes};
 pub use host::{Host, Machine};
+pub use import::{ImportFault, ParquetBatch, ParquetFile, ParquetRows};
 pub use layout::{Layout, WrittenFile};
 pub use partition::iceberg_type;
 pub use read::{BatchStream, read_batches};

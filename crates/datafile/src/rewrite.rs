@@ -27,7 +27,7 @@ mod old;
 mod output;
 mod partitions;
 mod run;
-mod source;
+pub(crate) mod source;
 mod spill;
 mod window;
 

@@ -9,6 +9,7 @@ pub mod columns;
 pub mod dead_letter;
 pub mod decoder;
 pub mod error;
+pub mod files;
 pub mod json;
 pub mod kafka;
 pub mod protobuf;

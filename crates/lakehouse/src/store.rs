@@ -26,7 +26,7 @@ use object_store::{
 };
 use siltstone_datafile::Host;
 use siltstone_protocol::ErrorCode;
-use siltstone_spec::Destination;
+use siltstone_spec::{Destination, SourceFiles};
 use url::Url;
 
 use self::options::Options;
@@ -150,13 +150,32 @@ impl fmt::Debug for TableStore {
 /// # Errors
 /// `Invalid`: an unknown scheme or option, a missing bucket, a directory that cannot be made.
 pub fn open(destination: &Destination) -> Result<TableStore, LakeError> {
-    let subject = format!("destination {}", destination.url);
+    if destination.url.starts_with("file://") {
+        let subject = format!("destination {}", destination.url);
+        let url = Url::parse(&destination.url)
+            .map_err(|_| LakeError::invalid(&subject, "not a URL").coded(ErrorCode::StoreSettingRefused))?;
+        Options::new(&subject, url.scheme(), &destination.options)?;
+        return open_local(&subject, url);
+    }
+    open_remote(format!("destination {}", destination.url), destination)
+}
+
+/// Opens the bucket of files that are to be read, as a destination is opened. No request is made, and nothing is
+/// created.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_source(files: &SourceFiles) -> Result<Arc<dyn ObjectStore>, LakeError> {
+    if files.bucket.url.starts_with("file://") {
+        return Ok(Arc::new(LocalFileSystem::new()));
+    }
+    Ok(open_remote(format!("source {}", files.bucket.url), &files.bucket)?.store)
+}
+
+fn open_remote(subject: String, destination: &Destination) -> Result<TableStore, LakeError> {
     let url = Url::parse(&destination.url)
         .map_err(|_| LakeError::invalid(&subject, "not a URL").coded(ErrorCode::StoreSettingRefused))?;
     let options = Options::new(&subject, url.scheme(), &destination.options)?;
-    if url.scheme() == "file" {
-        return open_local(&subject, url);
-    }
     let bucket = url.host_str().filter(|bucket| !bucket.is_empty());
     let bucket = bucket
         .ok_or_else(|| LakeError::invalid(&subject, "names no bucket").coded(ErrorCode::StoreSettingRefused))?

@@ -43,6 +43,9 @@ pub enum WorkerError {
     Stopped { table: String },
     #[error("table {table}: {what}")]
     Internal { table: String, what: &'static str },
+    /// To whoever gave the file's name, and nobody else: it may hold values.
+    #[error("table {table}: file {file}: {what}")]
+    SourceFile { table: String, file: String, what: String },
     #[error("{failed} of {tables} tables stopped with an error; the first: {first}")]
     Tables { failed: usize, tables: usize, first: Box<WorkerError> },
     #[error("{what}")]
@@ -64,6 +67,7 @@ impl WorkerError {
                 ErrorKind::Invalid
             }
             Self::RejectedRecord { .. }
+            | Self::SourceFile { .. }
             | Self::Projection { .. }
             | Self::LostRange { .. }
             | Self::LeftTheTopic { .. }

@@ -7,9 +7,10 @@
 //! 4. [`projector`] shows every ledger entry in the table's formats.
 //! 5. [`maintenance`] applies retention, on a schedule or by hand.
 //! 6. [`absorb`] takes in what other programs did to the table's formats.
-//! 7. [`control`] reports to the control plane, beside all of this and never in its way.
-//! 8. `readers` serves a read-only catalog of the tables.
-//! 9. [`reingest`] reads history: holes of a table, and ranges that are to be replaced; [`replay`] makes rows of dead
+//! 7. [`import`] reads files of history in.
+//! 8. [`control`] reports to the control plane, beside all of this and never in its way.
+//! 9. `readers` serves a read-only catalog of the tables.
+//! 10. [`reingest`] reads history: holes of a table, and ranges that are to be replaced; [`replay`] makes rows of dead
 //!    letters that can be rows by now.
 //! 10. [`run`] supervises the tables: one table's failure never stops another.
 //!
@@ -26,6 +27,7 @@ pub mod flush;
 mod formats;
 pub mod http;
 pub mod identity;
+pub mod import;
 pub mod ingest;
 pub mod inspect;
 pub mod maintenance;

@@ -6,7 +6,7 @@ use chrono::{DateTime, NaiveDate};
 use clap::Args;
 use siltstone_worker::reingest::Bound;
 
-use super::TableArgs;
+use super::{FileArgs, TableArgs};
 
 #[derive(Debug, Args)]
 pub struct BackfillArgs {
@@ -19,6 +19,8 @@ pub struct BackfillArgs {
     /// Where it ends, in the same words; it is not part of it.
     #[arg(long, value_name = "BOUND", default_value = "latest", value_parser = bound)]
     pub to: Bound,
+    #[command(flatten)]
+    pub files: FileArgs,
     #[command(flatten)]
     pub how: HistoryArgs,
 }

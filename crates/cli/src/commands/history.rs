@@ -7,7 +7,7 @@ use siltstone_worker::{
     reingest::{self, Bound, HistoryOptions, HistorySummary, PartitionPlan},
 };
 
-use super::{choose, load, run};
+use super::{choose, files, load, run};
 use crate::{
     args::{BackfillArgs, HistoryArgs, ResetArgs},
     output::{self, Invalid},
@@ -20,6 +20,17 @@ pub async fn backfill(args: BackfillArgs, quiet: bool) -> anyhow::Result<u8> {
     let spec = load(&args.table.spec.file)?;
     let table = choose(&spec, &args.table)?;
     let options = options(&args.how, args.from, args.to)?;
+    if let Some(url) = &args.files.files {
+        let means = files::Means {
+            dry_run: options.dry_run,
+            memory_bytes: options.memory_bytes,
+            spill_dir: options.spill_dir,
+            spill_bytes_max: options.spill_bytes_max,
+            json: args.table.spec.json,
+            quiet,
+        };
+        return files::backfill(&spec, table, url, &args.files, means).await;
+    }
     let progress = Arc::new(Progress::default());
     let bar = run::bar(!options.dry_run && !quiet && !args.table.spec.json);
     let drawing = tokio::spawn(run::draw(bar.clone(), progress.clone()));

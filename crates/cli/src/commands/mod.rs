@@ -5,6 +5,7 @@ mod compact;
 mod dead_letters;
 mod disclosures;
 mod explain;
+mod files;
 mod history;
 mod inspect;
 mod maintain;

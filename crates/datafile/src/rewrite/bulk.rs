@@ -211,6 +211,11 @@ impl BulkWriter {
         Ok(())
     }
 
+    /// The schema that files will have.
+    pub fn schema(&self) -> Arc<Schema> {
+        Arc::clone(&self.layout.schema)
+    }
+
     /// Memory that buffered rows hold and will take to be sorted, bytes.
     pub fn held(&self) -> u64 {
         self.bytes + self.small_bytes + (self.rows * WORD_BYTES) as u64
@@ -354,3 +359,7 @@ impl Merging<'_> {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

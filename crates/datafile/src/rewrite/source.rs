@@ -72,36 +72,16 @@ async fn open_one(
 ) -> Result<Input> {
     let path = footer::location(table_location, &input.entry.path);
     let corrupt = |_| DataFileError::corrupt(&input.entry.path, "it is no readable Parquet file");
-    let (metadata, whole) = if whole {
-        let failed = |error| DataFileError::store(&path, &error);
-        let bytes = store.get(&path).await.map_err(failed)?.bytes().await.map_err(failed)?;
-        if bytes.len() as u64 != input.entry.bytes {
-            return Err(DataFileError::corrupt(&input.entry.path, "it is of another size than its entry"));
-        }
-        let reader = ParquetMetaDataReader::new().with_page_index_policy(PageIndexPolicy::Optional);
-        (reader.parse_and_finish(&bytes).map_err(corrupt)?, Some(bytes))
-    } else {
-        let policy = PageIndexPolicy::Optional;
-        (footer::read_metadata(store, table_location, &input.entry, policy).await?, None)
-    };
+    let place =
+        Place { store: Arc::clone(store), label: input.entry.path.clone(), path, size: input.entry.bytes };
+    let (object, metadata) = Object::open(place, whole, block_bytes).await?;
     if u64::try_from(metadata.file_metadata().num_rows()) != Ok(input.entry.rows) {
         let fault = "it has another number of rows than its entry";
         return Err(DataFileError::corrupt(&input.entry.path, fault));
     }
-    let inner = Inner {
-        store: Arc::clone(store),
-        handle: Handle::current(),
-        size: input.entry.bytes,
-        chunk_ends: chunk_ends(&metadata),
-        path,
-        whole,
-        block_bytes,
-        blocks: Mutex::default(),
-        failed: Mutex::default(),
-    };
     let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
     let metadata = ArrowReaderMetadata::try_new(Arc::new(metadata), options).map_err(corrupt)?;
-    Ok(Input { object: Object(Arc::new(inner)), metadata, input })
+    Ok(Input { object, metadata, input })
 }
 
 fn chunk_ends(metadata: &ParquetMetaData) -> Vec<u64> {
@@ -116,15 +96,28 @@ fn chunk_ends(metadata: &ParquetMetaData) -> Vec<u64> {
     ends
 }
 
+/// Where an object is.
+pub(crate) struct Place {
+    pub(crate) store: Arc<dyn ObjectStore>,
+    pub(crate) path: Path,
+    /// What stands for it in errors.
+    pub(crate) label: String,
+    pub(crate) size: u64,
+}
+
+impl Place {
+    fn failed(&self, error: &object_store::Error) -> DataFileError {
+        DataFileError::store(&Path::from(self.label.as_str()), error)
+    }
+}
+
 /// A stored file as the Parquet reader takes it; clones share their blocks.
 #[derive(Clone)]
-pub(super) struct Object(Arc<Inner>);
+pub(crate) struct Object(Arc<Inner>);
 
 struct Inner {
-    store: Arc<dyn ObjectStore>,
+    place: Place,
     handle: Handle,
-    path: Path,
-    size: u64,
     whole: Option<Bytes>,
     block_bytes: u64,
     /// Where column chunks end, rising.
@@ -149,24 +142,54 @@ impl Drop for Block {
 }
 
 impl Object {
+    /// Reads the footer, or all of it. `block_bytes`: of a block of one that is not held whole.
+    pub(crate) async fn open(place: Place, whole: bool, block_bytes: u64) -> Result<(Self, ParquetMetaData)> {
+        let corrupt = |fault| DataFileError::corrupt(&place.label, fault);
+        let (metadata, whole) = if whole {
+            let failed = |error| place.failed(&error);
+            let bytes = place.store.get(&place.path).await.map_err(failed)?.bytes().await.map_err(failed)?;
+            if bytes.len() as u64 != place.size {
+                return Err(corrupt("it is of another size than its entry"));
+            }
+            let reader = ParquetMetaDataReader::new().with_page_index_policy(PageIndexPolicy::Optional);
+            let metadata = reader.parse_and_finish(&bytes);
+            (metadata.map_err(|_| corrupt("it is no readable Parquet file"))?, Some(bytes))
+        } else {
+            let Place { store, path, label, size } = &place;
+            let policy = PageIndexPolicy::Optional;
+            (footer::read_metadata_at(store, path, label, *size, policy).await?, None)
+        };
+        let inner = Inner {
+            handle: Handle::current(),
+            chunk_ends: chunk_ends(&metadata),
+            place,
+            whole,
+            block_bytes,
+            blocks: Mutex::default(),
+            failed: Mutex::default(),
+        };
+        Ok((Self(Arc::new(inner)), metadata))
+    }
+
     pub(super) fn is_whole(&self) -> bool {
         self.0.whole.is_some()
     }
 
     /// The store's error behind a decoder's, if that was the cause.
-    pub(super) fn failure(&self) -> Option<DataFileError> {
+    pub(crate) fn failure(&self) -> Option<DataFileError> {
         lock(&self.0.failed).take()
     }
 
     fn bytes(&self, start: u64, length: usize) -> Result<Bytes> {
         let inner = &self.0;
-        let beyond = || DataFileError::corrupt(inner.path.as_ref(), "a page lies outside of it");
-        let end = start.checked_add(length as u64).filter(|end| *end <= inner.size).ok_or_else(beyond)?;
+        let beyond = || DataFileError::corrupt(&inner.place.label, "a page lies outside of it");
+        let end =
+            start.checked_add(length as u64).filter(|end| *end <= inner.place.size).ok_or_else(beyond)?;
         if let Some(whole) = &inner.whole {
             return Ok(whole.slice(start as usize..end as usize));
         }
         let chunk_end = inner.chunk_ends.get(inner.chunk_ends.partition_point(|chunk| *chunk <= start));
-        let chunk_end = chunk_end.copied().unwrap_or(inner.size).max(end);
+        let chunk_end = chunk_end.copied().unwrap_or(inner.place.size).max(end);
         let mut blocks = lock(&inner.blocks);
         let held = blocks.remove(&chunk_end);
         let block = match held {
@@ -194,15 +217,16 @@ impl Object {
             }
             if let Some(next) = block.next.take_if(|_| at == held_end) {
                 let bytes = inner.handle.block_on(next).map_err(|_| DataFileError::Stopped)?;
-                let bytes = bytes.map_err(|error| DataFileError::store(&inner.path, &error))?;
+                let bytes = bytes.map_err(|error| inner.place.failed(&error))?;
                 joined.extend_from_slice(&bytes);
                 at += bytes.len() as u64;
             }
         }
         if at < end {
             let until = end.max(at + inner.block_bytes).min(chunk_end);
-            let bytes = inner.handle.block_on(inner.store.get_range(&inner.path, at..until));
-            let bytes = bytes.map_err(|error| DataFileError::store(&inner.path, &error))?;
+            let Place { store, path, .. } = &inner.place;
+            let bytes = inner.handle.block_on(store.get_range(path, at..until));
+            let bytes = bytes.map_err(|error| inner.place.failed(&error))?;
             if joined.is_empty() {
                 return Ok(self.followed(start, bytes, chunk_end));
             }
@@ -215,7 +239,7 @@ impl Object {
         let inner = &self.0;
         let at = start + bytes.len() as u64;
         let next = (at < chunk_end).then(|| {
-            let (store, path) = (Arc::clone(&inner.store), inner.path.clone());
+            let (store, path) = (Arc::clone(&inner.place.store), inner.place.path.clone());
             let until = (at + inner.block_bytes).min(chunk_end);
             inner.handle.spawn(async move { store.get_range(&path, at..until).await })
         });
@@ -235,7 +259,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 impl Length for Object {
     fn len(&self) -> u64 {
-        self.0.size
+        self.0.place.size
     }
 }
 
@@ -255,7 +279,7 @@ impl ChunkReader for Object {
 }
 
 /// Reads on from a place, to the end of the file.
-pub(super) struct ObjectRead {
+pub(crate) struct ObjectRead {
     object: Object,
     at: u64,
     buffer: Bytes,
@@ -266,7 +290,7 @@ impl Read for ObjectRead {
         if self.buffer.is_empty() {
             let inner = &self.object.0;
             let chunk = inner.chunk_ends.get(inner.chunk_ends.partition_point(|end| *end <= self.at));
-            let end = chunk.copied().unwrap_or(inner.size).min(inner.size);
+            let end = chunk.copied().unwrap_or(inner.place.size).min(inner.place.size);
             let length = (end.saturating_sub(self.at)).min(READ_BYTES as u64) as usize;
             if length == 0 {
                 return Ok(0);

@@ -9,7 +9,7 @@ use super::{
 use crate::columns::{Column, Columns, DecimalValues, FixedBytes};
 
 /// Items of all lists and maps of one record: one byte of an item can become many null columns.
-const ITEMS_MAX: usize = 1 << 20;
+pub(super) const ITEMS_MAX: usize = 1 << 20;
 /// Columns that were not made from the program's table schema. A bug of the caller; no record can cause it.
 const FOREIGN: RejectReason = RejectReason::IncompatibleSchema;
 const MICROS_PER_DAY: i64 = 86_400_000_000;
@@ -19,16 +19,34 @@ type Outcome = Result<(), RejectReason>;
 impl AvroProgram {
     /// Appends the record as one row. On a reject the columns are as they were.
     pub fn decode(&self, columns: &mut Columns, body: &[u8]) -> Outcome {
+        let all = |left| if left == 0 { Ok(()) } else { Err(RejectReason::TrailingBytes) };
+        self.walk(columns, body, all).map(|_| ())
+    }
+
+    /// As [`Self::decode`], of the first of the records that `bodies` holds one after the other. Says how many
+    /// bytes it takes.
+    pub fn decode_first(&self, columns: &mut Columns, bodies: &[u8]) -> Result<usize, RejectReason> {
+        self.walk(columns, bodies, |_| Ok(()))
+    }
+
+    fn walk(
+        &self,
+        columns: &mut Columns,
+        body: &[u8],
+        check_left: impl FnOnce(usize) -> Outcome,
+    ) -> Result<usize, RejectReason> {
         let mut walk = Walk { cursor: Cursor::new(body), items: ITEMS_MAX };
-        let outcome = walk.fields(&self.row, columns.columns()).and_then(|()| match walk.cursor.left() {
-            0 => Ok(()),
-            _ => Err(RejectReason::TrailingBytes),
-        });
-        match outcome {
-            Ok(()) => columns.end_row(),
-            Err(_) => columns.rollback(columns.mark()),
+        let outcome = walk.fields(&self.row, columns.columns());
+        match outcome.and_then(|()| check_left(walk.cursor.left())) {
+            Ok(()) => {
+                columns.end_row();
+                Ok(body.len() - walk.cursor.left())
+            }
+            Err(reason) => {
+                columns.rollback(columns.mark());
+                Err(reason)
+            }
         }
-        outcome
     }
 }
 

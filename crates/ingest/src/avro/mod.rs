@@ -3,7 +3,8 @@
 //! 1. `schema` and `parse` read a writer schema and its references into an arena of types.
 //! 2. `table` maps it to a table schema; the head of that module has the type map.
 //! 3. `compile` matches writer fields to columns by name and makes an [`AvroProgram`], once per schema id.
-//! 4. `decode` runs the program over each record with a `cursor`, straight into the column builders.
+//! 4. `decode` runs the program over each record with a `cursor`, straight into the column builders; `skip` only
+//!    finds where a record ends.
 //!
 //! Own parser, on purpose: the arena holds no documentation and no default, nothing is logged, a logical type
 //! stays with its named type when that is referred to again, and a uuid knows whether it is text or fixed.
@@ -14,6 +15,7 @@ mod decode;
 mod parse;
 mod program;
 mod schema;
+mod skip;
 mod table;
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use siltstone_spec::model::{SchemaMode, SourceFormat, TableSpec, Tombstones, Wir
 use super::{
     event_type::EventTypeColumn,
     kafka::{KAFKA_COLUMN, Metadata},
-    programs::{Key, Programs, Slot},
+    programs::{Key, Program, Programs, Slot},
     staged::Stage,
     wire,
 };
@@ -174,6 +174,36 @@ impl Decoder {
     /// What the record that was rejected last is about.
     pub fn about(&self) -> Option<&About> {
         self.about.as_ref()
+    }
+
+    /// Decodes the first of the Avro records that `bodies` holds one after the other, as container files do, into
+    /// the current batch. Also says how many bytes it takes; `None`: it is broken so that nobody can say.
+    pub fn push_first(&mut self, bodies: &[u8]) -> (Pushed, Option<usize>) {
+        if self.bytes() >= BATCH_BYTES_MAX {
+            return (Pushed::Full, None);
+        }
+        let key = Key::of(None);
+        let (Some(Slot::Ready(Program::Avro(program), _)), Some(batch)) =
+            (self.programs.find(key), &mut self.batch)
+        else {
+            return (Pushed::NeedsSchema(self.need(key)), None);
+        };
+        match program.decode_first(&mut batch.columns, bodies) {
+            Ok(length) => {
+                batch.grown(length);
+                (Pushed::Row, Some(length))
+            }
+            Err(reason) => (Pushed::Rejected { reason, schema_id: None }, program.skip_first(bodies).ok()),
+        }
+    }
+
+    /// How many bytes the first of the Avro records takes that `bodies` holds; `None` when nobody can say, or the
+    /// schema is not known yet.
+    pub fn skip_first(&mut self, bodies: &[u8]) -> Option<usize> {
+        match self.programs.find(Key::of(None)) {
+            Some(Slot::Ready(Program::Avro(program), _)) => program.skip_first(bodies).ok(),
+            _ => None,
+        }
     }
 
     fn need(&self, key: Key) -> SchemaNeed {

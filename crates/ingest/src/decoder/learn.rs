@@ -314,6 +314,13 @@ fn known<'r>(
     })
 }
 
+/// The schema of a table's first version, of records that are not the topic's: with the engine's own columns, if the
+/// table is to have them.
+pub fn with_own_columns(schema: Schema, table: &TableSpec) -> Result<Schema, IngestError> {
+    // A file that was made of such a table has the column.
+    if schema.column(KAFKA_COLUMN).is_some() { Ok(schema) } else { with_own(&schema, None, table) }
+}
+
 /// The schema with the engine's own columns, as the table has them or is to get them.
 pub(super) fn with_own(incoming: &Schema, table: Option<&Schema>, spec: &TableSpec) -> Result<Schema, IngestError> {
     let mut wanted = incoming.clone();

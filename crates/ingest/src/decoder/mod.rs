@@ -26,4 +26,4 @@ pub use engine::{Decoder, Finished, Pushed, SchemaNeed};
 pub(crate) use evolve::assign_ids;
 pub use kafka::KAFKA_COLUMN;
 pub(crate) use kafka::{headers_type, push_headers};
-pub use learn::{Learned, check_transforms, initial_schema, wanted_schema};
+pub use learn::{Learned, check_transforms, initial_schema, wanted_schema, with_own_columns};

@@ -1,0 +1,221 @@
+//! Avro object container files: a header with the writer's schema, then blocks of records, each compressed on its
+//! own.
+
+use std::io::Read;
+
+use super::{FileFault, FileInput};
+
+const MAGIC: [u8; 4] = *b"Obj\x01";
+const SYNC_BYTES: usize = 16;
+/// The schema and everything else in a header.
+const HEADER_BYTES_MAX: u64 = 16 << 20;
+/// A block, compressed, and unpacked: writers make blocks of some kilobytes to some megabytes.
+const PACKED_BYTES_MAX: u64 = 64 << 20;
+const BLOCK_BYTES_MAX: u64 = 128 << 20;
+
+const CUT: &str = "it ends in the middle of a block";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Codec {
+    Null,
+    Deflate,
+    Zstandard,
+    Snappy,
+}
+
+/// A container file being read.
+pub struct ContainerFile {
+    input: Box<dyn FileInput>,
+    schema: String,
+    codec: Codec,
+    sync: [u8; SYNC_BYTES],
+    packed: Vec<u8>,
+    block: Vec<u8>,
+    /// Number of the next block's first record.
+    next: u64,
+}
+
+impl std::fmt::Debug for ContainerFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ContainerFile").field("codec", &self.codec).finish_non_exhaustive()
+    }
+}
+
+/// The records of one block, one after the other.
+pub struct Block<'a> {
+    /// Number of the first.
+    pub first: u64,
+    pub records: u64,
+    pub bytes: &'a [u8],
+}
+
+impl std::fmt::Debug for Block<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Block")
+            .field("first", &self.first)
+            .field("records", &self.records)
+            .finish_non_exhaustive()
+    }
+}
+
+impl ContainerFile {
+    /// Reads the header.
+    ///
+    /// # Errors
+    /// `Damaged`: it is no container file. `Unsupported`: its codec.
+    pub fn open(mut input: Box<dyn FileInput>) -> Result<Self, FileFault> {
+        const NONE: FileFault = FileFault::Damaged("it is no Avro object container file");
+        let failed = |error: std::io::Error| FileFault::read(&error, "its header ends too early");
+        let mut magic = [0; MAGIC.len()];
+        match input.read_exact(&mut magic) {
+            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Err(NONE),
+            other => other.map_err(failed)?,
+        }
+        if magic != MAGIC {
+            return Err(NONE);
+        }
+        let (mut schema, mut codec) = (None, Codec::Null);
+        let mut left = HEADER_BYTES_MAX;
+        loop {
+            let mut count = long(input.as_mut())?.ok_or(NONE)?;
+            if count == 0 {
+                break;
+            }
+            if count < 0 {
+                long(input.as_mut())?.ok_or(NONE)?;
+                count = count.checked_neg().ok_or(NONE)?;
+            }
+            for _ in 0..count {
+                let key = text(input.as_mut(), &mut left)?;
+                let value = text(input.as_mut(), &mut left)?;
+                match key.as_slice() {
+                    b"avro.schema" => schema = Some(String::from_utf8(value).map_err(|_| NONE)?),
+                    b"avro.codec" => codec = codec_of(&value)?,
+                    _ => {}
+                }
+            }
+        }
+        let mut sync = [0; SYNC_BYTES];
+        input.read_exact(&mut sync).map_err(failed)?;
+        let schema = schema.ok_or(FileFault::Damaged("its header has no schema"))?;
+        Ok(Self { input, schema, codec, sync, packed: Vec::new(), block: Vec::new(), next: 0 })
+    }
+
+    /// The writer's schema, JSON.
+    pub fn schema(&self) -> &str {
+        &self.schema
+    }
+
+    /// The next block that holds a record from `start` on; `None` at the end of the file.
+    ///
+    /// # Errors
+    /// `Damaged`, `Input`.
+    pub fn next_block(&mut self, start: u64) -> Result<Option<Block<'_>>, FileFault> {
+        const BAD: FileFault = FileFault::Damaged("the head of a block cannot be read");
+        let failed = |error: std::io::Error| FileFault::read(&error, CUT);
+        loop {
+            let Some(records) = long(self.input.as_mut())? else { return Ok(None) };
+            let records = u64::try_from(records).map_err(|_| BAD)?;
+            let bytes = long(self.input.as_mut())?.ok_or(FileFault::Damaged(CUT))?;
+            let bytes = u64::try_from(bytes).map_err(|_| BAD)?;
+            if bytes > PACKED_BYTES_MAX {
+                return Err(FileFault::Unsupported("it has a block of more than 64 MiB"));
+            }
+            let first = self.next;
+            self.next = first.checked_add(records).ok_or(BAD)?;
+            let wanted = self.next > start;
+            if wanted {
+                self.packed.clear();
+                let read = (&mut self.input).take(bytes).read_to_end(&mut self.packed).map_err(failed)?;
+                if read as u64 != bytes {
+                    return Err(FileFault::Damaged(CUT));
+                }
+            } else {
+                self.input.skip(bytes).map_err(failed)?;
+            }
+            let mut sync = [0; SYNC_BYTES];
+            self.input.read_exact(&mut sync).map_err(failed)?;
+            if sync != self.sync {
+                return Err(FileFault::Damaged("a block does not end with the file's marker"));
+            }
+            if wanted {
+                self.unpack()?;
+                let bytes = if self.codec == Codec::Null { &self.packed } else { &self.block };
+                return Ok(Some(Block { first, records, bytes }));
+            }
+        }
+    }
+
+    fn unpack(&mut self) -> Result<(), FileFault> {
+        const BAD: FileFault = FileFault::Damaged("a block cannot be unpacked");
+        const LARGE: FileFault = FileFault::Unsupported("it has a block of more than 128 MiB, unpacked");
+        self.block.clear();
+        let limited = |read: &mut dyn Read, block: &mut Vec<u8>| {
+            read.take(BLOCK_BYTES_MAX + 1).read_to_end(block).map_err(|_| BAD)?;
+            if block.len() as u64 > BLOCK_BYTES_MAX { Err(LARGE) } else { Ok(()) }
+        };
+        match self.codec {
+            Codec::Null => Ok(()),
+            Codec::Deflate => {
+                let mut inflate = flate2::read::DeflateDecoder::new(self.packed.as_slice());
+                limited(&mut inflate, &mut self.block)
+            }
+            Codec::Zstandard => {
+                let mut decoder = zstd::Decoder::with_buffer(self.packed.as_slice()).map_err(|_| BAD)?;
+                limited(&mut decoder, &mut self.block)
+            }
+            Codec::Snappy => {
+                let (bytes, sum) = self.packed.split_last_chunk::<4>().ok_or(BAD)?;
+                let length = snap::raw::decompress_len(bytes).map_err(|_| BAD)?;
+                if length as u64 > BLOCK_BYTES_MAX {
+                    return Err(LARGE);
+                }
+                self.block.resize(length, 0);
+                snap::raw::Decoder::new().decompress(bytes, &mut self.block).map_err(|_| BAD)?;
+                let mut found = flate2::Crc::new();
+                found.update(&self.block);
+                if found.sum() == u32::from_be_bytes(*sum) { Ok(()) } else { Err(BAD) }
+            }
+        }
+    }
+}
+
+fn codec_of(name: &[u8]) -> Result<Codec, FileFault> {
+    Ok(match name {
+        b"null" | b"" => Codec::Null,
+        b"deflate" => Codec::Deflate,
+        b"zstandard" => Codec::Zstandard,
+        b"snappy" => Codec::Snappy,
+        _ => {
+            return Err(FileFault::Unsupported("its codec is none of null, deflate, zstandard and snappy"));
+        }
+    })
+}
+
+/// A zigzag varint; `None` at the end of the file.
+fn long(input: &mut dyn FileInput) -> Result<Option<i64>, FileFault> {
+    let mut value = 0_u64;
+    for index in 0..10 {
+        let mut byte = [0];
+        match input.read_exact(&mut byte) {
+            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof && index == 0 => return Ok(None),
+            other => other.map_err(|error| FileFault::read(&error, CUT))?,
+        }
+        value |= u64::from(byte[0] & 0x7f) << (7 * index);
+        if byte[0] < 0x80 {
+            return Ok(Some((value >> 1).cast_signed() ^ -(value & 1).cast_signed()));
+        }
+    }
+    Err(FileFault::Damaged("a number of it cannot be read"))
+}
+
+/// A length, and as many bytes. What is taken off `left` is never more than that.
+fn text(input: &mut dyn FileInput, left: &mut u64) -> Result<Vec<u8>, FileFault> {
+    const BAD: FileFault = FileFault::Damaged("its header cannot be read");
+    let length = long(input)?.and_then(|length| u64::try_from(length).ok()).ok_or(BAD)?;
+    *left = left.checked_sub(length).ok_or(BAD)?;
+    let mut bytes = Vec::new();
+    let read =
+        Read::take(input, length).read_to_end(&mut bytes).map_err(|error| FileFault::read(&error, CUT))?;
+    if read as u64 == length { Ok(bytes) } else { Err(BAD) }
+}

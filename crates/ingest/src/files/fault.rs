@@ -1,0 +1,29 @@
+//! Why a file cannot be read on.
+
+use std::io;
+
+/// A fault of a file, or of the way to it. Holds no value and no path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum FileFault {
+    /// The bytes did not come; whoever gives them knows why.
+    #[error("its bytes did not come")]
+    Input,
+    #[error("{0}")]
+    Damaged(&'static str),
+    #[error("{0}")]
+    Unsupported(&'static str),
+}
+
+impl FileFault {
+    /// The file ends where it must not, or its bytes did not come.
+    pub(super) fn read(error: &io::Error, cut: &'static str) -> Self {
+        match error.kind() {
+            io::ErrorKind::UnexpectedEof => Self::Damaged(cut),
+            io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput => {
+                Self::Damaged("its compressed bytes cannot be unpacked")
+            }
+            _ => Self::Input,
+        }
+    }
+}

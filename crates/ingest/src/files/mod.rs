@@ -1,0 +1,47 @@
+//! Records in files: Avro object container files and JSON lines, read from first to last in bounded memory.
+//!
+//! Records are numbered from 0 in file order, so that a range of them means the same rows on every reading. What is
+//! before a wanted record is passed over as cheaply as the format lets: whole blocks of a container file are not
+//! even unpacked.
+//!
+//! Absent on purpose: where files lie, which are read, and what becomes of their rows. Faults name no value and no
+//! path.
+
+mod container;
+mod decoder;
+mod fault;
+mod lines;
+mod packed;
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
+
+pub use container::{Block, ContainerFile};
+pub use decoder::{FileFormat, file_table};
+pub use fault::FileFault;
+pub use lines::Lines;
+pub use packed::{Packing, unpacked};
+
+use std::io::Read;
+
+/// The bytes of a file, from the first to the last.
+pub trait FileInput: Read + Send {
+    /// Passes over bytes without reading them.
+    ///
+    /// # Errors
+    /// Those of reading.
+    fn skip(&mut self, bytes: u64) -> std::io::Result<()> {
+        let mut passed = Read::take(&mut *self, bytes);
+        let passed = std::io::copy(&mut passed, &mut std::io::sink())?;
+        if passed == bytes { Ok(()) } else { Err(std::io::ErrorKind::UnexpectedEof.into()) }
+    }
+}
+
+impl FileInput for Box<dyn FileInput> {
+    fn skip(&mut self, bytes: u64) -> std::io::Result<()> {
+        (**self).skip(bytes)
+    }
+}
+
+impl FileInput for std::io::Cursor<Vec<u8>> {}

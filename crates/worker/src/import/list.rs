@@ -1,0 +1,98 @@
+//! The files that a pattern means, in the order of their paths.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use futures::TryStreamExt;
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, path::Path};
+use siltstone_ingest::files::FileFormat;
+use siltstone_lakehouse::LakeError;
+use siltstone_spec::SourceFiles;
+
+/// More files than this are for several calls.
+const FILES_MAX: usize = 250_000;
+
+/// A file to be read.
+#[derive(Clone)]
+pub(super) struct SourceFile {
+    pub(super) path: Path,
+    /// Without options: what people know it by.
+    pub(super) url: String,
+    pub(super) bytes: u64,
+    /// What the store says of the content: another text, another content.
+    pub(super) content: String,
+    pub(super) etag: Option<String>,
+    pub(super) format: FileFormat,
+}
+
+/// Lists the files of a pattern.
+///
+/// # Errors
+/// `Invalid`: there is none, there are too many, or one whose format nobody can tell.
+pub(super) async fn list(
+    store: &Arc<dyn ObjectStore>,
+    files: &SourceFiles,
+    format: Option<FileFormat>,
+) -> Result<Vec<SourceFile>, LakeError> {
+    let subject = "the files of the pattern";
+    let prefix = Path::parse(files.prefix());
+    let prefix = prefix.map_err(|_| LakeError::invalid(subject, "have a path that no object has"))?;
+    let mut found: Vec<ObjectMeta> = Vec::new();
+    if files.is_one() {
+        match store.head(&prefix).await {
+            Ok(meta) => found.push(meta),
+            Err(object_store::Error::NotFound { .. }) => {}
+            Err(error) => return Err(LakeError::store("look at", &prefix, &error)),
+        }
+    } else {
+        let below = (!prefix.as_ref().is_empty()).then_some(&prefix);
+        let mut listing = store.list(below);
+        while let Some(meta) =
+            listing.try_next().await.map_err(|error| LakeError::store("list", &prefix, &error))?
+        {
+            if !files.matches(meta.location.as_ref()) {
+                continue;
+            }
+            if found.len() == FILES_MAX {
+                let problem = format_args!("are more than {FILES_MAX}; narrow it, and call several times");
+                return Err(LakeError::invalid(subject, problem));
+            }
+            found.push(meta);
+        }
+    }
+    if found.is_empty() {
+        return Err(LakeError::invalid(subject, "are none; look at the bucket, the path and the pattern"));
+    }
+    found.sort_unstable_by(|a, b| a.location.cmp(&b.location));
+    let known = |meta: &ObjectMeta| format.or_else(|| FileFormat::of_name(meta.location.as_ref()));
+    let unknown: BTreeSet<&str> = found
+        .iter()
+        .filter(|meta| known(meta).is_none())
+        .map(|meta| ending(meta.location.as_ref()))
+        .collect();
+    if let Some(ending) = unknown.first() {
+        let problem =
+            format_args!("have names that do not tell their format ({ending}); say it with --format");
+        return Err(LakeError::invalid(subject, problem));
+    }
+    let local = files.bucket.url.starts_with("file://");
+    let file = |meta: ObjectMeta| {
+        let format = known(&meta)?;
+        let changed = meta.last_modified.timestamp_millis();
+        // On a disk, what stands for the content also says where on the disk it is.
+        let content = match &meta.e_tag {
+            Some(etag) if !local => format!("{}:{etag}", meta.size),
+            _ => format!("{}@{changed}", meta.size),
+        };
+        let url = files.url_of(meta.location.as_ref());
+        let (path, etag) = (meta.location, meta.e_tag);
+        Some(SourceFile { path, url, bytes: meta.size, content, etag, format })
+    };
+    Ok(found.into_iter().filter_map(file).collect())
+}
+
+/// The end of a name from its last dot: no part of it that could be a value.
+fn ending(path: &str) -> &str {
+    let name = path.rsplit('/').next().unwrap_or(path);
+    let end = name.rfind('.').map_or("no ending", |at| &name[at..]);
+    if end.len() <= 12 { end } else { "a long ending" }
+}

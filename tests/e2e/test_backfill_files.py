@@ -1,0 +1,278 @@
+"""History in files becomes rows of a table: each record once, whatever the format, the kill or the number of runs."""
+
+import datetime as dt
+import decimal
+import gzip
+import io
+import json
+import random
+import resource
+import subprocess
+import time
+import zlib
+
+import fastavro
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+import readers
+from produce import Sent, create_topic, send
+from siltstone import json_table, wait
+
+COLUMNS = [
+    {"name": "id", "type": "long", "required": True},
+    {"name": "day", "type": "date"},
+    {"name": "note", "type": "string"},
+    {"name": "price", "type": "decimal(12, 2)"},
+    {"name": "at", "type": "timestamptz"},
+]
+AVRO = {
+    "type": "record",
+    "name": "Row",
+    "fields": [
+        {"name": "id", "type": "long"},
+        {"name": "day", "type": ["null", {"type": "int", "logicalType": "date"}]},
+        {"name": "note", "type": ["null", "string"]},
+        {
+            "name": "price",
+            "type": ["null", {"type": "bytes", "logicalType": "decimal", "precision": 12, "scale": 2}],
+        },
+        {"name": "at", "type": ["null", {"type": "long", "logicalType": "timestamp-micros"}]},
+    ],
+}
+SYNC = b"0123456789abcdef"
+EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+
+
+def row(number: int, days: int = 5) -> dict:
+    return {
+        "id": number,
+        "day": dt.date(1999, 1, 1) + dt.timedelta(days=number % days),
+        "note": None if number % 7 == 0 else f"note {number} é",
+        "price": decimal.Decimal(number) / 100,
+        "at": EPOCH + dt.timedelta(microseconds=number * 1_000_003),
+    }
+
+
+def rows(first: int, last: int) -> list[dict]:
+    return [row(number) for number in range(first, last)]
+
+
+def _varint(number: int) -> bytes:
+    number = (number << 1) ^ (number >> 63)
+    out = bytearray()
+    while number >= 0x80:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes(out + bytes([number]))
+
+
+def container(first: int, last: int, codec: str, per_block: int = 40) -> bytes:
+    """An Avro container file, packed by PyArrow's codecs where fastavro would need more packages."""
+    if codec in ("null", "deflate"):
+        out = io.BytesIO()
+        fastavro.writer(out, AVRO, map(row, range(first, last)), codec=codec, sync_interval=2000)
+        return out.getvalue()
+    meta = {b"avro.schema": json.dumps(AVRO).encode(), b"avro.codec": codec.encode()}
+    out = b"Obj\x01" + _varint(len(meta))
+    out += b"".join(_varint(len(part)) + part for pair in meta.items() for part in pair)
+    out += _varint(0) + SYNC
+    for begin in range(first, last, per_block):
+        block, end = io.BytesIO(), min(begin + per_block, last)
+        for number in range(begin, end):
+            fastavro.schemaless_writer(block, AVRO, row(number))
+        packed = pa.compress(block.getvalue(), {"snappy": "snappy", "zstandard": "zstd"}[codec], asbytes=True)
+        if codec == "snappy":
+            packed += zlib.crc32(block.getvalue()).to_bytes(4, "big")
+        out += _varint(end - begin) + _varint(len(packed)) + packed + SYNC
+    return out
+
+
+def json_line(number: int) -> bytes:
+    one = row(number)
+    one["day"], one["at"], one["price"] = str(one["day"]), one["at"].isoformat(), str(one["price"])
+    return json.dumps(one).encode() + b"\n"
+
+
+def json_lines(first: int, last: int) -> bytes:
+    return b"".join(map(json_line, range(first, last)))
+
+
+def parquet(first: int, last: int, codec: str, days: int = 5) -> bytes:
+    schema = pa.schema(
+        {
+            "id": pa.int64(),
+            "day": pa.date32(),
+            "note": pa.string(),
+            "price": pa.decimal128(12, 2),
+            "at": pa.timestamp("us", "UTC"),
+        }
+    )
+    out = pa.BufferOutputStream()
+    table = pa.Table.from_pylist([row(number, days) for number in range(first, last)], schema)
+    pq.write_table(table, out, compression=codec, row_group_size=50)
+    return out.getvalue().to_pybytes()
+
+
+class Source:
+    """A folder of source files beside the tables."""
+
+    def __init__(self, store, folder: str = "history"):
+        self.store, self.folder = store, folder
+
+    def put(self, path: str, content: bytes) -> None:
+        filesystem = self.store.filesystem()
+        place = self.store.inner(f"{self.folder}/{path}")
+        filesystem.create_dir(place.rsplit("/", 1)[0], recursive=True)
+        with filesystem.open_output_stream(place) as out:
+            out.write(content)
+
+    def pattern(self, pattern: str) -> str:
+        return f"{self.store.file_url(self.folder)}/{pattern}"
+
+
+def backfill(run, source: Source, pattern: str, *arguments: str, code: int | None = 0, env=None, timeout=60):
+    words = ["backfill", "-f", str(run.spec), run.tables[0]["name"], "--files", source.pattern(pattern), "--json"]
+    return run.run(*words, *arguments, code=code, env=env, timeout=timeout)
+
+
+def orders(name: str, topic: str = "history", **changes) -> dict:
+    layout = {"partition_by": ["day"], "sort_by": ["id"], **changes}
+    return json_table(name, topic, COLUMNS, **layout)
+
+
+FILES = [
+    *((f"avro/{codec}.avro", lambda first, last, codec=codec: container(first, last, codec))
+      for codec in ("null", "deflate", "snappy", "zstandard")),
+    ("json/plain.json", json_lines),
+    ("json/packed.jsonl.gz", lambda first, last: gzip.compress(json_lines(first, last))),
+    ("json/packed.ndjson.zst", lambda first, last: pa.compress(json_lines(first, last), "zstd", asbytes=True)),
+    *((f"parquet/{codec}.parquet", lambda first, last, codec=codec: parquet(first, last, codec))
+      for codec in ("none", "snappy", "gzip", "zstd", "brotli")),
+]  # fmt: skip
+
+
+def test_files_of_every_format_once(engine, name, bucket):
+    source = Source(bucket)
+    for index, (path, make) in enumerate(FILES):
+        source.put(path, make(index * 100, index * 100 + 100))
+    source.put("json/_tmp/half.json", b"{")
+    source.put("_SUCCESS", b"")
+    total = len(FILES) * 100
+    run = engine([orders(name)], store=bucket)
+    plan = backfill(run, source, "**", "--dry-run").json()
+    assert (plan["files"]["matched"], plan["files"]["read"], plan["version"]) == (len(FILES), len(FILES), None)
+    assert not run.table().exists()
+    summary = backfill(run, source, "**").json()
+    assert (summary["rows"], summary["rejected"], summary["files"]["failed"]) == (total, 0, 0), summary
+    readers.check(run.table(), rows(0, total))
+    entries = run.table().ledger()
+    again = backfill(run, source, "**").json()
+    assert (again["rows"], again["files"]["held"], again["files"]["read"]) == (0, len(FILES), 0)
+    assert len(run.table().ledger()) == len(entries)
+    # Five partitions, a file each: nothing is left to compact.
+    assert run.json("compact", "--dry-run")[0]["plans"] == 0
+    # A file that is another one by now is refused by name, and the rest goes on.
+    source.put("json/plain.json", json_lines(0, 3))
+    source.put("json/later.json", json_lines(total, total + 10))
+    ended = backfill(run, source, "**", code=1).json()
+    assert ended["rows"] == 10 and [one["file"].rsplit("/", 1)[1] for one in ended["failures"]] == ["plain.json"]
+    readers.check(run.table(), rows(0, total + 10), readers.ALL)
+
+
+def test_bad_records_and_bad_files(engine, name, folder):
+    source = Source(folder)
+    lines = [json_line(number) for number in range(20)]
+    lines[3], lines[11] = b'{"id": "text"}\n', b"{\n"
+    source.put("a.json", b"".join(lines))
+    source.put("b.parquet", b"PAR1 and nothing else")
+    source.put("c.avro", container(100, 150, "deflate")[:-40])
+    run = engine([orders(name)])
+    summary = backfill(run, source, "*", code=1).json()
+    assert summary["rejected"] == 2 and summary["files"] == {"matched": 3, "held": 0, "read": 1, "failed": 2}
+    letters = readers.ICEBERG["PyIceberg"](run.table().dead_letters).to_pylist()
+    told = {(one["cluster"], one["partition"], one["offset"], one["value"], one["reason"]) for one in letters}
+    assert told == {
+        ("files", 0, 3, lines[3][:-1], "wrong_type"),
+        ("files", 0, 11, lines[11][:-1], "truncated"),
+    }
+    headers = {header["key"]: header["value"] for one in letters for header in one["headers"]}
+    assert headers["siltstone.file"].endswith(b"/a.json")
+    found = {one["id"] for one in readers.ICEBERG["PyIceberg"](run.table()).to_pylist()}
+    assert found >= set(range(20)) - {3, 11}
+    backfill(run, source, "*", code=1)
+    assert len(readers.ICEBERG["PyIceberg"](run.table().dead_letters).to_pylist()) == 2
+    stop = engine([orders(name + "_stop", dlq_mode="stop")])
+    said = backfill(stop, source, "a.json", code=1).said
+    assert "record 3" in said and "wrong_type" in said
+
+
+POINTS = ["import.begin", "import.files_written", "import.dead_letters_committed", "import.dead_letters_done"]
+
+
+def test_killed_at_every_step_and_at_any_time(engine, name, folder):
+    source = Source(folder)
+    for index in range(30):
+        content = parquet(index * 200, index * 200 + 200, "zstd")
+        if index % 3 == 0:
+            lines = [json_line(number) for number in range(index * 200, index * 200 + 200)]
+            content = b"".join(lines + [b"junk\n"])
+            source.put(f"{index:02}.json", content)
+        else:
+            source.put(f"{index:02}.parquet", content)
+    run = engine([orders(name)])
+    # A limit of a byte commits often.
+    arguments = ("--spill-limit", "1", "--parallel", "3")
+    for point in [*POINTS, "import.committed"]:
+        ended = backfill(run, source, "*", *arguments, code=None, env={"FAILPOINTS": f"{point}=return"})
+        assert ended.code != 0, point
+    dice = random.Random(5)
+    for _ in range(5):
+        words = ["backfill", "-f", str(run.spec), name, "--files", source.pattern("*"), *arguments]
+        process = subprocess.Popen([run.binary, *words], cwd=run.folder, env=run.environment,
+                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+        time.sleep(dice.uniform(0.05, 0.8))
+        process.kill()
+        process.wait()
+    backfill(run, source, "*", *arguments)
+    readers.check(run.table(), rows(0, 6000))
+    assert len(readers.ICEBERG["PyIceberg"](run.table().dead_letters).to_pylist()) == 10
+
+
+def test_two_at_once_beside_a_live_worker(engine, name, folder):
+    topic = create_topic()
+    source = Source(folder)
+    for index in range(12):
+        source.put(f"{index:02}.avro", container(index * 100, index * 100 + 100, "deflate"))
+    run = engine([orders(name, topic, freshness={"max_age": "100ms"})])
+    worker = run.worker().ready()
+    words = ["backfill", "-f", str(run.spec), name, "--files", source.pattern("*"), "--spill-limit", "1"]
+    both = [
+        subprocess.Popen([run.binary, *words], cwd=run.folder, env=run.environment,
+                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT)  # fmt: skip
+        for _ in range(2)
+    ]
+    for first in range(10_000, 10_500, 100):
+        send(topic, [Sent(json_line(number)[:-1]) for number in range(first, first + 100)])
+    for process in both:
+        said, _ = process.communicate(timeout=90)
+        assert process.returncode == 0, said.decode()
+    wait(lambda: readers.count(run.table()) == 1700, 40, "all rows")
+    assert worker.stop() == 0
+    readers.check(run.table(), [row(number) for number in [*range(1200), *range(10_000, 10_500)]])
+
+
+def test_ten_thousand_daily_partitions_in_256_mib(engine, name, folder):
+    days, per_file = 10_000, 12_500
+    source = Source(folder)
+    for index in range(4):
+        source.put(f"{index}.parquet", parquet(index * per_file, (index + 1) * per_file, "zstd", days))
+    run = engine([orders(name, formats=["iceberg"])])
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    summary = backfill(run, source, "*", "--memory", "256MiB", timeout=240).json()
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    assert (summary["rows"], summary["data_files"], summary["commits"]) == (50_000, days, 1)
+    print(f"peak {peak >> 10} MiB (before {before >> 10})")
+    assert peak < 256 << 10 or peak == before
+    found = readers.ICEBERG["DuckDB iceberg_scan"](run.table())
+    assert sorted(found["id"].to_pylist()) == list(range(50_000))
