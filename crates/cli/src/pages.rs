@@ -49,7 +49,7 @@ groups! {
         bad_length too_large too_deep transform_failed filtered other_event_type;
     "The bucket":
         store_unavailable store_access_refused store_not_found store_setting_refused
-        store_without_conditional_put stored_data_broken;
+        store_without_conditional_put stored_data_broken source_file_refused;
     "The Iceberg catalog":
         catalog_unavailable catalog_access_refused catalog_setting_refused catalog_table_refused;
     "Commits and formats":

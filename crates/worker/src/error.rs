@@ -91,6 +91,7 @@ impl WorkerError {
             Self::LostRange { .. } | Self::LeftTheTopic { .. } => ErrorCode::LostRange,
             Self::Stopped { .. } => ErrorCode::CommandStopped,
             Self::PositionBeyondEnd { .. } => ErrorCode::PositionBeyondEnd,
+            Self::SourceFile { .. } => ErrorCode::SourceFileRefused,
             Self::Internal { .. } => ErrorCode::InternalError,
             Self::Tables { first, .. } => first.code(),
             Self::Control { .. } => ErrorCode::ControlPlaneRefused,

@@ -91,6 +91,7 @@ pub(super) enum Slot {
     Ready(Program, Option<Box<str>>),
     Refused {
         reason: RejectReason,
+        about: Option<Box<About>>,
         seen: u32,
         retry_after: u32,
     },

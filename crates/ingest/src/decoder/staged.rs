@@ -23,7 +23,6 @@ use super::{
     engine::{Batch, Decoder, Finished},
     evolve::{Merge, assign_ids, merge},
     incoming::Incoming,
-    kafka::{KAFKA_COLUMN, kafka_field},
     learn::{Learned, with_own},
     programs::Key,
 };

@@ -12,7 +12,7 @@ use siltstone_lakehouse::{
     crash_point,
     ledger::{FILES_PER_ENTRY_MAX, Imports},
 };
-use siltstone_protocol::{Change, RejectedCount, SourceFileRange};
+use siltstone_protocol::{Change, ErrorCode, RejectedCount, SourceFileRange};
 
 use super::writer::Writer;
 use crate::{
@@ -75,7 +75,7 @@ impl Writer<'_> {
             "the rows that were read make more files than one ledger entry takes; coarsen partition_by, or \
                        commit more often with a lower --spill-limit"
                 .to_owned();
-        Err(WorkerError::Spec { table: table.name.clone(), message })
+        Err(WorkerError::Spec { code: ErrorCode::CommandRefused, table: table.name.clone(), message })
     }
 
     async fn commit_rows(&mut self, table: &Table, files: Vec<WrittenFile>) -> Result<bool, WorkerError> {

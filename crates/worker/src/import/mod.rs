@@ -30,6 +30,7 @@ use siltstone_datafile::MemoryBudget;
 pub use siltstone_ingest::files::{FileFormat, Packing};
 use siltstone_ingest::{HttpRegistry, SchemaRegistry, decoder::initial_schema};
 use siltstone_lakehouse::{TableStore, store};
+use siltstone_protocol::ErrorCode;
 use siltstone_spec::{SourceFiles, Spec, TableSpec};
 use tokio::sync::watch;
 
@@ -140,7 +141,13 @@ pub async fn import(
     let name = &table_spec.name;
     if options.memory_bytes < MEMORY_MIN {
         let message = "files are read into tables with at least 192MiB of memory".to_owned();
-        return Err(WorkerError::Spec { table: name.clone(), message });
+        return Err(WorkerError::Spec { code: ErrorCode::CommandRefused, table: name.clone(), message });
+    }
+    if table_spec.has_transforms() {
+        let message = "files are not read into tables with transforms or protected columns: the rows would come without \
+                       them; read the files into a table of their own, or produce their records to the topic"
+            .to_owned();
+        return Err(WorkerError::Spec { code: ErrorCode::CommandRefused, table: name.clone(), message });
     }
     let lake = store::open(&spec.destination).map_err(WorkerError::from)?;
     let source = store::open_source(files).map_err(WorkerError::from)?;
@@ -199,7 +206,7 @@ impl Import {
                 "does not exist, and JSON files do not tell its columns; give it a schema in the spec \
                            (schema_mode, input_schema), or create it with its first records"
                     .to_owned();
-            return Err(WorkerError::Spec { table: self.spec.name.clone(), message });
+            return Err(WorkerError::Spec { code: ErrorCode::CommandRefused, table: self.spec.name.clone(), message });
         }
         let mut writer = Writer::new(&self, table, stop).await?;
         for round in 0.. {
@@ -225,7 +232,7 @@ impl Import {
                 Ended::Overtaken => {
                     let message =
                         "other imports of the same files are always first; try again later".to_owned();
-                    return Err(WorkerError::Spec { table: self.spec.name.clone(), message });
+                    return Err(WorkerError::Spec { code: ErrorCode::CommandRefused, table: self.spec.name.clone(), message });
                 }
             }
         }

@@ -26,7 +26,7 @@ use siltstone_datafile::MemoryBudget;
 pub use siltstone_ingest::dead_letter::REPLAYED_AT;
 use siltstone_ingest::{HttpRegistry, SchemaRegistry};
 use siltstone_lakehouse::{TableStore, crash_point};
-use siltstone_protocol::{Change, FileEntry, RejectReason};
+use siltstone_protocol::{Change, ErrorCode, FileEntry, RejectReason};
 use siltstone_spec::{Spec, TableSpec};
 use tokio::sync::watch;
 
@@ -272,7 +272,7 @@ impl Replay<'_> {
         }
         let message =
             "others keep replaying the same dead letters; run it again when they are done".to_owned();
-        Err(WorkerError::Spec { table: self.main.name.clone(), message })
+        Err(WorkerError::Spec { code: ErrorCode::CommandRefused, table: self.main.name.clone(), message })
     }
 
     fn patience(&self) -> Patience<'_> {
