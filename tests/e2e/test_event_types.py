@@ -213,7 +213,7 @@ def test_what_the_spec_refuses(engine, name):
     cases = {
         "needs schema_mode: registry": {"event_types": ["a"], "schema_mode": "registry_latest"},
         "names a type that stands before": {"event_types": ["a", "a"]},
-        "_kafka": {"event_types": {"column": "_kafka"}},
+        "the name of kafka_metadata's column": {"event_types": {"column": "_kafka"}},
         "a record without a value is of no type": {
             "event_types": ["a"],
             "tombstones": "row",

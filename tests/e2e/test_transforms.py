@@ -186,10 +186,7 @@ class Payments:
             }
             for one in self.bad
         ]
-        ignored = {"rejected_at", "replayed_at", "field", "detail"} & {
-            field["name"] for field in place.dead_letters.fields()
-        }
-        readers.check(place.dead_letters, letters, ignore=tuple(ignored))
+        readers.check(place.dead_letters, letters, ignore=("rejected_at", "field", "detail"))
 
     def schema_id(self, one: Sent) -> int:
         return int.from_bytes(one.value[1:5], "big")
@@ -254,7 +251,7 @@ def test_every_transform_and_protection(engine, bucket, name):
     payments.tokens.check("the log", said)
     assert KEY not in said
     assert run.json("status", name)[0]["dead_letters"] == len(payments.bad)
-    said = run.command("compact", name).said
+    said = run.command("compact", "--table", name).said
     payments.check(run)
     check_nothing_leaked(run, payments.tokens)
 

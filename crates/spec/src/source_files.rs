@@ -76,7 +76,8 @@ impl SourceFiles {
 
     /// The URL of a file, without options.
     pub fn url_of(&self, path: &str) -> String {
-        format!("{}/{path}", self.bucket.url.trim_end_matches('/'))
+        let bucket = self.bucket.url.strip_suffix('/').unwrap_or(&self.bucket.url);
+        format!("{bucket}/{path}")
     }
 }
 

@@ -140,7 +140,10 @@ pub fn outcome(table: &TableSpec, source: &Schema) -> Result<Outcome, Vec<Transf
         let field = Field::optional(last_id, name, literal.data_type().into());
         columns.push(Derived { field, origin: Origin::Constant(literal.clone()) });
     }
-    if columns.iter().all(|column| column.field.name == KAFKA) && !source.fields.is_empty() {
+    let unknown = walk.unknown(source, &columns);
+    // A name that nothing answers to is told first.
+    let is_bare = columns.iter().all(|column| column.field.name == KAFKA) && !source.fields.is_empty();
+    if is_bare && unknown.is_empty() {
         let place = if table.transforms.select.is_some() {
             TransformPlace::Select(0)
         } else {
@@ -148,7 +151,6 @@ pub fn outcome(table: &TableSpec, source: &Schema) -> Result<Outcome, Vec<Transf
         };
         walk.fault(place, "leaves no column of the records");
     }
-    let unknown = walk.unknown(source, &columns);
     match walk.faults.is_empty() {
         true => Ok(Outcome { columns, unknown, schema_id: source.schema_id }),
         false => Err(walk.faults),

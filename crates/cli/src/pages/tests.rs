@@ -197,10 +197,20 @@ impl Grammar {
             return Some("explains what is no code".to_owned());
         }
         match Cli::try_parse_from(words) {
-            Err(error) if !matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
-                Some(format!("is no command: {error}"))
+            Ok(_) => None,
+            // The name of a command alone is not all of it.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    ErrorKind::DisplayHelp
+                        | ErrorKind::DisplayVersion
+                        | ErrorKind::MissingRequiredArgument
+                        | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+                ) =>
+            {
+                None
             }
-            _ => None,
+            Err(error) => Some(format!("is no command: {error}")),
         }
     }
 

@@ -101,13 +101,8 @@ impl Decoder {
     /// A decoder for this table. `table_schema` is the ledger's; `None` before the table exists.
     pub fn new(table: &TableSpec, table_schema: Option<Schema>) -> Result<Self, IngestError> {
         let stage = Stage::of(table)?;
-        let mut decoder = Self {
-            table: table.clone(),
-            batch: None,
-            programs: Programs::default(),
-            stage,
-            about: None,
-        };
+        let mut decoder =
+            Self { table: table.clone(), batch: None, programs: Programs::default(), stage, about: None };
         if let Some(schema) = table_schema {
             decoder.set_table_schema(schema)?;
         }
@@ -348,7 +343,11 @@ impl fmt::Debug for Batch {
 
 impl Batch {
     /// `topic`: when the table wants record coordinates; `event_type`: the column for the names of types.
-    pub(super) fn new(schema: Schema, topic: Option<&str>, event_type: Option<&str>) -> Result<Self, IngestError> {
+    pub(super) fn new(
+        schema: Schema,
+        topic: Option<&str>,
+        event_type: Option<&str>,
+    ) -> Result<Self, IngestError> {
         let position = |name: &str| schema.fields.iter().position(|field| field.name == name);
         let metadata = match topic.zip(position(KAFKA_COLUMN)) {
             Some((topic, at)) => Some((at, Metadata::new(&schema.fields[at], topic)?)),

@@ -322,7 +322,11 @@ pub fn with_own_columns(schema: Schema, table: &TableSpec) -> Result<Schema, Ing
 }
 
 /// The schema with the engine's own columns, as the table has them or is to get them.
-pub(super) fn with_own(incoming: &Schema, table: Option<&Schema>, spec: &TableSpec) -> Result<Schema, IngestError> {
+pub(super) fn with_own(
+    incoming: &Schema,
+    table: Option<&Schema>,
+    spec: &TableSpec,
+) -> Result<Schema, IngestError> {
     let mut wanted = incoming.clone();
     let mut add = |name: &str, new: &dyn Fn(i32) -> Field, setting: &str| {
         if wanted.column(name).is_some() {

@@ -16,7 +16,8 @@ use datafusion::{
         DFSchema, DataFusionError, SchemaError,
         tree_node::{TreeNode, TreeNodeRecursion},
     },
-    logical_expr::{Expr, Operator, Volatility},
+    logical_expr::{Expr, Operator, Volatility, simplify::SimplifyContext},
+    optimizer::simplify_expressions::ExprSimplifier,
     physical_expr::{PhysicalExpr, ScalarFunctionExpr},
     physical_plan::expressions::{
         BinaryExpr, CaseExpr, CastExpr, Column, InListExpr, IsNotNullExpr, IsNullExpr, LikeExpr, Literal,
@@ -93,9 +94,14 @@ impl Condition {
     /// `Invalid`: types that do not fit each other.
     pub(crate) fn compile(self) -> Result<Filter, IngestError> {
         let invalid = |why: String| IngestError::invalid("transforms.filter", why);
+        let source = Arc::new(self.source.clone());
+        let simplifier = ExprSimplifier::new(SimplifyContext::default().with_schema(Arc::clone(&source)));
+        // Some functions are there in a simpler form only, and what is constant is computed once.
+        let simple = simplifier.coerce(self.expr, &source).and_then(|expr| simplifier.simplify(expr));
+        let simple = simple.map_err(|error| invalid(message(&error)))?;
         let physical = self
             .context
-            .create_physical_expr(self.expr, &self.source)
+            .create_physical_expr(simple, &self.source)
             .map_err(|error| invalid(message(&error)))?;
         let data_type =
             physical.data_type(self.source.as_arrow()).map_err(|error| invalid(message(&error)))?;

@@ -45,8 +45,7 @@ pub(super) fn admit(state: &LedgerState, change: &Change) -> Result<Admission, L
     match change {
         Change::Create { .. } => Err(conflict(state, "the table exists".to_owned())),
         Change::Append { files, ranges, rejected, replayed, imported } => {
-            all_new(state, files)?;
-            match (ranges.is_empty(), replayed.is_empty(), imported.is_empty()) {
+            let admission = match (ranges.is_empty(), replayed.is_empty(), imported.is_empty()) {
                 (_, true, true) => append(state, files, ranges, files.is_empty() && rejected.is_empty()),
                 (true, false, true) => replay(state, replayed),
                 (false, false, true) => {
@@ -64,7 +63,12 @@ pub(super) fn admit(state: &LedgerState, change: &Change) -> Result<Admission, L
                     state,
                     "an append is of offsets, or of dead letters, or of files; of files it is alone",
                 )),
+            }?;
+            // What was committed before names its files again.
+            if admission == Admission::Admitted {
+                all_new(state, files)?;
             }
+            Ok(admission)
         }
         Change::Overwrite { removed, added, ranges, replayed, .. } => {
             overwrite(state, removed, added, ranges, replayed)

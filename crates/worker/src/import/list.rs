@@ -6,6 +6,7 @@ use futures::TryStreamExt;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, path::Path};
 use siltstone_ingest::files::FileFormat;
 use siltstone_lakehouse::LakeError;
+use siltstone_protocol::ErrorCode;
 use siltstone_spec::SourceFiles;
 
 /// More files than this are for several calls.
@@ -49,18 +50,19 @@ pub(super) async fn list(
         while let Some(meta) =
             listing.try_next().await.map_err(|error| LakeError::store("list", &prefix, &error))?
         {
-            if !files.matches(meta.location.as_ref()) {
+            if !files.matches(meta.location.as_ref()) || is_folder(&meta) {
                 continue;
             }
             if found.len() == FILES_MAX {
                 let problem = format_args!("are more than {FILES_MAX}; narrow it, and call several times");
-                return Err(LakeError::invalid(subject, problem));
+                return Err(LakeError::invalid(subject, problem).coded(ErrorCode::CommandRefused));
             }
             found.push(meta);
         }
     }
     if found.is_empty() {
-        return Err(LakeError::invalid(subject, "are none; look at the bucket, the path and the pattern"));
+        return Err(LakeError::invalid(subject, "are none; look at the bucket, the path and the pattern")
+            .coded(ErrorCode::CommandRefused));
     }
     found.sort_unstable_by(|a, b| a.location.cmp(&b.location));
     let known = |meta: &ObjectMeta| format.or_else(|| FileFormat::of_name(meta.location.as_ref()));
@@ -72,7 +74,7 @@ pub(super) async fn list(
     if let Some(ending) = unknown.first() {
         let problem =
             format_args!("have names that do not tell their format ({ending}); say it with --format");
-        return Err(LakeError::invalid(subject, problem));
+        return Err(LakeError::invalid(subject, problem).coded(ErrorCode::CommandRefused));
     }
     let local = files.bucket.url.starts_with("file://");
     let file = |meta: ObjectMeta| {
@@ -88,6 +90,11 @@ pub(super) async fn list(
         Some(SourceFile { path, url, bytes: meta.size, content, etag, format })
     };
     Ok(found.into_iter().filter_map(file).collect())
+}
+
+/// Some programs put an empty object where a folder would be.
+fn is_folder(meta: &ObjectMeta) -> bool {
+    meta.size == 0 && !meta.location.filename().is_some_and(|name| name.contains('.'))
 }
 
 /// The end of a name from its last dot: no part of it that could be a value.

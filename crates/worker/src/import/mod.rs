@@ -206,7 +206,11 @@ impl Import {
                 "does not exist, and JSON files do not tell its columns; give it a schema in the spec \
                            (schema_mode, input_schema), or create it with its first records"
                     .to_owned();
-            return Err(WorkerError::Spec { code: ErrorCode::CommandRefused, table: self.spec.name.clone(), message });
+            return Err(WorkerError::Spec {
+                code: ErrorCode::CommandRefused,
+                table: self.spec.name.clone(),
+                message,
+            });
         }
         let mut writer = Writer::new(&self, table, stop).await?;
         for round in 0.. {
@@ -232,7 +236,11 @@ impl Import {
                 Ended::Overtaken => {
                     let message =
                         "other imports of the same files are always first; try again later".to_owned();
-                    return Err(WorkerError::Spec { code: ErrorCode::CommandRefused, table: self.spec.name.clone(), message });
+                    return Err(WorkerError::Spec {
+                        code: ErrorCode::CommandRefused,
+                        table: self.spec.name.clone(),
+                        message,
+                    });
                 }
             }
         }
@@ -240,6 +248,10 @@ impl Import {
         if let Some(table) = writer.table() {
             projector::catch_up_all(&table).await?;
             summary.version = Some(table.version());
+        }
+        // One that was killed may have left dead letters that no format shows.
+        if let Some(letters) = Table::open_dead_letters(&self.lake, &self.spec).await? {
+            projector::catch_up_all(&letters).await?;
         }
         Ok(())
     }

@@ -161,6 +161,16 @@ impl Committer {
         crate::projector::catch_up_all(&table).await
     }
 
+    /// Has every format show all that was committed.
+    pub(super) async fn show(&self, table: &Table) -> Result<(), WorkerError> {
+        crate::projector::catch_up_all(table).await?;
+        // One that was killed may have left dead letters that no format shows.
+        match Table::open_dead_letters(&self.lake, &self.spec).await? {
+            Some(letters) => crate::projector::catch_up_all(&letters).await,
+            None => Ok(()),
+        }
+    }
+
     /// The dead-letter table, made when there is none.
     pub(super) async fn dead_letter_table(&self) -> Result<Table, WorkerError> {
         let (id, now_ms) = (self.identity.commit_id(), self.identity.now_ms());

@@ -151,7 +151,7 @@ pub async fn backfill(
     // Readers that would send more end.
     drop(units);
     history.end(readers, failure).await?;
-    crate::projector::catch_up_all(&table).await?;
+    history.committer.show(&table).await?;
     Ok(summary)
 }
 
@@ -207,7 +207,7 @@ pub async fn reset(
     summary.add(&whole);
     summary.commits = 1;
     summary.rows_removed = history.committer.reset(&opened, old, whole).await?;
-    crate::projector::catch_up_all(&opened).await?;
+    history.committer.show(&opened).await?;
     Ok(summary)
 }
 

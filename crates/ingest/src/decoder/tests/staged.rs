@@ -53,12 +53,12 @@ fn text(text: &str) -> Vec<u8> {
 }
 
 fn v1(id: i8, n: &str) -> Vec<u8> {
-    [&[0, 0, 0, 0, 1, (id * 2) as u8], &text(n)[..]].concat()
+    [&[0, 0, 0, 0, 1, ((id << 1) ^ (id >> 7)) as u8], &text(n)[..]].concat()
 }
 
 fn v2(id: i8, n: &str, mail: Option<&str>) -> Vec<u8> {
     let mail = mail.map_or_else(|| vec![0], |mail| [vec![2], text(mail)].concat());
-    [&[0, 0, 0, 0, 2, (id * 2) as u8], &text(n)[..], &mail].concat()
+    [&[0, 0, 0, 0, 2, ((id << 1) ^ (id >> 7)) as u8], &text(n)[..], &mail].concat()
 }
 
 /// A decoder that lets its table grow, and counts how often.
