@@ -1,5 +1,7 @@
 """`backfill` from the topic and `reset`: each offset once, whatever was read before, killed or beside a worker."""
 
+import dataclasses
+
 import pytest
 
 import readers
@@ -71,7 +73,7 @@ def test_holes_are_filled_once(engine, name):
 def test_a_table_may_begin_with_its_history(engine, name):
     topic = create_topic(partitions=2)
     for partition in range(2):
-        send(topic, [record(n * 2 + partition, "a")._replace(partition=partition) for n in range(50)])
+        send(topic, [dataclasses.replace(record(n * 2 + partition, "a"), partition=partition) for n in range(50)])
     run = engine([spec(name, topic)])
     done = run.command("backfill", name, "--from", "10", "--to", "40", "--json").json()
     assert (done["rows"], [one["begins_at"] for one in done["partitions"]]) == (60, [40, 40])

@@ -11,7 +11,7 @@
 //! 8. [`control`] reports to the control plane, beside all of this and never in its way.
 //! 9. `readers` serves a read-only catalog of the tables.
 //! 10. [`reingest`] reads history: holes of a table, and ranges that are to be replaced; [`replay`] makes rows of dead
-//!    letters that can be rows by now.
+//!     letters that can be rows by now.
 //! 10. [`run`] supervises the tables: one table's failure never stops another.
 //!
 //! State lives in the ledger; everything here can be killed at any instruction.

@@ -146,7 +146,7 @@ impl<'a> Merge<'a> {
         let bytes = match source.run {
             Run::File(_) => batch.get_array_memory_size(),
             // All columns are parts of one allocation, which would count once for each.
-            Run::Spill(_) => batch.columns().iter().map(|column| slice_bytes(column)).sum(),
+            Run::Spill(_) => batch.columns().iter().map(slice_bytes).sum(),
         };
         self.rows += batch.num_rows();
         self.bytes += bytes;

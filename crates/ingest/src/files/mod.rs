@@ -14,7 +14,7 @@ mod lines;
 mod packed;
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::unwrap_used, clippy::panic)]
 mod tests;
 
 pub use container::{Block, ContainerFile};

@@ -130,27 +130,11 @@ pub async fn backfill(
     let wanted = history.ask().await?;
     let plans: Vec<_> = wanted.iter().map(|one| plan::backfill(*one, coverage(one.partition))).collect();
     let mut summary = history.summary(plans);
-    let Some(table) = opened.filter(|_| !history.options.dry_run && summary.offsets > 0) else {
-        return Ok(summary);
-    };
+    let Some(table) = opened.filter(|_| !history.options.dry_run) else { return Ok(summary) };
     let table = Arc::new(table);
-    history.pin(&table, &summary.partitions).await?;
-    let (units, readers) = history.read(&table, &summary)?;
-    let mut failure = None;
-    while let Some((unit, _done)) = history.next(&units).await {
-        if unit.ranges.is_empty() {
-            continue;
-        }
-        summary.add(&unit);
-        summary.commits += 1;
-        if let Err(error) = history.committer.fill(&table, unit).await {
-            failure = Some(error);
-            break;
-        }
+    if summary.offsets > 0 {
+        history.fill(&table, &mut summary).await?;
     }
-    // Readers that would send more end.
-    drop(units);
-    history.end(readers, failure).await?;
     history.committer.show(&table).await?;
     Ok(summary)
 }
@@ -337,6 +321,27 @@ impl<'a> History<'a> {
             crate::commit::Landed::Stopped => Err(stopped(table)),
             _ => Ok(()),
         }
+    }
+
+    /// Reads what the plans say, and commits it unit by unit.
+    async fn fill(&self, table: &Arc<Table>, summary: &mut HistorySummary) -> Result<(), WorkerError> {
+        self.pin(table, &summary.partitions).await?;
+        let (units, readers) = self.read(table, summary)?;
+        let mut failure = None;
+        while let Some((unit, _done)) = self.next(&units).await {
+            if unit.ranges.is_empty() {
+                continue;
+            }
+            summary.add(&unit);
+            summary.commits += 1;
+            if let Err(error) = self.committer.fill(table, unit).await {
+                failure = Some(error);
+                break;
+            }
+        }
+        // Readers that would send more end.
+        drop(units);
+        self.end(readers, failure).await
     }
 
     /// Starts the readers. They share the partitions by how much there is to read of each.
