@@ -143,7 +143,7 @@ pub fn outcome(table: &TableSpec, source: &Schema) -> Result<Outcome, Vec<Transf
     let unknown = walk.unknown(source, &columns);
     // A name that nothing answers to is told first.
     let is_bare = columns.iter().all(|column| column.field.name == KAFKA) && !source.fields.is_empty();
-    if is_bare && unknown.is_empty() {
+    if is_bare && unknown.is_empty() && walk.faults.is_empty() {
         let place = if table.transforms.select.is_some() {
             TransformPlace::Select(0)
         } else {

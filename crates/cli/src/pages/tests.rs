@@ -171,7 +171,9 @@ impl Grammar {
                 nodes => self.value_fault(&nodes, value),
             };
         }
-        let known = self.flags.contains(span)
+        // A flag may stand with its value.
+        let flag = span.split_whitespace().next().filter(|word| word.starts_with("--"));
+        let known = flag.is_some_and(|flag| self.flags.contains(flag))
             || self.words.contains(span)
             || page(span).is_some()
             || self.is_setting(span);
