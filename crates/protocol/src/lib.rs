@@ -15,6 +15,7 @@ pub mod disclosure;
 pub mod entry;
 pub mod error;
 pub mod health;
+pub mod history;
 pub mod image;
 pub mod layout;
 pub mod message;
@@ -25,6 +26,7 @@ pub mod schema;
 
 pub use entry::{Change, Effort, Entry, FileEntry, Format, OffsetRange, RejectedCount, SourceFileRange};
 pub use error::ErrorKind;
+pub use history::SchemaHistory;
 pub use layout::{NullOrder, PartitionField, PartitionSpec, SortDirection, SortField, SortOrder, Transform};
 pub use message::Message;
 pub use reason::RejectReason;

@@ -3,7 +3,10 @@
 //!
 //! The one place of this question: `plan` and `apply`, creation, and schemas met while running ask here.
 
-use siltstone_lakehouse::{DeltaTable, LakeError, LedgerState, delta};
+use siltstone_lakehouse::{
+    DeltaTable, LakeError, LedgerState,
+    delta::{self, Mapping},
+};
 use siltstone_protocol::{Format, PartitionSpec, Schema};
 use siltstone_spec::plan::{Reason, Step};
 
@@ -18,13 +21,19 @@ pub(crate) struct Target<'a> {
     pub(crate) schema: &'a Schema,
     pub(crate) partition_spec: &'a PartitionSpec,
     pub(crate) formats: &'a [Format],
+    /// Whether Delta may begin to map columns.
+    pub(crate) mapping: Mapping,
 }
 
 impl<'a> Target<'a> {
-    /// The table after these steps.
+    /// The table after these steps, for a person who was shown them.
     pub(crate) fn after(state: &'a LedgerState, steps: &'a [Step]) -> Self {
-        let mut target =
-            Self { schema: &state.schema, partition_spec: &state.partition_spec, formats: &state.formats };
+        let mut target = Self {
+            schema: &state.schema,
+            partition_spec: &state.partition_spec,
+            formats: &state.formats,
+            mapping: Mapping::MayBegin,
+        };
         for step in steps {
             match step {
                 Step::SetSchema { schema } => target.schema = schema,
@@ -58,7 +67,8 @@ pub(crate) async fn check(table: &Table, state: &LedgerState, target: Target<'_>
     }
     let (store, location) = (table.store.clone(), table.location.clone());
     let mut delta = DeltaTable::new(store, location, table.url.clone(), table.projection);
-    delta.check_change(state, target.schema, target.partition_spec).await.for_table(&table.name)
+    let Target { schema, partition_spec, mapping, .. } = target;
+    delta.check_change(state, schema, partition_spec, mapping).await.for_table(&table.name)
 }
 
 /// The reason for a plan to be refused, when the check found one; other errors come back.

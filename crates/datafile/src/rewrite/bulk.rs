@@ -17,7 +17,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use arrow::{array::RecordBatch, compute::concat_batches, datatypes::SchemaRef};
 use object_store::{ObjectStore, path::Path};
-use siltstone_protocol::Schema;
+use siltstone_protocol::{Schema, SchemaHistory};
 use tokio::sync::mpsc;
 
 use super::{
@@ -191,13 +191,13 @@ impl BulkWriter {
         Ok(())
     }
 
-    /// The table's schema grew: what was pushed, and what comes, is of this one.
+    /// The table's schema changed: what was pushed, and what comes, is of this one, the newest of `names`.
     ///
     /// # Errors
     /// `SchemaMismatch`: it is no later schema of the same table.
-    pub fn set_schema(&mut self, schema: Arc<Schema>) -> Result<()> {
+    pub fn set_schema(&mut self, schema: Arc<Schema>, names: Arc<SchemaHistory>) -> Result<()> {
         self.schema = arrow_schema(&schema)?;
-        self.layout.schema = schema;
+        (self.layout.schema, self.layout.names) = (schema, names);
         for batches in [&mut self.batches, &mut self.small] {
             for batch in batches {
                 *batch = adapt(batch, &self.schema).ok_or_else(|| DataFileError::SchemaMismatch {

@@ -6,7 +6,7 @@ use arrow::{
     array::{ArrayRef, RecordBatch},
     datatypes::SchemaRef,
 };
-use siltstone_protocol::{RejectReason, Schema};
+use siltstone_protocol::{RejectReason, Schema, SchemaHistory};
 use siltstone_spec::model::{SchemaMode, SourceFormat, TableSpec, Tombstones, WireFormat};
 
 use super::{
@@ -83,6 +83,8 @@ pub struct Decoder {
     /// None before the table exists, and while nothing is known of its records.
     pub(super) batch: Option<Batch>,
     pub(super) programs: Programs,
+    /// What the table's schemas so far say of its columns.
+    pub(super) history: SchemaHistory,
     /// For a table with transforms.
     pub(super) stage: Option<Stage>,
 }
@@ -97,8 +99,13 @@ impl fmt::Debug for Decoder {
 impl Decoder {
     /// A decoder for this table. `table_schema` is the ledger's; `None` before the table exists.
     pub fn new(table: &TableSpec, table_schema: Option<Schema>) -> Result<Self, IngestError> {
-        let stage = Stage::of(table)?;
-        let mut decoder = Self { table: table.clone(), batch: None, programs: Programs::default(), stage };
+        let mut decoder = Self {
+            table: table.clone(),
+            batch: None,
+            programs: Programs::default(),
+            history: SchemaHistory::default(),
+            stage: Stage::of(table)?,
+        };
         if let Some(schema) = table_schema {
             decoder.set_table_schema(schema)?;
         }
@@ -197,6 +204,11 @@ impl Decoder {
         }
     }
 
+    /// What the ledger says of the table's columns so far: nothing that it gave up comes back, and no id.
+    pub fn set_history(&mut self, history: SchemaHistory) {
+        self.history = history;
+    }
+
     /// The ledger's schema changed, by this worker or another. Only with an empty batch, after
     /// [`Decoder::finish`].
     pub fn set_table_schema(&mut self, schema: Schema) -> Result<(), IngestError> {
@@ -273,8 +285,6 @@ impl Decoder {
 /// The columns being filled.
 pub(super) struct Batch {
     pub(super) schema: Schema,
-    /// The schema without the engine's own column.
-    pub(super) body: Schema,
     columns: Columns,
     /// The engine's own column, and its position among the table's.
     metadata: Option<(usize, Metadata)>,
@@ -306,7 +316,6 @@ impl Batch {
             arrow: arrow_schema(&schema)?,
             has_required: body.fields.iter().any(|field| field.required),
             schema,
-            body,
             metadata,
             measured: 0,
             unmeasured: 0,
@@ -315,6 +324,14 @@ impl Batch {
 
     pub(super) fn rows(&self) -> usize {
         self.columns.rows()
+    }
+
+    /// What programs write of a schema with this batch's columns: those but the engine's own.
+    pub(super) fn body_of(&self, mut schema: Schema) -> Schema {
+        if let Some((position, _)) = &self.metadata {
+            schema.fields.remove(*position);
+        }
+        schema
     }
 
     #[inline]

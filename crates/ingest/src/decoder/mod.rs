@@ -2,14 +2,13 @@
 //!
 //! 1. `wire` takes the framing off and finds the schema id; Protobuf adds which message of the schema it is.
 //! 2. `programs` finds the compiled program of that id; if there is none, [`Decoder::push`] asks for it.
-//! 3. `learn` answers: it gets the schema, and says with `evolve` whether the table must grow first.
+//! 3. `learn` answers: it gets the schema, and says with `siltstone_spec::evolve` whether the table must grow first.
 //! 4. `staged` does the same for a table with transforms, whose records have columns of their own.
 //! 5. The program writes a row; `kafka` adds the record's coordinates when the spec asks for them.
 //!
 //! Absent on purpose: waiting, retrying, clocks, and any decision on where a rejected record goes.
 
 mod engine;
-pub mod evolve;
 mod incoming;
 mod kafka;
 mod learn;
@@ -21,7 +20,6 @@ pub mod wire;
 mod tests;
 
 pub use engine::{Decoder, Finished, Pushed, SchemaNeed};
-pub(crate) use evolve::assign_ids;
 pub use kafka::KAFKA_COLUMN;
 pub(crate) use kafka::{headers_type, push_headers};
 pub use learn::{Learned, check_transforms, initial_schema, wanted_schema};

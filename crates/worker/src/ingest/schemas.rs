@@ -1,6 +1,6 @@
 //! Writer schemas: learned when a record needs them, committed before a row of them is.
 
-use super::intake::Halt;
+use super::intake::{Halt, Wanting};
 use super::poller::Poller;
 use super::poller::PollerParts;
 use crate::error::ForTable;
@@ -10,12 +10,15 @@ use crate::formats;
 use crate::formats::Target;
 use siltstone_ingest::decoder::Learned;
 use siltstone_ingest::decoder::SchemaNeed;
+use siltstone_lakehouse::delta::Mapping;
 use siltstone_protocol::Change;
 use siltstone_protocol::ErrorKind;
 use siltstone_protocol::OffsetRange;
 use siltstone_protocol::RejectedCount;
 use siltstone_protocol::Schema;
 use siltstone_protocol::presence::EventCode;
+use siltstone_spec::OnIncompatible;
+use siltstone_spec::TableSpec;
 use siltstone_spec::plan::Reason;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +27,24 @@ use std::time::Instant;
 const REGISTRY_RETRY_MIN: Duration = Duration::from_secs(1);
 const REGISTRY_RETRY_MAX: Duration = Duration::from_secs(30);
 const SCHEMA_COMMIT_TRIES_MAX: u32 = 10;
+
+impl Wanting {
+    /// `on_incompatible` is `stop`: the table does, and no row of the schema is taken.
+    pub fn incompatible(self, spec: &TableSpec, why: String) -> WorkerError {
+        let Self { need, partition, offset } = self;
+        WorkerError::IncompatibleSchema {
+            table: spec.name.clone(),
+            topic: spec.topic.clone(),
+            partition,
+            offset,
+            schema_id: match need {
+                SchemaNeed::Id(id) | SchemaNeed::Message { id, .. } => Some(id),
+                SchemaNeed::Latest => None,
+            },
+            why,
+        }
+    }
+}
 
 impl Poller {
     pub(super) fn act_on_halt(&mut self) -> Result<(), WorkerError> {
@@ -37,13 +58,13 @@ impl Poller {
                 offset,
                 reason,
             }),
-            Some(Halt::NeedsSchema(need)) => self.learn(need, REGISTRY_RETRY_MIN),
+            Some(Halt::NeedsSchema(wanting)) => self.learn(wanting, REGISTRY_RETRY_MIN),
         }
     }
 
     pub(super) fn learn_again(&mut self) -> Result<(), WorkerError> {
         match self.waiting_for_schema.take() {
-            Some((need, at, backoff)) if Instant::now() >= at => self.learn(need, backoff),
+            Some((wanting, at, backoff)) if Instant::now() >= at => self.learn(wanting, backoff),
             waiting => {
                 self.waiting_for_schema = waiting;
                 Ok(())
@@ -51,13 +72,21 @@ impl Poller {
         }
     }
 
-    pub(super) fn learn(&mut self, need: SchemaNeed, backoff: Duration) -> Result<(), WorkerError> {
+    pub(super) fn learn(&mut self, wanting: Wanting, backoff: Duration) -> Result<(), WorkerError> {
+        let need = wanting.need;
         for _ in 0..SCHEMA_COMMIT_TRIES_MAX {
             let PollerParts { handle, intake, registry, .. } = &mut self.parts;
             match handle.block_on(intake.decoder.learn(need, registry.as_deref())) {
                 Ok(Learned::Ready | Learned::Refused(_)) => return self.resume(),
+                Ok(Learned::Stops(error)) => {
+                    return Err(wanting.incompatible(&self.parts.spec, error.to_string()));
+                }
                 Ok(Learned::Evolves(schema)) => {
-                    if !self.can_show(&schema)? {
+                    if let Some(Reason { what, why, .. }) = self.not_shown(&schema)? {
+                        if self.parts.spec.on_incompatible == OnIncompatible::Stop {
+                            return Err(wanting.incompatible(&self.parts.spec, format!("{what}: {why}")));
+                        }
+                        tracing::warn!(table = %self.name(), what, why, "records of this schema are rejected");
                         self.parts.intake.decoder.reject_schema(need);
                         return self.resume();
                     }
@@ -69,7 +98,7 @@ impl Poller {
                     self.pause()?;
                     let next = (backoff * 2).min(REGISTRY_RETRY_MAX);
                     let at = Instant::now() + self.parts.identity.jitter(backoff);
-                    self.waiting_for_schema = Some((need, at, next));
+                    self.waiting_for_schema = Some((wanting, at, next));
                     return Ok(());
                 }
                 Err(error) => return Err(error).for_table(self.name()),
@@ -78,22 +107,21 @@ impl Poller {
         Err(self.internal("the table's schema did not settle"))
     }
 
-    /// False when a format of the table has no form for this schema (Delta takes no other type for a
-    /// column that has data): the ledger must not take it either, or that format would stand still.
-    fn can_show(&self, schema: &Schema) -> Result<bool, WorkerError> {
-        let Some(table) = self.table() else { return Ok(true) };
+    /// Why a format of the table has no form for this schema (Delta takes no other type for a column that has
+    /// data), if one has none: the ledger must not take it either, or that format would stand still.
+    fn not_shown(&self, schema: &Schema) -> Result<Option<Reason>, WorkerError> {
+        let Some(table) = self.table() else { return Ok(None) };
         let checked = self.parts.handle.block_on(async {
             let state = table.state.lock().await;
-            let target = Target { schema, partition_spec: &state.partition_spec, formats: &state.formats };
+            let target = Target {
+                schema,
+                partition_spec: &state.partition_spec,
+                formats: &state.formats,
+                mapping: Mapping::AsItIs,
+            };
             formats::check(&table, &state, target).await
         });
-        match formats::refusal(checked)? {
-            None => Ok(true),
-            Some(Reason { what, why, .. }) => {
-                tracing::warn!(table = %table.name, what, why, "records of this schema are rejected");
-                Ok(false)
-            }
-        }
+        formats::refusal(checked)
     }
 
     /// Makes the table what the records need: everything before is committed in the old schema first.
@@ -162,14 +190,27 @@ impl Poller {
         self.change(Change::append(Vec::new(), ranges, rejected))
     }
 
+    /// Follows a change that another worker, or `apply`, made to the table meanwhile. Costs nothing when there is none.
+    pub(super) fn follow_others(&mut self) -> Result<(), WorkerError> {
+        let Some(table) = self.table() else { return Ok(()) };
+        // Held during a commit: then the next turn looks.
+        let Ok(state) = table.state.try_lock() else { return Ok(()) };
+        let newest = state.schema.schema_id;
+        drop(state);
+        match &self.parts.intake.schema {
+            Some(known) if known.schema_id != newest => self.follow_schema(),
+            _ => Ok(()),
+        }
+    }
+
     /// Takes the ledger's schema over when it is newer than the decoder's. The buffer is closed first.
     pub(super) fn follow_schema(&mut self) -> Result<(), WorkerError> {
         let Some(table) = self.table() else { return Ok(()) };
-        let schema = self.parts.handle.block_on(async {
+        let (schema, history) = self.parts.handle.block_on(async {
             let mut state = table.state.lock().await;
             let now_ms = self.parts.identity.now_ms();
             table.ledger.follow(&mut state, now_ms).await.for_table(&table.name)?;
-            Ok::<_, WorkerError>(state.schema.clone())
+            Ok::<_, WorkerError>((state.schema.clone(), state.schema_history()))
         })?;
         if self.parts.intake.schema.as_ref().is_some_and(|known| known.schema_id == schema.schema_id) {
             return Ok(());
@@ -177,6 +218,7 @@ impl Poller {
         if self.parts.intake.rows() > 0 {
             self.flush_all(FlushReason::Schema)?;
         }
+        self.parts.intake.decoder.set_history(history);
         self.parts.intake.decoder.set_table_schema(schema.clone()).for_table(&self.parts.spec.name)?;
         self.parts.intake.schema = Some(Arc::new(schema));
         Ok(())
