@@ -24,7 +24,8 @@ CLOUD = {name: readers.QUICK[name] for name in ("PyIceberg", "delta-rs")}
 
 def crash_points() -> list[str]:
     """Every place that ingestion passes where a worker can be told to abort, without a REST catalog."""
-    return [point for point in all_crash_points() if not point.startswith(("compact.", "absorb.", "rest.", "replay."))]
+    elsewhere = ("compact.", "absorb.", "rest.", "replay.", "backfill.", "reset.", "import.")
+    return [point for point in all_crash_points() if not point.startswith(elsewhere)]
 
 
 def all_crash_points() -> list[str]:

@@ -319,7 +319,7 @@ def test_the_command_line_reads_what_the_control_plane_knows(engine, name, plane
     assert run.run("tables", "--environment", "dev", "--json").json() == []
     shown = run.run("status", "--remote", name).out
     assert "paused" in shown and "other.t" not in shown
-    assert "no table of this name" in run.run("status", "--remote", "nobody", code=2).err
+    assert "shows no table nobody" in run.run("status", "--remote", "nobody", code=2).err
     one.lists.clear()
     assert "404" in run.run("tables", code=1).err
     assert "the-key-of-a-reader" not in told + shown
