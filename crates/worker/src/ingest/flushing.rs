@@ -1,14 +1,12 @@
 //! When a buffer goes to the table, and what is done with the answer.
 
 use super::poller::Poller;
-use crate::error::ForTable;
 use crate::error::WorkerError;
 use crate::flush::FlushJob;
 use crate::flush::FlushReason;
 use crate::flush::Flushed;
 use crate::metrics::ReasonLabel;
 use siltstone_protocol::Change;
-use siltstone_protocol::RejectReason;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -78,9 +76,10 @@ impl Poller {
 
     pub(super) fn submit(&mut self, reason: FlushReason) -> Result<(), WorkerError> {
         let age = self.parts.intake.age(Instant::now());
-        self.parts.intake.close_batch();
-        self.may_commit()?;
-        let taken = self.parts.intake.take_buffer().for_table(&self.parts.spec.name)?;
+        let taken = match self.parts.intake.take_buffer() {
+            Ok(taken) => taken,
+            Err(halt) => return halt.need(&self.parts.spec).map(drop),
+        };
         let spec = &self.parts.spec;
         let ranges = self.parts.intake.positions.submit(&spec.cluster, &spec.topic);
         if ranges.is_empty() {
@@ -105,18 +104,6 @@ impl Poller {
             memory,
         };
         self.lane.submit(job).map_err(|_| self.internal("a flush was submitted to a busy lane"))
-    }
-
-    /// Refuses to commit past a record at which the spec says to stop.
-    fn may_commit(&self) -> Result<(), WorkerError> {
-        let Some((partition, offset)) = self.parts.intake.stopped_at() else { return Ok(()) };
-        Err(WorkerError::RejectedRecord {
-            table: self.name().to_owned(),
-            topic: self.parts.spec.topic.clone(),
-            partition,
-            offset,
-            reason: RejectReason::TransformFailed,
-        })
     }
 
     /// Submits what is buffered and waits until everything submitted has landed.

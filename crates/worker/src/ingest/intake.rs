@@ -4,8 +4,7 @@
 //! its rejection is buffered; so the ranges of a flush and its rows always agree (I-3).
 //!
 //! Where the table's transforms can fail, that is known of a row only when its batch is closed: until then its
-//! record is
-//! kept, as it would be as a dead letter.
+//! record is kept, as it would be as a dead letter.
 
 use std::{
     collections::BTreeMap,
@@ -20,9 +19,12 @@ use siltstone_ingest::{
     decoder::{Decoder, Finished, Pushed, SchemaNeed},
 };
 use siltstone_protocol::{RejectReason, RejectedCount, Schema};
-use siltstone_spec::DlqMode;
+use siltstone_spec::{DlqMode, TableSpec};
 
-use crate::positions::Positions;
+use crate::{
+    error::{ForTable, WorkerError},
+    positions::Positions,
+};
 
 /// A batch is closed at this many rows or bytes, so that builders stay small and growth is cheap.
 const BATCH_ROWS_MAX: usize = 65_536;
@@ -41,6 +43,27 @@ pub enum Halt {
     Full,
     /// A batch could not be closed: a bug.
     Failed(IngestError),
+}
+
+impl Halt {
+    /// The schema that it waits for, if it is for one.
+    ///
+    /// # Errors
+    /// What stops the table: a record, with `dlq_mode: stop`; a bug.
+    pub(crate) fn need(self, spec: &TableSpec) -> Result<Option<SchemaNeed>, WorkerError> {
+        match self {
+            Self::Full => Ok(None),
+            Self::NeedsSchema(need) => Ok(Some(need)),
+            Self::Failed(error) => Err(error).for_table(&spec.name),
+            Self::Rejected { partition, offset, reason } => Err(WorkerError::RejectedRecord {
+                table: spec.name.clone(),
+                topic: spec.topic.clone(),
+                partition,
+                offset,
+                reason,
+            }),
+        }
+    }
 }
 
 /// The buffer of one table and everything that fills it.
@@ -303,11 +326,6 @@ impl Intake {
         Ok(())
     }
 
-    /// The record at which the spec says to stop, when the positions are past it: the buffer must not be committed.
-    pub fn stopped_at(&self) -> Option<(i32, i64)> {
-        self.stopped_at
-    }
-
     /// Memory held by buffered rows and dead letters, bytes.
     pub fn bytes(&self) -> u64 {
         let rows = self.batches_bytes + self.decoder.bytes() + self.undecided_bytes();
@@ -335,14 +353,18 @@ impl Intake {
     /// Empties the buffer into a flush.
     ///
     /// # Errors
-    /// `Internal` when a batch cannot be closed.
-    pub fn take_buffer(&mut self) -> Result<Taken, IngestError> {
+    /// `Rejected`: the positions are past a record at which the spec says to stop, so the buffer must not be committed.
+    /// `Failed`: a batch cannot be closed.
+    pub fn take_buffer(&mut self) -> Result<Taken, Halt> {
         self.close_batch();
-        if let Some(Halt::Failed(error)) = self.halt.take_if(|halt| matches!(halt, Halt::Failed(_))) {
-            return Err(error);
+        if let Some(failed) = self.halt.take_if(|halt| matches!(halt, Halt::Failed(_))) {
+            return Err(failed);
+        }
+        if let Some((partition, offset)) = self.stopped_at {
+            return Err(Halt::Rejected { partition, offset, reason: RejectReason::TransformFailed });
         }
         let mut dead_letters = std::mem::take(&mut self.dead_batches);
-        dead_letters.extend(self.dead_letters.finish()?);
+        dead_letters.extend(self.dead_letters.finish().map_err(Halt::Failed)?);
         let rejected = std::mem::take(&mut self.rejected)
             .into_iter()
             .map(|(reason, records)| RejectedCount { reason, records })
@@ -527,11 +549,13 @@ tables:
     fn a_row_to_stop_at_keeps_the_buffer_from_being_committed() {
         let mut intake = cast(DlqMode::Stop);
         assert_eq!(fill(&mut intake, &VALUES[..2]), 2);
-        assert_eq!(intake.stopped_at(), None);
         intake.close_batch();
-        assert_eq!(intake.stopped_at(), Some((0, 1)));
-        assert!(matches!(intake.take_halt(), Some(Halt::Rejected { partition: 0, offset: 1, .. })));
+        let is_first = |halt: &Halt| matches!(halt, Halt::Rejected { partition: 0, offset: 1, .. });
+        assert!(intake.take_halt().as_ref().is_some_and(is_first));
+        for _ in 0..2 {
+            assert!(intake.take_buffer().as_ref().is_err_and(is_first), "whoever asks, and however often");
+        }
         intake.clear().unwrap();
-        assert_eq!(intake.stopped_at(), None);
+        assert_eq!(intake.take_buffer().unwrap().batches.len(), 0);
     }
 }

@@ -1,6 +1,5 @@
 //! Writer schemas: learned when a record needs them, committed before a row of them is.
 
-use super::intake::Halt;
 use super::poller::Poller;
 use super::poller::PollerParts;
 use crate::error::ForTable;
@@ -25,17 +24,10 @@ const SCHEMA_COMMIT_TRIES_MAX: u32 = 10;
 
 impl Poller {
     pub(super) fn act_on_halt(&mut self) -> Result<(), WorkerError> {
-        match self.parts.intake.take_halt() {
-            None | Some(Halt::Full) => Ok(()),
-            Some(Halt::Failed(error)) => Err(error).for_table(self.name()),
-            Some(Halt::Rejected { partition, offset, reason }) => Err(WorkerError::RejectedRecord {
-                table: self.name().to_owned(),
-                topic: self.parts.spec.topic.clone(),
-                partition,
-                offset,
-                reason,
-            }),
-            Some(Halt::NeedsSchema(need)) => self.learn(need, REGISTRY_RETRY_MIN),
+        let Some(halt) = self.parts.intake.take_halt() else { return Ok(()) };
+        match halt.need(&self.parts.spec)? {
+            Some(need) => self.learn(need, REGISTRY_RETRY_MIN),
+            None => Ok(()),
         }
     }
 

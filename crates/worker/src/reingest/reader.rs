@@ -212,7 +212,10 @@ impl Reader {
 
     /// The intake's rows to the writer, its dead letters to files of their table.
     pub(super) fn empty(&mut self) -> Result<(), WorkerError> {
-        let taken = self.intake.take_buffer().for_table(&self.parts.table.name)?;
+        let taken = match self.intake.take_buffer() {
+            Ok(taken) => taken,
+            Err(halt) => return halt.need(&self.parts.committer.spec).map(drop),
+        };
         for count in taken.rejected {
             *self.rejected.entry(count.reason).or_default() += count.records;
         }

@@ -11,7 +11,6 @@ use crate::{
     commit::Landed,
     error::{ForTable, WorkerError},
     formats::{self, Target},
-    ingest::Halt,
 };
 
 const TRIES_MAX: u32 = 10;
@@ -21,18 +20,11 @@ const REGISTRY_TRIES_MAX: u32 = 30;
 
 impl Reader {
     pub(super) fn act_on_halt(&mut self) -> Result<(), WorkerError> {
-        match self.intake.take_halt() {
-            None => Ok(()),
-            Some(Halt::Full) => self.empty(),
-            Some(Halt::Failed(error)) => Err(error).for_table(self.name()),
-            Some(Halt::Rejected { partition, offset, reason }) => Err(WorkerError::RejectedRecord {
-                table: self.name().to_owned(),
-                topic: self.parts.committer.spec.topic.clone(),
-                partition,
-                offset,
-                reason,
-            }),
-            Some(Halt::NeedsSchema(need)) => self.learn(need),
+        let Some(halt) = self.intake.take_halt() else { return Ok(()) };
+        match halt.need(&self.parts.committer.spec)? {
+            Some(need) => self.learn(need),
+            // The intake is full.
+            None => self.empty(),
         }
     }
 

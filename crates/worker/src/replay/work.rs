@@ -33,7 +33,7 @@ use crate::{
     commit::{self, Landed},
     error::{ForTable, WorkerError},
     formats,
-    ingest::{Halt, Intake},
+    ingest::Intake,
 };
 
 /// What is decoded is written when it holds this part of the budget: 1 over so much. The rest is for sorting and
@@ -190,14 +190,11 @@ impl<'a> Window<'a> {
             if intake.take(record) == Visit::Taken {
                 break;
             }
-            match intake.take_halt() {
-                Some(Halt::NeedsSchema(need)) => self.learn(lane, need).await?,
-                Some(Halt::Full) => self.write(lane).await?,
-                Some(Halt::Failed(error)) => return Err(error).for_table(name),
-                Some(Halt::Rejected { .. }) | None => {
-                    let what = "a dead letter was neither taken nor rejected";
-                    return Err(WorkerError::Internal { table: name.clone(), what });
-                }
+            let what = "a dead letter was neither taken nor rejected";
+            let internal = || WorkerError::Internal { table: name.clone(), what };
+            match intake.take_halt().ok_or_else(internal)?.need(&self.replay.table_spec)? {
+                Some(need) => self.learn(lane, need).await?,
+                None => self.write(lane).await?,
             }
         }
         let held: u64 = self.lanes.values().map(Intake::bytes).sum();
@@ -289,7 +286,10 @@ impl<'a> Window<'a> {
         let replay = self.replay;
         let name = &replay.main.name;
         let btree_map::Entry::Occupied(mut held) = self.lanes.entry(lane.clone()) else { return Ok(()) };
-        let taken = held.get_mut().take_buffer().for_table(name)?;
+        let taken = match held.get_mut().take_buffer() {
+            Ok(taken) => taken,
+            Err(halt) => return halt.need(&replay.table_spec).map(drop),
+        };
         for count in &taken.rejected {
             *self.rejected.entry(count.reason).or_default() += count.records;
         }
