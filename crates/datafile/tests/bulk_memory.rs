@@ -2,13 +2,9 @@
 
 #![allow(unsafe_code, clippy::unwrap_used, missing_docs)]
 
-use std::{
-    alloc::{GlobalAlloc, Layout as Block, System},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-};
+mod counting;
+
+use std::sync::{Arc, atomic::Ordering};
 
 use arrow::array::{ArrayRef, Date32Array, Int64Array, RecordBatch, StringArray};
 use object_store::{ObjectStore, local::LocalFileSystem, path::Path};
@@ -19,29 +15,7 @@ use siltstone_protocol::{
 };
 use siltstone_spec::{Compression, Files};
 
-static NOW: AtomicUsize = AtomicUsize::new(0);
-static PEAK: AtomicUsize = AtomicUsize::new(0);
-
-struct Counting;
-
-// SAFETY: every call is handed to the system allocator unchanged; only sizes are counted.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, block: Block) -> *mut u8 {
-        let now = NOW.fetch_add(block.size(), Ordering::Relaxed) + block.size();
-        PEAK.fetch_max(now, Ordering::Relaxed);
-        // SAFETY: as the caller of this function promises.
-        unsafe { System.alloc(block) }
-    }
-
-    unsafe fn dealloc(&self, memory: *mut u8, block: Block) {
-        NOW.fetch_sub(block.size(), Ordering::Relaxed);
-        // SAFETY: as the caller of this function promises.
-        unsafe { System.dealloc(memory, block) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
+use counting::{NOW, PEAK};
 
 const BUDGET: usize = 128 << 20;
 const PARTITIONS: i32 = 3_000;

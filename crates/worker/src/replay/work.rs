@@ -192,7 +192,7 @@ impl<'a> Window<'a> {
             }
             let what = "a dead letter was neither taken nor rejected";
             let internal = || WorkerError::Internal { table: name.clone(), what };
-            match intake.take_halt().ok_or_else(internal)?.need(&self.replay.table_spec)? {
+            match intake.take_halt().ok_or_else(internal)?.need(self.replay.table_spec)? {
                 Some(need) => self.learn(lane, need).await?,
                 None => self.write(lane).await?,
             }
@@ -288,7 +288,7 @@ impl<'a> Window<'a> {
         let btree_map::Entry::Occupied(mut held) = self.lanes.entry(lane.clone()) else { return Ok(()) };
         let taken = match held.get_mut().take_buffer() {
             Ok(taken) => taken,
-            Err(halt) => return halt.need(&replay.table_spec).map(drop),
+            Err(halt) => return halt.need(replay.table_spec).map(drop),
         };
         for count in &taken.rejected {
             *self.rejected.entry(count.reason).or_default() += count.records;
