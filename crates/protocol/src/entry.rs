@@ -66,6 +66,9 @@ pub enum Change {
         /// Records of files that were read in. Each is read in once.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         imported: Vec<SourceFileRange>,
+        /// Ledger version at which dead letters were looked for, when the entry is of dead letters alone.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        base: Option<u64>,
     },
     /// The same rows in other files. Valid only while every removed file is live.
     Replace {
@@ -96,9 +99,8 @@ pub enum Change {
         /// Offsets that were ingested anew: their older rows left, and what became rows of them now is in `added`.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         ranges: Vec<OffsetRange>,
-        /// Offsets among them whose records were rejected before and are rows now.
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
-        replayed: Vec<OffsetRange>,
+        /// Ledger version at which the rows of these offsets were looked for.
+        base: u64,
         /// Records of the ranges that did not become rows, by reason.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         rejected: Vec<RejectedCount>,
@@ -154,7 +156,7 @@ pub enum Change {
 impl Change {
     /// Rows arrive from topics.
     pub fn append(files: Vec<FileEntry>, ranges: Vec<OffsetRange>, rejected: Vec<RejectedCount>) -> Self {
-        Self::Append { files, ranges, rejected, replayed: Vec::new(), imported: Vec::new() }
+        Self::Append { files, ranges, rejected, replayed: Vec::new(), imported: Vec::new(), base: None }
     }
 
     /// The kind's stable name, as in the JSON.

@@ -159,7 +159,8 @@ impl Flusher {
             table.details.insert(file.details);
         }
         let replayed = self.no_longer_rejected(held, &rejected_now);
-        let change = Change::Append { files: entries, ranges, rejected, replayed, imported: Vec::new() };
+        let change =
+            Change::Append { files: entries, ranges, rejected, replayed, imported: Vec::new(), base: None };
         let ended = self.commit(&table, change).await?;
         crash_point!("flush.committed");
         if let Flushed::Committed { version, .. } = ended {

@@ -55,7 +55,7 @@ pub struct HistoryArgs {
     /// Where rows are put meanwhile when memory does not suffice. Default: the system's directory for such files.
     #[arg(long, value_name = "DIR")]
     pub spill_dir: Option<PathBuf>,
-    /// How much may be there at once. A backfill commits what it has, and goes on; a reset needs room for all its rows.
+    /// How much may be there at once; then files are made of it.
     #[arg(long, value_name = "SIZE", default_value = "16GiB")]
     pub spill_limit: String,
 }

@@ -123,7 +123,8 @@ impl Draft {
                 self.snapshot(&making, manifests, bucket, leaving, added, offsets).await?;
             }
             Work::Resync { removed, .. } | Work::Cut { removed, .. } | Work::Overwrite { removed, .. } => {
-                let making = making("overwrite", self);
+                let is_delete = added.is_empty() && matches!(step.work, Work::Overwrite { .. });
+                let making = making(if is_delete { "delete" } else { "overwrite" }, self);
                 let leaving = Leaving::of(bucket, removed);
                 self.snapshot(&making, manifests, bucket, leaving, added, offsets).await?;
             }

@@ -146,7 +146,6 @@ fn overwritten(removed: &[String], added: &[FileEntry]) -> Work {
     match (removed, added) {
         ([], []) => Work::Positions,
         ([], added) => Work::Append(added.to_vec()),
-        (removed, []) => Work::Delete(removed.to_vec()),
         (removed, added) => Work::Overwrite { removed: removed.to_vec(), added: added.to_vec() },
     }
 }

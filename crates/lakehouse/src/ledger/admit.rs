@@ -7,9 +7,10 @@
 //! | append, lost range | it starts at the position, which moves and leaves a hole |
 //! | append, empty range | it is the position, or the first one |
 //! | append, all ranges covered | it is already so: its files are orphans |
-//! | append, replayed range | it was consumed, and no offset of it was replayed; or it is part of a live range |
+//! | append, replayed range | it is covered, no offset of it was replayed, and nothing was overwritten since the look; |
+//! | | or it is part of a live range |
 //! | append, source file | it starts at the record where what is held of the file ends |
-//! | overwrite | every removed file is live; its ranges lie below the position |
+//! | overwrite | every removed file is live; its ranges lie below the position, and no row came there since the look |
 //! | replace | every removed file is live; the number of rows stays (I-1) |
 //! | delete | every removed file is live; what is added in their place has fewer rows |
 //! | absorb | every removed file is live; the format showed its last absorb when it was looked at |
@@ -18,11 +19,12 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use siltstone_protocol::{Change, FileEntry, Format, OffsetRange, SourceFileRange};
+use siltstone_protocol::{Change, ErrorCode, FileEntry, Format, OffsetRange, SourceFileRange};
 
 use super::{
     coverage::Coverage,
-    imports::{Import, SOURCE_FILES_MAX},
+    imports::{Fit, Import, SOURCE_FILES_MAX},
+    revisions::Revision,
     state::{LedgerState, SourcePartition},
 };
 use crate::error::LakeError;
@@ -44,10 +46,10 @@ pub(super) enum Admission {
 pub(super) fn admit(state: &LedgerState, change: &Change) -> Result<Admission, LakeError> {
     match change {
         Change::Create { .. } => Err(conflict(state, "the table exists".to_owned())),
-        Change::Append { files, ranges, rejected, replayed, imported } => {
+        Change::Append { files, ranges, rejected, replayed, imported, base } => {
             let admission = match (ranges.is_empty(), replayed.is_empty(), imported.is_empty()) {
                 (_, true, true) => append(state, files, ranges, files.is_empty() && rejected.is_empty()),
-                (true, false, true) => replay(state, replayed),
+                (true, false, true) => replay(state, replayed, base.unwrap_or_default()),
                 (false, false, true) => {
                     not_too_many(state, replayed.len())?;
                     if !replayed.iter().all(|inner| lies_within(inner, ranges)) {
@@ -70,8 +72,8 @@ pub(super) fn admit(state: &LedgerState, change: &Change) -> Result<Admission, L
             }
             Ok(admission)
         }
-        Change::Overwrite { removed, added, ranges, replayed, .. } => {
-            overwrite(state, removed, added, ranges, replayed)
+        Change::Overwrite { removed, added, ranges, base, .. } => {
+            overwrite(state, removed, added, ranges, *base)
         }
         Change::Replace { removed, added, .. } => replace(state, removed, added),
         Change::Delete { removed, added } => delete(state, removed, added),
@@ -161,9 +163,16 @@ fn already_so(state: &LedgerState, range: &OffsetRange) -> bool {
 }
 
 /// Dead letters that are rows now. They were consumed, so the position does not move.
-fn replay(state: &LedgerState, replayed: &[OffsetRange]) -> Result<Admission, LakeError> {
+fn replay(state: &LedgerState, replayed: &[OffsetRange], base: u64) -> Result<Admission, LakeError> {
     not_too_many(state, replayed.len())?;
-    consumed(state, replayed)?;
+    below_the_position(state, replayed)?;
+    let covered = |range: &OffsetRange| {
+        let held = state.coverage.get(&SourcePartition::of(range));
+        held.is_some_and(|held| held.covers(range.start, range.end))
+    };
+    if !replayed.iter().all(covered) {
+        return Err(invalid(state, "dead letters are replayed of offsets that were consumed"));
+    }
     let held = |range: &&OffsetRange| {
         state
             .replayed
@@ -179,6 +188,7 @@ fn replay(state: &LedgerState, replayed: &[OffsetRange]) -> Result<Admission, La
     if replayed.iter().all(|range| held(&range)) {
         return Ok(Admission::AlreadySo);
     }
+    looked_since(state, replayed, base, |revision| revision.overwritten)?;
     match replayed.iter().find(touched) {
         None => Ok(Admission::Admitted),
         Some(range) => Err(conflict(
@@ -191,8 +201,26 @@ fn replay(state: &LedgerState, replayed: &[OffsetRange]) -> Result<Admission, La
     }
 }
 
+/// Refuses what was made of a look at the table that did not see the newest rows of these offsets.
+fn looked_since(
+    state: &LedgerState,
+    ranges: &[OffsetRange],
+    base: u64,
+    of: impl Fn(&Revision) -> u64,
+) -> Result<(), LakeError> {
+    if base > state.version {
+        return Err(invalid(state, format_args!("a change looked at version {base}, which is not there")));
+    }
+    let Some((range, version)) = state.revised(ranges, base, of) else { return Ok(()) };
+    let problem = format!(
+        "rows of {}/{}/{} came with version {version}, after the look at version {base}",
+        range.cluster, range.topic, range.partition
+    );
+    Err(conflict(state, problem))
+}
+
 /// Ranges that may be spoken of after the fact: named once, and below the position.
-fn consumed(state: &LedgerState, ranges: &[OffsetRange]) -> Result<(), LakeError> {
+fn below_the_position(state: &LedgerState, ranges: &[OffsetRange]) -> Result<(), LakeError> {
     well_formed(state, ranges)?;
     let mut seen: BTreeMap<SourcePartition, Vec<(i64, i64)>> = BTreeMap::new();
     for range in ranges {
@@ -219,44 +247,32 @@ fn consumed(state: &LedgerState, ranges: &[OffsetRange]) -> Result<(), LakeError
 fn import(state: &LedgerState, imported: &[SourceFileRange]) -> Result<Admission, LakeError> {
     not_too_many(state, imported.len())?;
     let mut known: BTreeMap<&str, Import> = BTreeMap::new();
-    let (mut fits, mut first) = (0, None);
+    let (mut refused, mut new) = (Vec::new(), 0);
     for range in imported {
         let held = known.get(range.source.as_str()).or(state.imports.get(&range.source)).copied();
         match held.unwrap_or_default().with(range) {
             Ok(import) => {
+                new += usize::from(held.is_none());
                 known.insert(&range.source, import);
-                fits += 1;
             }
-            Err(fault) => {
-                first.get_or_insert((range, fault));
-            }
+            Err(fit) => refused.push((range, fit)),
         }
     }
-    match first {
-        Some((_, Fit::AlreadySo)) if fits == 0 => Ok(Admission::AlreadySo),
-        Some((range, _)) => Err(conflict(
-            state,
-            format!(
-                "records {}..{} of source file {} were read in by others",
-                range.start, range.end, range.source
-            ),
-        )),
-        None => {
-            let new = known.keys().filter(|source| !state.imports.contains_key(**source)).count();
-            if state.imports.len() + new > SOURCE_FILES_MAX {
-                let problem = format_args!("a table remembers at most {SOURCE_FILES_MAX} source files");
-                return Err(invalid(state, problem));
-            }
-            Ok(Admission::Admitted)
+    let Some((range, _)) = refused.iter().find(|(_, fit)| *fit == Fit::Never).or(refused.first()) else {
+        if state.imports.len() + new > SOURCE_FILES_MAX {
+            let problem = format_args!("a table remembers at most {SOURCE_FILES_MAX} source files");
+            return Err(invalid(state, problem).coded(ErrorCode::ChangeTooLarge));
         }
+        return Ok(Admission::Admitted);
+    };
+    if refused.len() == imported.len() && refused.iter().all(|(_, fit)| *fit == Fit::AlreadySo) {
+        return Ok(Admission::AlreadySo);
     }
-}
-
-/// Why a range of a source file is not admitted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fit {
-    AlreadySo,
-    Never,
+    let problem = format!(
+        "records {}..{} of source file {} were read in by others",
+        range.start, range.end, range.source
+    );
+    Err(conflict(state, problem))
 }
 
 fn overwrite(
@@ -264,14 +280,11 @@ fn overwrite(
     removed: &[String],
     added: &[FileEntry],
     ranges: &[OffsetRange],
-    replayed: &[OffsetRange],
+    base: u64,
 ) -> Result<Admission, LakeError> {
-    not_too_many(state, ranges.len().max(replayed.len()))?;
-    consumed(state, ranges)?;
-    consumed(state, replayed)?;
-    if !replayed.iter().all(|inner| lies_within(inner, ranges)) {
-        return Err(invalid(state, "an overwrite replays offsets of its own ranges only"));
-    }
+    not_too_many(state, ranges.len())?;
+    below_the_position(state, ranges)?;
+    looked_since(state, ranges, base, |revision| revision.filled)?;
     if !removed.is_empty() || ranges.is_empty() {
         all_live(state, removed)?;
     }
@@ -294,7 +307,8 @@ fn not_too_many(state: &LedgerState, ranges: usize) -> Result<(), LakeError> {
     if ranges <= RANGES_PER_ENTRY_MAX {
         return Ok(());
     }
-    Err(invalid(state, format_args!("a change names at most {RANGES_PER_ENTRY_MAX} ranges, not {ranges}")))
+    let problem = format_args!("a change names at most {RANGES_PER_ENTRY_MAX} ranges, not {ranges}");
+    Err(invalid(state, problem).coded(ErrorCode::ChangeTooLarge))
 }
 
 fn replace(state: &LedgerState, removed: &[String], added: &[FileEntry]) -> Result<Admission, LakeError> {

@@ -18,8 +18,8 @@ use serde::{Deserialize, Serialize};
 use siltstone_protocol::{FileEntry, Format, PartitionSpec, Schema, SortOrder};
 
 use super::{
-    Coverage, Imports, Intervals, LastAbsorb, Ledger, LedgerState, SourcePartition, Totals, log::read,
-    state::RECENT_COMMITS_MAX,
+    Coverage, Imports, Intervals, LastAbsorb, Ledger, LedgerState, Revision, SourcePartition, Totals,
+    log::read, state::RECENT_COMMITS_MAX,
 };
 use crate::{crash_point, error::LakeError};
 
@@ -52,6 +52,8 @@ struct Checkpoint {
     coverage: Vec<PartitionCoverage>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     replayed: Vec<PartitionCoverage>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    revisions: Vec<(String, String, i32, Revision)>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     imports: Imports,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -83,6 +85,10 @@ impl Checkpoint {
         let coverage = state.coverage.iter();
         let coverage = coverage.map(|(key, held)| PartitionCoverage::of(key, held.intervals()));
         let replayed = state.replayed.iter().filter(|(_, held)| !held.is_empty());
+        let revisions = state.revisions.iter().map(|(key, revision)| {
+            let SourcePartition { cluster, topic, partition } = key.clone();
+            (cluster, topic, partition, *revision)
+        });
         let replayed = replayed.map(|(key, held)| PartitionCoverage::of(key, held.as_slice()));
         Self {
             format: CHECKPOINT_FORMAT,
@@ -99,6 +105,7 @@ impl Checkpoint {
             formats: state.formats.clone(),
             coverage: coverage.collect(),
             replayed: replayed.collect(),
+            revisions: revisions.collect(),
             imports: Imports::clone(&state.imports),
             absorbs: state.absorbs.clone(),
             recent_commits: state
@@ -135,6 +142,10 @@ impl Checkpoint {
             let intervals = Intervals::try_from(intervals)?;
             replayed.insert(SourcePartition { cluster, topic, partition }, intervals);
         }
+        let revisions = self.revisions.into_iter();
+        let revisions = revisions.map(|(cluster, topic, partition, revision)| {
+            (SourcePartition { cluster, topic, partition }, revision)
+        });
         let total = |count: fn(&FileEntry) -> u64| self.live_files.iter().map(count).sum();
         Ok(LedgerState {
             version,
@@ -155,6 +166,7 @@ impl Checkpoint {
             formats: self.formats,
             coverage,
             replayed: Arc::new(replayed),
+            revisions: revisions.collect(),
             imports: Arc::new(self.imports),
             absorbs: self.absorbs,
             total_rows: total(|file| file.rows),

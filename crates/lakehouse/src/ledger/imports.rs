@@ -5,8 +5,6 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use siltstone_protocol::SourceFileRange;
 
-use super::admit::Fit;
-
 /// A table remembers at most so many source files.
 pub(super) const SOURCE_FILES_MAX: usize = 1_000_000;
 
@@ -18,6 +16,13 @@ pub struct Import {
     /// There are no others.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub complete: bool,
+}
+
+/// Why a range of a source file does not fit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fit {
+    AlreadySo,
+    Never,
 }
 
 impl Import {

@@ -1,10 +1,7 @@
 //! A set of offsets of one partition, as half-open intervals: sorted, disjoint, apart, none empty.
 
-use serde::{Deserialize, Serialize};
-
 /// Offsets of one partition.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "Vec<(i64, i64)>", into = "Vec<(i64, i64)>")]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Intervals(Vec<(i64, i64)>);
 
 impl Intervals {
@@ -67,12 +64,6 @@ impl TryFrom<Vec<(i64, i64)>> for Intervals {
         let apart = intervals.windows(2).all(|pair| pair[0].1 < pair[1].0);
         let proper = intervals.iter().all(|&(from, to)| from < to);
         if apart && proper { Ok(Self(intervals)) } else { Err("intervals are sorted and apart") }
-    }
-}
-
-impl From<Intervals> for Vec<(i64, i64)> {
-    fn from(intervals: Intervals) -> Self {
-        intervals.0
     }
 }
 

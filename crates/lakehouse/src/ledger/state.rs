@@ -18,6 +18,7 @@ use super::{
     imports::Imports,
     intervals::Intervals,
     live_files::LiveFiles,
+    revisions::{self, Revision},
     totals::Totals,
 };
 use crate::error::LakeError;
@@ -68,6 +69,8 @@ pub struct LedgerState {
     pub coverage: BTreeMap<SourcePartition, Coverage>,
     /// Offsets whose records were rejected first, and became rows later.
     pub replayed: Arc<BTreeMap<SourcePartition, Intervals>>,
+    /// When rows below the positions came last.
+    pub revisions: BTreeMap<SourcePartition, Revision>,
     /// What was read in from files.
     pub imports: Arc<Imports>,
     /// The last absorb of each format.
@@ -105,6 +108,7 @@ impl LedgerState {
             formats: formats.clone(),
             coverage: BTreeMap::new(),
             replayed: Arc::default(),
+            revisions: BTreeMap::new(),
             imports: Arc::default(),
             absorbs: BTreeMap::new(),
             live_files: LiveFiles::default(),
@@ -149,10 +153,12 @@ impl LedgerState {
             }
         }
         let moved = self.moved_by(&entry.change);
+        let filled = revisions::filled(self, &entry.change);
         if let Change::Absorb { format, seen, .. } = entry.change {
             self.absorbs.insert(format, LastAbsorb { version: entry.version, seen });
         }
         self.change(&entry.change);
+        self.revise(filled, entry.version, matches!(entry.change, Change::Overwrite { .. }));
         self.version = entry.version;
         self.committed_ms = entry.committed_ms;
         self.recent_commits.push_back((entry.version, entry.commit_id.as_str().into()));
@@ -177,17 +183,14 @@ impl LedgerState {
                 self.replay(replayed);
                 self.import(imported);
             }
-            Change::Overwrite { removed, added, ranges, replayed, .. } => {
+            Change::Overwrite { removed, added, ranges, .. } => {
                 self.remove(removed);
                 self.add(added);
                 for range in ranges {
                     let key = SourcePartition::of(range);
-                    if let Some(held) = Arc::make_mut(&mut self.replayed).get_mut(&key) {
-                        held.remove(range.start, range.end);
-                    }
+                    self.forget_replayed(&key, range.start, range.end);
                     self.coverage.entry(key).or_default().commit_again(range.start, range.end);
                 }
-                self.replay(replayed);
             }
             Change::Replace { removed, added, .. }
             | Change::Delete { removed, added }
@@ -212,9 +215,7 @@ impl LedgerState {
                 for range in ranges {
                     let key = SourcePartition::of(range);
                     // What comes again may be rejected, and replayed, again.
-                    if let Some(held) = Arc::make_mut(&mut self.replayed).get_mut(&key) {
-                        held.remove(range.end, i64::MAX);
-                    }
+                    self.forget_replayed(&key, range.end, i64::MAX);
                     self.coverage.entry(key).or_default().move_to(range.end);
                 }
             }
@@ -230,6 +231,15 @@ impl LedgerState {
         let held = Arc::make_mut(&mut self.replayed);
         for range in replayed {
             held.entry(SourcePartition::of(range)).or_default().insert(range.start, range.end);
+        }
+    }
+
+    fn forget_replayed(&mut self, partition: &SourcePartition, start: i64, end: i64) {
+        // The map is shared: it is copied only when something leaves it.
+        if self.replayed.get(partition).is_some_and(|held| held.touches(start, end))
+            && let Some(held) = Arc::make_mut(&mut self.replayed).get_mut(partition)
+        {
+            held.remove(start, end);
         }
     }
 

@@ -147,6 +147,7 @@ fn entries(table: &TableSpec) -> Vec<Entry> {
             rejected: Vec::new(),
             replayed: vec![range(table)],
             imported: Vec::new(),
+            base: Some(4),
         },
         Change::Append {
             files: vec![file(0)],
@@ -159,12 +160,13 @@ fn entries(table: &TableSpec) -> Vec<Entry> {
                 end: 120_000,
                 complete: true,
             }],
+            base: None,
         },
         Change::Overwrite {
             removed: vec![file(0).path],
             added: vec![file(1)],
             ranges: vec![range(table)],
-            replayed: vec![range(table)],
+            base: 4,
             rejected,
         },
         Change::Replace {

@@ -102,6 +102,7 @@ impl Writer<'_> {
                 .collect(),
             replayed: Vec::new(),
             imported: self.pending.values().map(range).collect(),
+            base: None,
         };
         if !self.land(table, change).await? {
             return Ok(false);
@@ -212,6 +213,7 @@ impl Writer<'_> {
             rejected: Vec::new(),
             replayed: Vec::new(),
             imported,
+            base: None,
         };
         let table = Arc::clone(&letters.table);
         if !self.land(&table, change).await? {

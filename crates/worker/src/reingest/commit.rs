@@ -7,8 +7,10 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use siltstone_datafile::RewriteOptions;
-use siltstone_lakehouse::{LakeError, LedgerState, SourcePartition, TableStore, crash_point};
-use siltstone_protocol::{Change, ErrorCode, FileEntry, OffsetRange, RejectedCount, Schema};
+use siltstone_lakehouse::{
+    LakeError, LedgerState, SourcePartition, TableStore, crash_point, ledger::Coverage,
+};
+use siltstone_protocol::{Change, ErrorCode, ErrorKind, FileEntry, OffsetRange, RejectedCount};
 use siltstone_spec::TableSpec;
 use tokio::sync::watch;
 
@@ -23,6 +25,9 @@ use crate::{
 
 /// Others may change the files in question while they are cut: it is done anew at most so often.
 const TRIES_MAX: u32 = 20;
+
+const WITHOUT_COORDINATES: &str = "its rows do not all say which records they were made from, so a range cannot be \
+    replaced; tables made with kafka_metadata: true, and without rows from files, can be reset";
 
 /// What commits need beside the change.
 #[derive(Debug)]
@@ -79,7 +84,8 @@ impl Committer {
     }
 
     /// Puts what was read now in the place of the rows that the table has of these offsets, in one entry. Returns how
-    /// many rows left.
+    /// many rows left. When it ends between the dead letters and the rows, a record that is a dead letter no more has
+    /// no row yet: it must be done again.
     ///
     /// # Errors
     /// `Conflict`: other workers changed the files again and again.
@@ -112,12 +118,13 @@ impl Committer {
                 removed,
                 added,
                 ranges: ranges.to_vec(),
-                replayed: Vec::new(),
+                base: state.version,
                 rejected: rejected.to_vec(),
             };
             match self.commit(table, change).await? {
                 Landed::At(_) | Landed::AlreadySo => return Ok(rows),
-                Landed::Refused(error) => refusal = Some(error),
+                Landed::Refused(error) if error.kind() == ErrorKind::Conflict => refusal = Some(error),
+                Landed::Refused(error) => return Err(error).for_table(&table.name),
                 Landed::Stopped => return Err(stopped(table)),
             }
         }
@@ -183,16 +190,36 @@ impl Committer {
     }
 }
 
-/// The rows that a reset takes away, in a table that says of its rows what they were read from.
-pub(super) fn rows_of(spec: &TableSpec, schema: &Schema, ranges: &[OffsetRange]) -> Result<Old, WorkerError> {
-    Old::rows(schema, ranges).ok_or_else(|| WorkerError::Spec {
-        code: ErrorCode::ResetRefused,
-        table: spec.name.clone(),
-        message:
-            "its rows do not say which records they were made from, so a range cannot be replaced; tables \
-                  made with kafka_metadata: true can be reset"
-                .to_owned(),
-    })
+/// A table with rows that a reset could not tell from those of its range.
+pub(super) fn without_coordinates(table: &str) -> WorkerError {
+    let message = WITHOUT_COORDINATES.to_owned();
+    WorkerError::Spec { code: ErrorCode::ResetRefused, table: table.to_owned(), message }
+}
+
+/// The rows that a reset takes away, in a table that says of all its rows what they were read from.
+pub(super) fn rows_of(
+    spec: &TableSpec,
+    state: &LedgerState,
+    ranges: &[OffsetRange],
+) -> Result<Old, WorkerError> {
+    // Rows name topic, partition and offset, not the cluster.
+    let meets = |source: &SourcePartition, held: &Coverage| {
+        ranges.iter().any(|range| {
+            source.topic == range.topic
+                && source.partition == range.partition
+                && held.intervals().iter().any(|&(from, to)| from < range.end && range.start < to)
+        })
+    };
+    let other = state.coverage.iter().find(|(key, held)| key.cluster != spec.cluster && meets(key, held));
+    if let Some((source, _)) = other {
+        let message = format!(
+            "partition {} of topic {} was read from cluster {} too, and rows do not say from which; read the range into \
+             a new table",
+            source.partition, source.topic, source.cluster
+        );
+        return Err(WorkerError::Spec { code: ErrorCode::ResetRefused, table: spec.name.clone(), message });
+    }
+    Old::rows(&state.schema, ranges).ok_or_else(|| without_coordinates(&spec.name))
 }
 
 /// One range a partition that moves the position past all of these.

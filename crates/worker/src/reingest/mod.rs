@@ -144,7 +144,8 @@ pub async fn backfill(
 ///
 /// # Errors
 /// `Invalid`: the topic no longer has some of them, or the table's rows do not say where they come from. Those of
-/// brokers, registry and store: the table is as before.
+/// brokers, registry and store: the table is as before; its dead letters may be those of the new range already, so it
+/// is to be run again.
 pub async fn reset(
     spec: &Spec,
     table: &TableSpec,
@@ -177,7 +178,7 @@ pub async fn reset(
         return Ok(summary);
     }
     let ranges = history.ranges(&summary.partitions);
-    let old = rows_of(table, &state.schema, &ranges)?;
+    let old = rows_of(table, &state, &ranges)?;
     if history.options.dry_run {
         summary.rows_removed = history.count(&opened, old).await?;
         return Ok(summary);
@@ -332,11 +333,16 @@ impl<'a> History<'a> {
             if unit.ranges.is_empty() {
                 continue;
             }
-            summary.add(&unit);
-            summary.commits += 1;
-            if let Err(error) = self.committer.fill(table, unit).await {
-                failure = Some(error);
-                break;
+            let mut with = summary.clone();
+            with.add(&unit);
+            match self.committer.fill(table, unit).await {
+                Ok(true) => *summary = HistorySummary { commits: with.commits + 1, ..with },
+                // Others committed all of it meanwhile.
+                Ok(false) => {}
+                Err(error) => {
+                    failure = Some(error);
+                    break;
+                }
             }
         }
         // Readers that would send more end.
@@ -350,7 +356,9 @@ impl<'a> History<'a> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let room = usize::try_from(self.options.memory_bytes / READER_BYTES).unwrap_or(usize::MAX);
         let shares = shares(&summary.partitions, room.clamp(1, cores));
-        let memory = self.options.memory_bytes / shares.len().max(1) as u64;
+        let readers_count = shares.len().max(1) as u64;
+        let memory = self.options.memory_bytes / readers_count;
+        let spill_bytes_max = self.options.spill_bytes_max / readers_count;
         let (units, received) = mpsc::channel();
         let mut readers = Vec::new();
         for ranges in shares {
@@ -367,7 +375,7 @@ impl<'a> History<'a> {
                 options: BulkOptions {
                     memory_bytes: memory - memory / CLIENT_SHARE * 2,
                     spill_dir: self.options.spill_dir.clone(),
-                    spill_bytes_max: self.options.spill_bytes_max / room.clamp(1, cores) as u64,
+                    spill_bytes_max,
                 },
                 progress: Arc::clone(&self.progress),
             };

@@ -6,7 +6,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use arrow::{
-    array::{Array, AsArray, RecordBatch},
+    array::{AsArray, RecordBatch},
     datatypes::{Int32Type, Int64Type},
 };
 use futures::TryStreamExt;
@@ -16,6 +16,7 @@ use siltstone_lakehouse::LedgerState;
 use siltstone_protocol::{Field, FileEntry, OffsetRange, Schema, Type};
 use siltstone_spec::{CompactionPolicy as PolicySpec, Files};
 
+use super::commit::without_coordinates;
 use crate::{
     error::{ForTable, WorkerError},
     table::Table,
@@ -87,6 +88,11 @@ impl Old {
         Some(Self { columns, cluster, topic, ranges: by_partition })
     }
 
+    /// False: some row of the file does not say what it was read from.
+    fn tells_of_all(&self, details: &FileDetails) -> bool {
+        details.columns.get(&self.columns.offset_id).is_some_and(|stats| stats.nulls == Some(0))
+    }
+
     /// False: no row of the file can be meant.
     fn may_be_in(&self, details: &FileDetails) -> bool {
         let bounds = |id: i32| details.columns.get(&id)?.integer_bounds();
@@ -113,14 +119,8 @@ impl Old {
             None => Some(column("cluster")?.as_string_opt::<i32>()?),
             Some(_) => None,
         };
-        let absent = |row: usize| match &self.columns.inside {
-            None => false,
-            // Rows from elsewhere than the topic.
-            Some(name) => batch.column_by_name(name).is_none_or(|column| column.is_null(row)),
-        };
         for row in 0..batch.num_rows() {
-            let elsewhere = absent(row)
-                || topics.value(row) != self.topic
+            let elsewhere = topics.value(row) != self.topic
                 || clusters.is_some_and(|clusters| clusters.value(row) != self.cluster);
             let offset = offsets.value(row);
             let meant = !elsewhere
@@ -190,7 +190,11 @@ impl Cuts {
         look_only: bool,
     ) -> Result<Option<Cut>, WorkerError> {
         let details = table.details.get_or_read(&table.store, &table.location, file, state).await;
-        if !self.old.may_be_in(&*details.for_table(&table.name)?) {
+        let details = details.for_table(&table.name)?;
+        if !self.old.tells_of_all(&details) {
+            return Err(without_coordinates(&table.name));
+        }
+        if !self.old.may_be_in(&details) {
             return Ok(None);
         }
         let positions = self.positions(table, file).await?;

@@ -110,7 +110,10 @@ impl Marker<'_> {
     /// Rewrites these files and commits them as one entry. False: others took one of them first.
     async fn rewrite(&mut self, files: Vec<FileEntry>, main: &LedgerState) -> Result<bool, WorkerError> {
         let letters = Arc::clone(&self.replay.letters);
-        let schema = Arc::new(letters.state.lock().await.schema.clone());
+        let (base, schema) = {
+            let state = letters.state.lock().await;
+            (state.version, Arc::new(state.schema.clone()))
+        };
         let layout = letters.layout(Arc::clone(&schema)).await;
         let room = usize::try_from(self.replay.budget.limit() / ROWS_SHARE).unwrap_or(usize::MAX);
         let now_us = self.replay.identity.now_ms().saturating_mul(1000);
@@ -140,7 +143,7 @@ impl Marker<'_> {
             removed: files.into_iter().map(|file| file.path).collect(),
             added: added.iter().map(|file| file.entry.clone()).collect(),
             ranges: Vec::new(),
-            replayed: Vec::new(),
+            base,
             rejected: Vec::new(),
         };
         let id = self.replay.identity.commit_id();

@@ -252,6 +252,7 @@ impl Replay<'_> {
                 rejected: Vec::new(),
                 replayed,
                 imported: Vec::new(),
+                base: Some(found.base),
             };
             let id = self.identity.commit_id();
             match commit::commit(&self.main, change, &id, "replay", self.patience()).await? {

@@ -26,6 +26,8 @@ const PLACE_COLUMNS: [&str; 6] = ["cluster", "topic", "partition", "offset", "re
 
 /// What was found.
 pub(super) struct Survey {
+    /// The table's version before the look: what came since may have made rows of these letters.
+    pub(super) base: u64,
     /// In order; each place once.
     pub(super) letters: Vec<Letter>,
     /// The files looked at, with the first and the last open place of each. Files without one are left out.
@@ -81,7 +83,7 @@ pub(super) async fn survey(
         }
     }
     let left = found.iter().filter(|letter| letter.fate == Fate::Open).count() as u64;
-    Ok(Survey { letters: found, files, more, left })
+    Ok(Survey { base: main.version, letters: found, files, more, left })
 }
 
 fn selects(selection: &Selection, places: &Places<'_>, row: usize) -> bool {

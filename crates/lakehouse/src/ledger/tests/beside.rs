@@ -3,14 +3,14 @@
 use siltstone_protocol::{Change, ErrorKind, OffsetRange, SourceFileRange};
 
 use super::{
-    super::{Committed, Import, SourcePartition},
+    super::{Committed, Import, LedgerState, SourcePartition},
     append, file, range, table,
 };
 
 fn replay(name: &str, replayed: Vec<OffsetRange>) -> Change {
     let rows: i64 = replayed.iter().map(|range| range.end - range.start).sum();
     let files = vec![file(name, rows as u64)];
-    Change::Append { files, ranges: vec![], rejected: vec![], replayed, imported: vec![] }
+    Change::Append { files, ranges: vec![], rejected: vec![], replayed, imported: vec![], base: Some(0) }
 }
 
 fn import(name: &str, imported: Vec<SourceFileRange>) -> Change {
@@ -20,6 +20,7 @@ fn import(name: &str, imported: Vec<SourceFileRange>) -> Change {
         rejected: vec![],
         replayed: vec![],
         imported,
+        base: None,
     }
 }
 
@@ -27,9 +28,9 @@ fn of(source: &str, start: u64, end: u64, complete: bool) -> SourceFileRange {
     SourceFileRange { source: source.to_owned(), start, end, complete }
 }
 
-fn overwrite(removed: &[&str], added: &str, ranges: Vec<OffsetRange>, replayed: Vec<OffsetRange>) -> Change {
+fn overwrite(removed: &[&str], added: &str, ranges: Vec<OffsetRange>, base: u64) -> Change {
     let removed = removed.iter().map(|name| format!("data/{name}.parquet")).collect();
-    Change::Overwrite { removed, added: vec![file(added, 7)], ranges, replayed, rejected: vec![] }
+    Change::Overwrite { removed, added: vec![file(added, 7)], ranges, base, rejected: vec![] }
 }
 
 /// What was rejected before the entry of its offsets landed, and is a row of that entry, is never replayed.
@@ -37,8 +38,8 @@ fn overwrite(removed: &[&str], added: &str, ranges: Vec<OffsetRange>, replayed: 
 async fn a_live_range_may_say_what_it_no_longer_rejects() {
     let (ledger, mut state) = table().await;
     let live = |replayed: Vec<OffsetRange>| match append("a", vec![range(0, 0, 100)]) {
-        Change::Append { files, ranges, rejected, imported, .. } => {
-            Change::Append { files, ranges, rejected, replayed, imported }
+        Change::Append { files, ranges, rejected, imported, base, .. } => {
+            Change::Append { files, ranges, rejected, replayed, imported, base }
         }
         other => other,
     };
@@ -107,6 +108,7 @@ async fn a_source_file_is_read_in_once() {
         rejected: vec![],
         replayed: vec![],
         imported: vec![of("q", 0, 1, true)],
+        base: None,
     };
     assert_eq!(ledger.commit(&mut late, mixed, "5", 2).await.unwrap_err().kind(), ErrorKind::Invalid);
     ledger.checkpoint(&state).await.unwrap();
@@ -119,25 +121,60 @@ async fn a_range_is_ingested_anew_in_one_entry() {
     ledger.commit(&mut state, append("a", vec![range(0, 10, 50), range(1, 0, 5)]), "1", 2).await.unwrap();
     ledger.commit(&mut state, append("b", vec![range(0, 50, 90)]), "2", 2).await.unwrap();
     ledger.commit(&mut state, replay("r", vec![range(0, 30, 40)]), "3", 2).await.unwrap();
-    let change = overwrite(&["a"], "c", vec![range(0, 0, 35)], vec![range(0, 12, 13)]);
+    let change = overwrite(&["a", "r"], "c", vec![range(0, 0, 35)], 3);
     let mut late = state.clone();
     ledger.commit(&mut state, change, "4", 2).await.unwrap();
     let key = SourcePartition::of(&range(0, 0, 0));
     assert_eq!(state.coverage[&key].intervals(), [(0, 90)], "the hole below is filled, the position stays");
-    assert_eq!(state.replayed[&key].as_slice(), [(12, 13), (35, 40)]);
+    assert_eq!(state.replayed[&key].as_slice(), [(35, 40)]);
     assert!(
         !state.live_files.contains_key("data/a.parquet") && state.live_files.contains_key("data/c.parquet")
     );
     // Rows change in place; what is gone cannot change.
-    ledger.commit(&mut state, overwrite(&["c"], "d", vec![], vec![]), "5", 2).await.unwrap();
-    let gone = overwrite(&["a"], "e", vec![], vec![]);
+    ledger.commit(&mut state, overwrite(&["c"], "d", vec![], 4), "5", 2).await.unwrap();
+    let gone = overwrite(&["a"], "e", vec![], 3);
     assert_eq!(ledger.commit(&mut late, gone, "6", 2).await.unwrap_err().kind(), ErrorKind::Conflict);
     for wrong in [
-        overwrite(&["b"], "f", vec![range(0, 80, 91)], vec![]),
-        overwrite(&["b"], "f", vec![range(0, 0, 5)], vec![range(0, 5, 6)]),
-        overwrite(&[], "f", vec![], vec![]),
+        overwrite(&["b"], "f", vec![range(0, 80, 91)], 5),
+        overwrite(&["b"], "f", vec![range(0, 0, 5)], 6),
+        overwrite(&[], "f", vec![], 5),
     ] {
         assert_eq!(ledger.commit(&mut late, wrong, "7", 2).await.unwrap_err().kind(), ErrorKind::Invalid);
     }
     assert_eq!(ledger.load().await.unwrap().unwrap(), state);
+    ledger.checkpoint(&state).await.unwrap();
+    assert_eq!(ledger.load().await.unwrap().unwrap(), state);
+}
+
+/// Rows that came after the look would stay beside those that are laid down now.
+#[tokio::test]
+async fn what_a_look_did_not_see_is_not_overwritten_or_replayed() {
+    let (ledger, mut state) = table().await;
+    ledger.commit(&mut state, append("a", vec![range(0, 0, 0), range(1, 0, 9)]), "0", 2).await.unwrap();
+    let skipped = OffsetRange { lost: true, ..range(0, 0, 20) };
+    ledger.commit(&mut state, Change::append(vec![], vec![skipped], vec![]), "1", 2).await.unwrap();
+    ledger.commit(&mut state, append("b", vec![range(0, 20, 90)]), "2", 2).await.unwrap();
+    let refused = async |state: &mut LedgerState, change: Change, id: &str| {
+        ledger.commit(state, change, id, 2).await.unwrap_err().kind()
+    };
+    let hole = replay("h", vec![range(0, 5, 6)]);
+    assert_eq!(refused(&mut state, hole, "h").await, ErrorKind::Invalid, "nobody consumed it");
+    // A backfill, then a replay, land after the look at version 3 and before the overwrite.
+    ledger.commit(&mut state, append("c", vec![range(0, 0, 10)]), "3", 2).await.unwrap();
+    let change = overwrite(&["b"], "d", vec![range(0, 0, 30)], 3);
+    assert_eq!(refused(&mut state, change, "4").await, ErrorKind::Conflict);
+    ledger.commit(&mut state, replay("r", vec![range(0, 40, 41)]), "5", 2).await.unwrap();
+    let change = overwrite(&["b"], "d", vec![range(0, 20, 50)], 4);
+    assert_eq!(refused(&mut state, change, "6").await, ErrorKind::Conflict);
+    // Live rows come at the position: they are no matter. Nor are other partitions.
+    ledger.commit(&mut state, append("l", vec![range(0, 90, 95)]), "7", 2).await.unwrap();
+    ledger.commit(&mut state, replay("q", vec![range(1, 3, 4)]), "8", 2).await.unwrap();
+    let version = 5;
+    assert_eq!(state.revisions[&SourcePartition::of(&range(0, 0, 0))].filled, version);
+    let change = overwrite(&["b", "r"], "d", vec![range(0, 20, 50)], version);
+    ledger.commit(&mut state, change.clone(), "9", 2).await.unwrap();
+    // Another one that looked at the same time, and a replay of letters that were looked for before.
+    let again = overwrite(&[], "e", vec![range(0, 20, 50)], version);
+    assert_eq!(refused(&mut state, again, "10").await, ErrorKind::Conflict);
+    assert_eq!(refused(&mut state, replay("s", vec![range(0, 40, 41)]), "11").await, ErrorKind::Conflict);
 }

@@ -37,6 +37,7 @@ async fn state(replayed: &[(i64, i64)]) -> LedgerState {
             rejected: Vec::new(),
             replayed: vec![range(*start, *end)],
             imported: Vec::new(),
+            base: Some(state.version),
         };
         table.ledger.commit(&mut state, change, &format!("r{index}"), 3).await.unwrap();
     }

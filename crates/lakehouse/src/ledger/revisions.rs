@@ -1,0 +1,62 @@
+//! When rows of offsets below a partition's position came last: who laid such rows down, or takes them away, after a
+//! look that is older than that did not see them.
+//!
+//! Removed files that must be live say nothing of rows that came meanwhile: an overwrite would leave them, and the
+//! offsets would be there twice. So it names the version of its look, and so does a replay, whose dead letters an
+//! overwrite may have turned into rows.
+
+use siltstone_protocol::{Change, OffsetRange};
+
+use super::state::{LedgerState, SourcePartition};
+
+/// Versions of one partition; 0: never.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Revision {
+    /// Of the newest entry that laid rows below the position down: a replay, a backfill, an overwrite.
+    pub filled: u64,
+    /// Of the newest overwrite.
+    pub overwritten: u64,
+}
+
+/// Partitions of which a change lays rows below the position down.
+pub(super) fn filled(state: &LedgerState, change: &Change) -> Vec<SourcePartition> {
+    let below = |range: &&OffsetRange| {
+        let next = state.next_offset(&SourcePartition::of(range));
+        !range.lost && range.start < range.end && next.is_some_and(|next| range.end <= next)
+    };
+    match change {
+        Change::Append { ranges, replayed, .. } => {
+            let replayed = replayed.iter().filter(|_| ranges.is_empty());
+            ranges.iter().filter(below).chain(replayed).map(SourcePartition::of).collect()
+        }
+        Change::Overwrite { ranges, .. } => ranges.iter().map(SourcePartition::of).collect(),
+        _ => Vec::new(),
+    }
+}
+
+impl LedgerState {
+    /// Notes that `version` laid rows of these partitions down.
+    pub(super) fn revise(&mut self, partitions: Vec<SourcePartition>, version: u64, overwrites: bool) {
+        for partition in partitions {
+            let revision = self.revisions.entry(partition).or_default();
+            revision.filled = version;
+            if overwrites {
+                revision.overwritten = version;
+            }
+        }
+    }
+
+    /// The first of these ranges of whose partition something came after `base`, and the version of that.
+    pub(super) fn revised<'r>(
+        &self,
+        ranges: &'r [OffsetRange],
+        base: u64,
+        of: impl Fn(&Revision) -> u64,
+    ) -> Option<(&'r OffsetRange, u64)> {
+        ranges.iter().find_map(|range| {
+            let version = self.revisions.get(&SourcePartition::of(range)).map(&of)?;
+            (version > base).then_some((range, version))
+        })
+    }
+}
