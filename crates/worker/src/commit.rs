@@ -75,6 +75,13 @@ pub(crate) async fn commit(
                 return Ok(Landed::At(version));
             }
             Ok(Committed::AlreadyCovered) => return Ok(Landed::AlreadySo),
+            // Nothing is wrong with the change: others were faster, again and again.
+            Err(error @ LakeError::Contended { .. }) => {
+                tracing::info!(table = %table.name, %error, "others commit all the time, waiting");
+                if !patience.wait(&table.name, stage).await {
+                    return Ok(Landed::Stopped);
+                }
+            }
             Err(error) if matches!(error.kind(), ErrorKind::Fenced | ErrorKind::Conflict) => {
                 return Ok(Landed::Refused(error));
             }

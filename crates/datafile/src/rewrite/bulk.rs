@@ -88,6 +88,8 @@ pub struct BulkWriter {
     bytes: u64,
     rows: usize,
     runs: Vec<Arc<Spilled>>,
+    /// Rows since the last files were made.
+    pushed: u64,
     stats: BulkStats,
 }
 
@@ -126,6 +128,7 @@ impl BulkWriter {
             bytes: 0,
             rows: 0,
             runs: Vec::new(),
+            pushed: 0,
             stats: BulkStats::default(),
         })
     }
@@ -142,6 +145,7 @@ impl BulkWriter {
         let batch = self.of_table(batch)?;
         let bytes = batch.get_array_memory_size() as u64;
         self.rows += batch.num_rows();
+        self.pushed += batch.num_rows() as u64;
         self.stats.rows += batch.num_rows() as u64;
         if batch.num_rows() < ROWS_JOINED && bytes < SMALL_BYTES_MAX {
             self.small_rows += batch.num_rows();
@@ -207,7 +211,9 @@ impl BulkWriter {
                 })?;
             }
         }
-        self.bytes = self.batches.iter().map(|batch| batch.get_array_memory_size() as u64).sum();
+        let held =
+            |batches: &[RecordBatch]| batches.iter().map(|batch| batch.get_array_memory_size() as u64).sum();
+        (self.bytes, self.small_bytes) = (held(&self.batches), held(&self.small));
         Ok(())
     }
 
@@ -226,9 +232,10 @@ impl BulkWriter {
         self.rows == 0 && self.runs.is_empty()
     }
 
-    /// True when so much is spilled that the files should be made and committed.
+    /// True when so much is spilled, and buffered to be spilled, that the files should be made and committed.
     pub fn is_full(&self) -> bool {
-        self.runs.iter().map(|run| run.bytes).sum::<u64>() >= self.options.spill_bytes_max
+        let spilled: u64 = self.runs.iter().map(|run| run.bytes).sum();
+        spilled + self.held() >= self.options.spill_bytes_max
     }
 
     /// What was done since the writer was made.
@@ -241,6 +248,7 @@ impl BulkWriter {
         self.small.clear();
         self.batches.clear();
         self.runs.clear();
+        self.pushed = 0;
         (self.small_rows, self.small_bytes, self.bytes, self.rows) = (0, 0, 0, 0);
     }
 
@@ -248,8 +256,8 @@ impl BulkWriter {
     /// is then empty.
     ///
     /// # Errors
-    /// `Store`: the outcome may be unknown, nothing is deleted, and this may be called again. Those of
-    /// [`Self::push`].
+    /// `Store`, `Spill`: the outcome may be unknown, nothing is deleted, and this may be called again: what was pushed
+    /// is still there. Those of [`Self::push`].
     pub async fn finish(&mut self) -> Result<Vec<WrittenFile>> {
         self.join()?;
         let memory = self.options.memory_bytes.max(MEMORY_BYTES_MIN);
@@ -269,6 +277,10 @@ impl BulkWriter {
             })
             .await?
         };
+        let (read, written) = (self.pushed, files.iter().map(|file| file.entry.rows).sum());
+        if read != written {
+            return Err(DataFileError::RowsDiffer { read, written });
+        }
         self.clear();
         Ok(files)
     }
@@ -279,10 +291,10 @@ impl BulkWriter {
         if self.batches.is_empty() {
             return Ok(());
         }
-        let batches = std::mem::take(&mut self.batches);
+        // They stay until the run is there: what fails may be tried again.
+        let batches = self.batches.clone();
         let (bytes, layout) = (self.bytes as usize, self.layout.clone());
         let (schema, directory) = (SchemaRef::clone(&self.schema), self.options.spill_dir.clone());
-        (self.bytes, self.rows) = (0, 0);
         let run = blocking(&self.layout.host, move || {
             let keys = Keys::partitioned(&layout.schema, &layout.partition_spec, &layout.sort_order)?;
             let batches = Batches::new(batches, &schema)?;
@@ -295,6 +307,8 @@ impl BulkWriter {
             spill.finish()
         });
         let run = run.await?;
+        self.batches.clear();
+        (self.bytes, self.rows) = (0, 0);
         self.stats.spills += 1;
         self.stats.spilled_bytes += run.bytes;
         tracing::debug!(rows = run.rows(), bytes = run.bytes, "run spilled");

@@ -177,6 +177,7 @@ impl Decoder {
         if self.bytes() >= BATCH_BYTES_MAX {
             return (Pushed::Full, None);
         }
+        self.about = None;
         let key = Key::of(None);
         let (Some(Slot::Ready(Program::Avro(program), _)), Some(batch)) =
             (self.programs.find(key), &mut self.batch)

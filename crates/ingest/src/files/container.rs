@@ -141,6 +141,12 @@ impl ContainerFile {
             if wanted {
                 self.unpack()?;
                 let bytes = if self.codec == Codec::Null { &self.packed } else { &self.block };
+                // A record takes a byte at least, or there is nothing in it to read.
+                if records > bytes.len() as u64 {
+                    return Err(FileFault::Damaged(
+                        "a block says that it holds more records than it has bytes",
+                    ));
+                }
                 return Ok(Some(Block { first, records, bytes }));
             }
         }

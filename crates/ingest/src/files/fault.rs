@@ -20,7 +20,8 @@ impl FileFault {
     pub(super) fn read(error: &io::Error, cut: &'static str) -> Self {
         match error.kind() {
             io::ErrorKind::UnexpectedEof => Self::Damaged(cut),
-            io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput => {
+            // The last is what the library of zstd calls everything.
+            io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput | io::ErrorKind::Other => {
                 Self::Damaged("its compressed bytes cannot be unpacked")
             }
             _ => Self::Input,

@@ -75,7 +75,7 @@ impl Writer<'_> {
             "the rows that were read make more files than one ledger entry takes; coarsen partition_by, or \
                        commit more often with a lower --spill-limit"
                 .to_owned();
-        Err(WorkerError::Spec { code: ErrorCode::CommandRefused, table: table.name.clone(), message })
+        Err(WorkerError::Spec { code: ErrorCode::ChangeTooLarge, table: table.name.clone(), message })
     }
 
     async fn commit_rows(&mut self, table: &Table, files: Vec<WrittenFile>) -> Result<bool, WorkerError> {
@@ -83,9 +83,9 @@ impl Writer<'_> {
         let bytes: u64 = files.iter().map(|file| file.entry.bytes).sum();
         let data_files = files.len() as u64;
         let rejected: u64 = self.rejected.values().sum();
-        let range = |pending: &super::writer::Pending| SourceFileRange {
+        let range = |(file, pending): (&usize, &super::writer::Pending)| SourceFileRange {
             source: pending.source.clone(),
-            start: pending.start,
+            start: if self.resumed.contains(file) { 0 } else { pending.start },
             end: pending.end,
             complete: pending.complete,
         };
@@ -101,7 +101,7 @@ impl Writer<'_> {
                 .map(|(reason, records)| RejectedCount { reason: *reason, records: *records })
                 .collect(),
             replayed: Vec::new(),
-            imported: self.pending.values().map(range).collect(),
+            imported: self.pending.iter().map(range).collect(),
             base: None,
         };
         if !self.land(table, change).await? {
@@ -109,6 +109,7 @@ impl Writer<'_> {
         }
         crash_point!("import.committed");
         self.rejected.clear();
+        self.resumed.retain(|file| !self.pending.contains_key(file));
         let done = &mut self.done;
         done.files += self.pending.values().filter(|pending| pending.complete).count() as u64;
         done.rows += rows;
@@ -132,10 +133,7 @@ impl Writer<'_> {
                 tracing::info!(table = %table.name, %error, "a commit was refused");
                 Ok(false)
             }
-            Landed::Stopped => {
-                let what = "it was told to stop before the outcome of a commit was known";
-                Err(WorkerError::Internal { table: table.name.clone(), what })
-            }
+            Landed::Stopped => Err(WorkerError::Stopped { table: table.name.clone() }),
         }
     }
 

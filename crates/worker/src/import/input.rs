@@ -83,7 +83,8 @@ impl ObjectInput {
         };
         let Some((_, asked)) = asked else { return Ok(()) };
         self.next = self.ask();
-        let fetched = self.handle.block_on(asked).map_err(|_| io::Error::from(io::ErrorKind::Other))?;
+        let fetched =
+            self.handle.block_on(asked).map_err(|_| io::Error::from(io::ErrorKind::ConnectionAborted))?;
         self.piece = fetched.map_err(|error| {
             let label = Path::from("a source file");
             let error = match error {
@@ -93,7 +94,7 @@ impl ObjectInput {
                 error => LakeError::store("read", &label, &error),
             };
             *self.failure.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(error);
-            io::Error::from(io::ErrorKind::Other)
+            io::Error::from(io::ErrorKind::ConnectionAborted)
         })?;
         self.progress.bytes(self.piece.len() as u64);
         Ok(())

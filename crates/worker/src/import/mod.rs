@@ -23,13 +23,13 @@ mod reader;
 mod records;
 mod writer;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use serde::Serialize;
 use siltstone_datafile::MemoryBudget;
 pub use siltstone_ingest::files::{FileFormat, Packing};
 use siltstone_ingest::{HttpRegistry, SchemaRegistry, decoder::initial_schema};
-use siltstone_lakehouse::{TableStore, store};
+use siltstone_lakehouse::{LakeError, TableStore, store};
 use siltstone_protocol::ErrorCode;
 use siltstone_spec::{SourceFiles, Spec, TableSpec};
 use tokio::sync::watch;
@@ -49,13 +49,14 @@ use crate::{
 };
 
 /// The least memory that an import takes.
-pub const MEMORY_MIN: u64 = 192 << 20;
+pub const MEMORY_MIN: u64 = 224 << 20;
 /// What the process holds beside buffers: the program, clients, lists of files.
 const PROCESS_BYTES: u64 = 40 << 20;
+/// Plans in a row that may be the same although others were first, and the pause before the next.
+const ALIKE_MAX: u32 = 20;
+const ALIKE_PAUSE: Duration = Duration::from_secs(1);
 /// Failures that are told one by one.
 const FAILURES_TOLD: usize = 20;
-/// Plans made anew because other imports were first.
-const ROUNDS_MAX: usize = 1_000;
 
 /// How files are to be read.
 #[derive(Debug, Clone)]
@@ -140,7 +141,7 @@ pub async fn import(
 ) -> Result<ImportSummary, WorkerError> {
     let name = &table_spec.name;
     if options.memory_bytes < MEMORY_MIN {
-        let message = "files are read into tables with at least 192MiB of memory".to_owned();
+        let message = "files are read into tables with at least 224MiB of memory".to_owned();
         return Err(WorkerError::Spec { code: ErrorCode::CommandRefused, table: name.clone(), message });
     }
     if table_spec.has_transforms() {
@@ -213,6 +214,8 @@ impl Import {
             });
         }
         let mut writer = Writer::new(&self, table, stop).await?;
+        let (mut before, mut alike): (Vec<Task>, u32) = (Vec::new(), 0);
+        // Each round but the last ends because others read something in: there is less to read then.
         for round in 0.. {
             let mut plan = self.plan(writer.table().as_deref()).await?;
             plan.tasks.retain(|task| !writer.has_failed(task.file));
@@ -224,23 +227,28 @@ impl Import {
             if plan.tasks.is_empty() {
                 break;
             }
+            if plan.tasks == before {
+                // Others are between their dead letters and their rows.
+                alike += 1;
+                if alike > ALIKE_MAX {
+                    let version = writer.table().map_or(0, |table| table.version());
+                    let (table, attempts) = (self.spec.name.clone(), alike);
+                    return Err(LakeError::Contended { table, version, attempts }).for_table(&self.spec.name);
+                }
+                tokio::time::sleep(self.identity.jitter(ALIKE_PAUSE)).await;
+            } else {
+                alike = 0;
+                before.clone_from(&plan.tasks);
+            }
+            writer.resumed = plan.tasks.iter().filter(|task| task.resumed).map(|task| task.file).collect();
             match self.round(plan.tasks, &mut writer, summary).await? {
                 Ended::Read => break,
                 Ended::Stopped => {
                     summary.stopped = true;
                     break;
                 }
-                Ended::Overtaken if round < ROUNDS_MAX => {
-                    tracing::info!(table = %self.spec.name, "others read files in first, planning anew");
-                }
                 Ended::Overtaken => {
-                    let message =
-                        "other imports of the same files are always first; try again later".to_owned();
-                    return Err(WorkerError::Spec {
-                        code: ErrorCode::CommandRefused,
-                        table: self.spec.name.clone(),
-                        message,
-                    });
+                    tracing::info!(table = %self.spec.name, "others read files in first, planning anew");
                 }
             }
         }
@@ -293,8 +301,9 @@ impl Import {
         summary: &mut ImportSummary,
     ) -> Result<Ended, WorkerError> {
         let budget = MemoryBudget::new(self.readers_bytes());
+        let files = tasks.len();
         let (readers, mut events) = Readers::start(self, tasks, writer.known(), budget);
-        let ended = writer.take_all(&mut events, summary).await;
+        let ended = writer.take_all(files, &mut events, summary).await;
         // Readers end when nobody takes what they read.
         drop(events);
         readers.join().await;

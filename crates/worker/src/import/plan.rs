@@ -11,6 +11,8 @@ pub(super) struct Task {
     pub(super) file: usize,
     /// The first record that the table lacks.
     pub(super) start: u64,
+    /// The records before that are those of another content under the same name: for the ledger they are held.
+    pub(super) resumed: bool,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -25,7 +27,7 @@ pub(super) struct Plan {
 impl Plan {
     /// Everything from the first record.
     pub(super) fn of_nothing_held(files: &[SourceFile]) -> Self {
-        let tasks = (0..files.len()).map(|file| Task { file, start: 0 });
+        let tasks = (0..files.len()).map(|file| Task { file, start: 0, resumed: false });
         Self { tasks: tasks.collect(), ..Self::default() }
     }
 }
@@ -46,15 +48,17 @@ pub(super) fn plan(files: &[SourceFile], held: &Imports, key: &[u8; 32], resume_
         if let Some(Import { records, complete }) = held.get(&source) {
             match complete {
                 true => plan.held += 1,
-                false => plan.tasks.push(Task { file: number, start: *records }),
+                false => plan.tasks.push(Task { file: number, start: *records, resumed: false }),
             }
             continue;
         }
         let name = name_of(file, key);
         let others = held.range(name.clone()..).take_while(|(other, _)| other.starts_with(&name));
         match others.map(|(_, import)| import.records).max() {
-            None => plan.tasks.push(Task { file: number, start: 0 }),
-            Some(records) if resume_changed => plan.tasks.push(Task { file: number, start: records }),
+            None => plan.tasks.push(Task { file: number, start: 0, resumed: false }),
+            Some(records) if resume_changed => {
+                plan.tasks.push(Task { file: number, start: records, resumed: true })
+            }
             Some(_) => plan.changed.push(number),
         }
     }
@@ -90,8 +94,11 @@ mod tests {
             (source_of(&file("d", "1"), &key), import(3, true)),
         ]);
         let found = plan(&files, &held, &key, false);
-        let task = |file, start| Task { file, start };
+        let task = |file, start| Task { file, start, resumed: false };
         assert_eq!(found.tasks, [task(1, 7), task(2, 0), task(4, 0)]);
         assert_eq!((found.held, found.changed.as_slice()), (1, &[3][..]));
+        let found = plan(&files, &held, &key, true);
+        assert!(found.changed.is_empty());
+        assert_eq!(found.tasks[2], Task { file: 3, start: 3, resumed: true });
     }
 }

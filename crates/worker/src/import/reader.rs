@@ -132,7 +132,7 @@ impl Readers {
     /// Waits until all have ended.
     pub(super) async fn join(self) {
         for thread in self.threads {
-            // A thread that panicked has said so, and its file is not complete.
+            // One that panicked has said so, and the writer misses the end of its file.
             let _ = thread.await;
         }
     }

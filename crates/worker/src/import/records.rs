@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use arrow::array::RecordBatch;
 use object_store::ObjectStoreExt;
-use siltstone_datafile::ParquetFile;
+use siltstone_datafile::{DataFileError, ParquetFile};
 use siltstone_ingest::{
     Headers, Record,
     dead_letter::DeadLetters,
@@ -101,13 +101,14 @@ impl<'a> Reading<'a> {
             shared.handle.clone(),
             std::sync::Arc::clone(&shared.progress),
         );
-        let input = unpacked(Box::new(input), shared.packing).map_err(|fault| failed(fault, &failure))?;
+        let input = unpacked(Box::new(input), shared.packing)
+            .map_err(|fault| failed(&shared.spec.name, fault, &failure))?;
         let read = match format {
             FileFormat::Json => self.lines(out, input),
             _ => self.container(out, input),
         };
         read.map_err(|ended| match ended {
-            Stopped::Fault(fault) => failed(fault, &failure),
+            Stopped::Fault(fault) => failed(&shared.spec.name, fault, &failure),
             Stopped::Ended(ended) => ended,
         })
     }
@@ -142,6 +143,10 @@ impl<'a> Reading<'a> {
                         // Where it ends nobody can say, so the others of the block are lost with it.
                         out.reject(number, Some(rest), reason)?;
                         for lost in number + 1..block.first + block.records {
+                            out.next = lost;
+                            if out.is_full(&decoder) {
+                                out.batch(&mut decoder)?;
+                            }
                             out.reject(lost, None, reason)?;
                         }
                         at = block.bytes.len();
@@ -237,26 +242,50 @@ impl From<Ended> for Stopped {
 }
 
 /// What is wrong: the file, or the way to it.
-fn failed(fault: FileFault, failure: &Failure) -> Ended {
-    let behind = failure.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
-    Ended::Failed(behind.map_or_else(|| fault.to_string(), |error: LakeError| error.to_string()))
+fn failed(table: &str, fault: FileFault, failure: &Failure) -> Ended {
+    let behind: Option<LakeError> = failure.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+    match behind {
+        // Other files would not come either.
+        Some(error) if error.kind() == ErrorKind::Unavailable => {
+            Ended::Fatal(WorkerError::Lake { table: table.to_owned(), source: Box::new(error) })
+        }
+        Some(error) => Ended::Failed(error.to_string()),
+        None => Ended::Failed(fault.to_string()),
+    }
+}
+
+/// What is wrong with a Parquet file, or the way to it.
+fn unreadable(table: &str, error: DataFileError) -> Ended {
+    match error.kind() {
+        ErrorKind::Unavailable => {
+            Ended::Fatal(WorkerError::DataFile { table: table.to_owned(), source: Box::new(error) })
+        }
+        _ => Ended::Failed(error.to_string()),
+    }
 }
 
 /// A Parquet file, row group after row group.
 fn parquet(out: &mut Out<'_>) -> Read<()> {
     let shared = out.shared;
-    let told = |error: &dyn std::fmt::Display| Ended::Failed(error.to_string());
+    let table = shared.spec.name.as_str();
+    // A small file is held whole as soon as it is open.
+    let mut memory = shared.handle.block_on(shared.budget.reserve(FILE_BYTES_MIN));
     let open = ParquetFile::open(&shared.source, &out.file.path, out.file.bytes);
-    let file = shared.handle.block_on(open).map_err(|error| told(&error))?;
-    let _memory = shared.handle.block_on(shared.budget.reserve(file.held_bytes()));
+    let file = shared.handle.block_on(open).map_err(|error| unreadable(table, error))?;
+    if file.held_bytes() > FILE_BYTES_MIN {
+        // Given back first: two that wait for more with something in hand would wait for ever.
+        drop(memory);
+        memory = shared.handle.block_on(shared.budget.reserve(file.held_bytes()));
+    }
+    let _memory = memory;
     let known = settle(out, &file)?;
-    let rows = file.rows_from(&known.schema, out.next).map_err(|error| told(&error))?;
+    let rows = file.rows_from(&known.schema, out.next).map_err(|error| unreadable(table, error))?;
     let (bytes, all) = (u128::from(out.file.bytes), u128::from(file.rows().max(1)));
     let share = |rows: u64| u64::try_from(bytes * u128::from(rows) / all).unwrap_or(0);
     let mut told_bytes = share(out.next);
     shared.progress.bytes(told_bytes);
-    for batch in rows.map_err(|fault| told(&fault))? {
-        let batch = batch.map_err(|error| told(&error))?;
+    for batch in rows.map_err(|fault| Ended::Failed(fault.to_string()))? {
+        let batch = batch.map_err(|error| unreadable(table, error))?;
         for (number, reason) in &batch.rejected {
             out.reject(*number, None, *reason)?;
         }

@@ -61,6 +61,8 @@ pub(super) struct Writer<'a> {
     pub(super) pending: BTreeMap<usize, Pending>,
     pub(super) rejected: BTreeMap<RejectReason, u64>,
     pub(super) dead_letters: Option<DeadLetterFiles>,
+    /// Files that are read on where another content of the same name ended, and of which nothing is committed yet.
+    pub(super) resumed: BTreeSet<usize>,
     /// Files that were given up; they are not tried again.
     failed: BTreeSet<usize>,
     pub(super) done: Done,
@@ -91,6 +93,7 @@ impl<'a> Writer<'a> {
             pending: BTreeMap::new(),
             rejected: BTreeMap::new(),
             dead_letters: None,
+            resumed: BTreeSet::new(),
             failed: BTreeSet::new(),
             done: Done::default(),
         };
@@ -136,9 +139,10 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    /// Takes what readers hand over until they end, and commits it.
+    /// Takes what readers of so many files hand over until they end, and commits it.
     pub(super) async fn take_all(
         &mut self,
+        mut files: usize,
         events: &mut mpsc::Receiver<Event>,
         summary: &mut ImportSummary,
     ) -> Result<Ended, WorkerError> {
@@ -158,15 +162,21 @@ impl<'a> Writer<'a> {
             match event {
                 Event::Rows(rows) => self.take(rows).await?,
                 Event::End { file, at } => {
+                    files = files.saturating_sub(1);
                     self.pending(file, at)?.complete = true;
                     self.import.progress.file_done();
                 }
                 Event::Failed { file, why } => {
+                    files = files.saturating_sub(1);
                     self.failed.insert(file);
                     summary.fail(self.import.listed[file].url.clone(), why);
                     self.import.progress.file_done();
                 }
-                Event::Fatal(error) => return Err(error),
+                Event::Fatal(error) => {
+                    // What came before is good.
+                    self.commit().await?;
+                    return Err(error);
+                }
                 Event::Wants { schema, answer } => {
                     // A reader that is gone needs no answer.
                     let _ = answer.send(self.evolve(schema).await?);
@@ -179,6 +189,10 @@ impl<'a> Writer<'a> {
         }
         if !self.commit().await? {
             return Ok(Ended::Overtaken);
+        }
+        if ended == Ended::Read && files > 0 {
+            let what = "a reader ended in the middle of a file";
+            return Err(WorkerError::Internal { table: self.import.spec.name.clone(), what });
         }
         Ok(ended)
     }

@@ -199,3 +199,30 @@ async fn a_writer_is_full_at_its_share_of_the_disk_and_can_forget() {
     assert!(!writer.is_full() && writer.is_empty());
     assert!(writer.finish().await.unwrap().is_empty());
 }
+
+/// What could not be spilled is still there: files that lack it would be committed with its offsets.
+#[tokio::test]
+async fn rows_outlive_a_disk_that_failed() {
+    let world = World::new();
+    let mut writer = world.writer();
+    let whole = tempfile::tempdir().unwrap();
+    let gone = whole.path().join("gone");
+    writer.options.spill_dir = gone.clone();
+    for seed in 1..4 {
+        writer.push(testing::batch(&world.schema, 300, &mut testing::rng(seed))).await.unwrap();
+    }
+    assert!(matches!(writer.spill().await, Err(DataFileError::Spill { .. })));
+    std::fs::create_dir(&gone).unwrap();
+    writer.spill().await.unwrap();
+    writer.push(testing::batch(&world.schema, 50, &mut testing::rng(9))).await.unwrap();
+    std::fs::remove_dir(&gone).unwrap();
+    assert!(matches!(writer.finish().await, Err(DataFileError::Spill { .. })));
+    assert!(
+        matches!(writer.finish().await, Err(DataFileError::Spill { .. })),
+        "it does not get by with less"
+    );
+    std::fs::create_dir(&gone).unwrap();
+    let files = writer.finish().await.unwrap();
+    assert_eq!(files.iter().map(|file| file.entry.rows).sum::<u64>(), 950);
+    assert!(writer.is_empty());
+}
