@@ -209,6 +209,7 @@ pub fn layout(zstd: i32, keys: &[i32]) -> Layout {
             bloom_filters: Vec::new(),
         },
         annotate_uuids: true,
+        names: Default::default(),
         token_key: Arc::new([0; 32]),
         host: Default::default(),
     }

@@ -53,7 +53,7 @@ pub enum Command {
     /// Show what `apply` would change. Changes nothing.
     Plan(PlanArgs),
     /// Create and change tables until they are as the spec says.
-    Apply(SpecArgs),
+    Apply(ApplyArgs),
     /// Be a worker: read topics, write and commit tables, until told to stop.
     Run(RunArgs),
     /// Read history that no worker read: offsets of the topic that the table does not cover.
@@ -168,6 +168,15 @@ pub struct PlanArgs {
     /// Exit with 3 when there is something to change.
     #[arg(long)]
     pub exit_code: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct ApplyArgs {
+    #[command(flatten)]
+    pub spec: SpecArgs,
+    /// Drop and retype columns as the spec says, though readers no longer see their values in rows already written.
+    #[arg(long)]
+    pub allow_data_loss: bool,
 }
 
 #[derive(Debug, Args)]

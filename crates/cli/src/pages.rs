@@ -37,12 +37,13 @@ groups! {
         spec_invalid command_refused command_stopped reset_refused unknown_table table_not_found unknown_column
         column_not_usable partition_field_refused;
     "Changes of a table":
-        column_change_refused format_removed format_cannot_show;
+        column_change_refused data_loss_refused column_given_up format_removed format_cannot_show;
     "Kafka":
         kafka_unreachable kafka_unavailable kafka_access_refused kafka_tls_failed kafka_setting_refused
         kafka_client_stopped topic_not_found lost_range position_beyond_end;
     "Schemas and the registry":
-        registry_unavailable registry_access_refused registry_setting_refused schema_not_found schema_refused;
+        registry_unavailable registry_access_refused registry_setting_refused schema_not_found schema_refused
+        incompatible_schema_stop;
     "Rejected records: why a record is a dead letter":
         record_rejected null_value bad_framing unknown_schema_id wrong_schema_format incompatible_schema truncated
         trailing_bytes malformed invalid_utf8 wrong_type missing_field unknown_field out_of_range bad_timestamp

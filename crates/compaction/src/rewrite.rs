@@ -52,9 +52,10 @@ pub fn job(
     let layout = Layout {
         schema: Arc::new(state.schema.clone()),
         partition_spec: state.partition_specs.get(&spec_id)?.clone(),
-        sort_order: state.sort_order.clone(),
+        sort_order: state.layout_of(&state.schema).1,
         files: Files { target_size: policy.target_size, ..files.clone() },
         annotate_uuids: !state.formats.contains(&Format::Delta),
+        names: Arc::new(state.schema_history()),
         token_key: Arc::clone(token_key),
         host: Default::default(),
     };

@@ -11,7 +11,7 @@ use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray,
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use siltstone_datafile::{
-    arrow_schema,
+    Layout, arrow_schema,
     stages::{Batches, Encoder, EncoderOptions, Gather, SortedIndex, sort},
 };
 use siltstone_protocol::{
@@ -104,7 +104,17 @@ fn slices(batches: &Batches, index: &SortedIndex) -> Vec<Vec<ArrayRef>> {
 fn encode(schema: &Schema, order: &SortOrder, compression: Compression, slices: &[Vec<ArrayRef>]) -> u64 {
     let files =
         Files { target_size: 512 << 20, row_group_bytes: 128 << 20, compression, bloom_filters: Vec::new() };
-    let options = EncoderOptions::new(schema, &files, order, true, &slices[slices.len() / 2]).unwrap();
+    let layout = Layout {
+        schema: Arc::new(schema.clone()),
+        partition_spec: PartitionSpec::default(),
+        sort_order: order.clone(),
+        files,
+        annotate_uuids: true,
+        names: Default::default(),
+        token_key: Arc::new([0; 32]),
+        host: Default::default(),
+    };
+    let options = EncoderOptions::new(&layout, &slices[slices.len() / 2]).unwrap();
     let mut encoder = Encoder::new(std::io::sink(), &options, ROWS, "{}").unwrap();
     for stripe in slices.chunks(STRIPE_SLICES) {
         let rows = stripe.iter().map(|slice| slice[0].len()).sum();

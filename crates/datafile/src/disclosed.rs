@@ -117,7 +117,7 @@ mod tests {
         let fields = vec![
             Field::optional(1, "email", PrimitiveType::String.into()),
             Field::optional(2, "at", PrimitiveType::Timestamptz.into()),
-            Field { id: 3, name: "inner".to_owned(), required: false, data_type: inner },
+            Field::optional(3, "inner", inner),
         ];
         Schema::new(0, fields)
     }

@@ -31,12 +31,13 @@ use parquet::{
     schema::types::{ColumnPath, SchemaDescriptor, TypePtr},
 };
 use siltstone_protocol::{NullOrder, Schema, SortDirection, SortOrder, Transform};
-use siltstone_spec::{Compression, Files};
+use siltstone_spec::Compression;
 
 use crate::{
     arrow_schema,
     error::{DataFileError, Result},
     footer,
+    layout::Layout,
     parquet_schema::parquet_schema,
     sort_key::KeyRange,
 };
@@ -66,14 +67,10 @@ impl EncoderOptions {
     ///
     /// # Errors
     /// `UnsupportedType`, `Encode`: the schema cannot be written.
-    pub fn new(
-        schema: &Schema,
-        files: &Files,
-        order: &SortOrder,
-        annotate_uuids: bool,
-        sample: &[ArrayRef],
-    ) -> Result<Self> {
+    pub fn new(layout: &Layout, sample: &[ArrayRef]) -> Result<Self> {
+        let Layout { schema, files, sort_order: order, annotate_uuids, .. } = layout;
         let arrow = arrow_schema(schema)?;
+        let in_files = layout.names.in_files(schema);
         let mut properties = WriterProperties::builder()
             .set_writer_version(WriterVersion::PARQUET_1_0)
             .set_created_by(CREATED_BY.to_owned())
@@ -85,22 +82,29 @@ impl EncoderOptions {
             .set_data_page_row_count_limit(PAGE_ROWS)
             .set_write_batch_size(BATCH_ROWS)
             .set_sorting_columns(sorting_columns(schema, order));
-        properties = encodings::choose(properties, schema, sample);
-        let bloom_columns = files.bloom_filters.iter().map(|column| column_path(column)).collect();
-        let schema_json = serde_json::to_string(schema).map_err(|_| DataFileError::encode("schema"))?;
+        properties = encodings::choose(properties, &in_files, sample);
+        let schema_json =
+            serde_json::to_string(&schema.for_readers()).map_err(|_| DataFileError::encode("schema"))?;
         let pairs = vec![
             (footer::SCHEMA_ID_KEY, schema.schema_id.to_string()),
             (footer::SORT_ORDER_ID_KEY, order.order_id.to_string()),
             (footer::ICEBERG_SCHEMA_KEY, schema_json),
         ];
-        let parquet = parquet_schema(schema, annotate_uuids)?;
+        let parquet = parquet_schema(&in_files, *annotate_uuids)?;
         // Iceberg's vectorized Spark reader did not take dictionary pages of UUIDs for years.
-        for column in SchemaDescriptor::new(parquet_schema(schema, true)?).columns() {
+        for column in SchemaDescriptor::new(parquet_schema(&in_files, true)?).columns() {
             if column.logical_type_ref() == Some(&LogicalType::Uuid) {
                 properties = properties.set_column_dictionary_enabled(column.path().clone(), false);
             }
         }
-        Ok(Self { arrow, parquet, properties, bloom_columns, row_group_bytes: files.row_group_bytes, pairs })
+        Ok(Self {
+            arrow,
+            parquet,
+            properties,
+            bloom_columns: bloom_columns(layout),
+            row_group_bytes: files.row_group_bytes,
+            pairs,
+        })
     }
 
     /// Properties of a file of at most this many rows.
@@ -123,8 +127,16 @@ fn pair(key: &str, value: String) -> KeyValue {
     KeyValue { key: key.to_owned(), value: Some(value) }
 }
 
-pub(crate) fn column_path(dotted: &str) -> ColumnPath {
-    ColumnPath::new(dotted.split('.').map(str::to_owned).collect())
+/// The columns that have bloom filters, as they are called in files.
+pub(crate) fn bloom_columns(layout: &Layout) -> Vec<ColumnPath> {
+    let Layout { schema, names, .. } = layout;
+    let in_files = |dotted: &str| -> Option<Vec<String>> {
+        let path = schema.path_of(schema.field_at(dotted)?.id)?;
+        Some(path.into_iter().map(|field| names.name_in_files(field).to_owned()).collect())
+    };
+    let path =
+        |dotted: &String| in_files(dotted).unwrap_or_else(|| dotted.split('.').map(str::to_owned).collect());
+    layout.files.bloom_filters.iter().map(path).map(ColumnPath::new).collect()
 }
 
 pub(crate) fn compression(compression: Compression) -> Result<ParquetCompression> {

@@ -24,12 +24,12 @@ use parquet::arrow::{
     arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, RowSelection},
     async_reader::ParquetObjectReader,
 };
-use siltstone_protocol::Schema;
+use siltstone_protocol::{Schema, SchemaHistory};
 
 use crate::{
     DeletedRows, arrow_schema,
     error::{DataFileError, Result},
-    read::{BatchStream, Known, adapt_known, field_id, read_error, wanted_roots},
+    read::{BatchStream, Known, adapt, adapt_known, field_id, read_error, wanted_roots},
 };
 
 /// Rows of a batch.
@@ -71,7 +71,8 @@ impl ForeignFile {
     }
 }
 
-/// Opens a file of another program for reading as `schema`.
+/// Opens a file of another program for reading as `schema`. One that is known by names has the columns' names in
+/// files.
 ///
 /// # Errors
 /// `Corrupt`: the object is missing or damaged, has other rows than its format says, or its columns do not
@@ -80,8 +81,10 @@ pub async fn read_foreign(
     store: &Arc<dyn ObjectStore>,
     file: &ForeignFile,
     schema: &Schema,
+    names: &SchemaHistory,
 ) -> Result<BatchStream> {
-    let target = arrow_schema(schema)?;
+    let named = arrow_schema(schema)?;
+    let target = if file.by_name { arrow_schema(&names.in_files(schema))? } else { Arc::clone(&named) };
     let label = Path::from(file.label.as_str());
     let bytes = store.head(&file.location).await.map_err(|error| DataFileError::store(&label, &error))?.size;
     let mut reader = ParquetObjectReader::new(Arc::clone(store), file.location.clone()).with_file_size(bytes);
@@ -119,6 +122,8 @@ pub async fn read_foreign(
             let batch = batch.map_err(|error| file.failed(&error))?;
             let adapted = adapt_known(&batch, &target, known);
             let adapted = adapted.and_then(|batch| constants.fill(batch));
+            // By ids, which both have: the table's own names.
+            let adapted = adapted.and_then(|batch| adapt(&batch, &named));
             adapted.ok_or_else(|| file.corrupt("its columns cannot be read as the table's schema"))
         })
         .boxed())
@@ -142,7 +147,7 @@ pub async fn read_position_deletes(
         Field::required(PATH_ID, "file_path", PrimitiveType::String.into()),
         Field::required(POSITION_ID, "pos", PrimitiveType::Long.into()),
     ];
-    let mut batches = read_foreign(store, file, &Schema::new(0, fields)).await?;
+    let mut batches = read_foreign(store, file, &Schema::new(0, fields), &SchemaHistory::default()).await?;
     while let Some(batch) = batches.try_next().await? {
         use arrow::array::AsArray;
         let odd = || file.corrupt("it is no position delete file");
@@ -256,7 +261,8 @@ mod tests {
     }
 
     async fn read(store: &Arc<dyn ObjectStore>, file: &ForeignFile, schema: &Schema) -> Result<RecordBatch> {
-        let batches: Vec<_> = read_foreign(store, file, schema).await?.try_collect().await?;
+        let batches: Vec<_> =
+            read_foreign(store, file, schema, &SchemaHistory::default()).await?.try_collect().await?;
         Ok(concat_batches(&arrow_schema(schema).unwrap(), &batches).unwrap())
     }
 

@@ -35,6 +35,7 @@ use crate::{
     arrow_schema,
     error::{DataFileError, Result},
     foreign::in_micros,
+    read::adapt,
     rewrite::source::{Object, Place},
 };
 
@@ -140,18 +141,20 @@ impl ParquetFile {
         most + 2 * BATCH_BYTES + if self.whole { self.bytes } else { 0 }
     }
 
-    /// Rows from this one on, as columns of a table that can take them.
+    /// Rows from this one on, as columns of a table that can take them. `view`: the table's schema with columns called
+    /// as in the file.
     ///
     /// # Errors
     /// An `ImportFault` in the middle: the table must become something else first. `Corrupt`.
     pub fn rows_from(
         &self,
         table: &Schema,
+        view: &Schema,
         start: u64,
     ) -> Result<std::result::Result<ParquetRows, ImportFault>> {
-        let target = arrow_schema(table)?;
+        let (target, view) = (arrow_schema(table)?, arrow_schema(view)?);
         let given = self.metadata.schema();
-        if let Err(fault) = convert::check(given.fields(), target.fields()) {
+        if let Err(fault) = convert::check(given.fields(), view.fields()) {
             return Ok(Err(fault));
         }
         let metadata = self.metadata.metadata();
@@ -166,7 +169,7 @@ impl ParquetFile {
         let uncompressed: i64 = metadata.row_groups().iter().map(|group| group.total_byte_size()).sum();
         let row_bytes = u64::try_from(uncompressed).unwrap_or(0) / self.rows().max(1);
         let batch_rows = usize::try_from(BATCH_BYTES / row_bytes.max(1)).unwrap_or(BATCH_ROWS_MAX);
-        let wanted = |index: &usize| target.fields().find(given.field(*index).name()).is_some();
+        let wanted = |index: &usize| view.fields().find(given.field(*index).name()).is_some();
         let roots = (0..given.fields().len()).filter(wanted);
         let mask = ProjectionMask::roots(self.metadata.parquet_schema(), roots);
         let reader =
@@ -177,7 +180,7 @@ impl ParquetFile {
                 .with_batch_size(batch_rows.clamp(BATCH_ROWS_MIN, BATCH_ROWS_MAX))
                 .build();
         let reader = reader.map_err(|_| self.failure())?;
-        Ok(Ok(ParquetRows { reader, file: self.clone(), target, next: start }))
+        Ok(Ok(ParquetRows { reader, file: self.clone(), target, view, next: start }))
     }
 
     fn failure(&self) -> DataFileError {
@@ -203,6 +206,7 @@ pub struct ParquetRows {
     reader: ParquetRecordBatchReader,
     file: ParquetFile,
     target: SchemaRef,
+    view: SchemaRef,
     next: u64,
 }
 
@@ -225,7 +229,13 @@ impl ParquetRows {
     fn convert(&mut self, batch: &RecordBatch) -> Result<ParquetBatch> {
         let (start, rows) = (self.next, batch.num_rows() as u64);
         self.next += rows;
-        let (batch, bad) = convert::batch(batch, &self.target)?;
+        let (batch, bad) = convert::batch(batch, &self.view)?;
+        let batch = if self.view == self.target {
+            batch
+        } else {
+            let odd = || DataFileError::corrupt(LABEL, "its columns cannot be read as the table's schema");
+            adapt(&batch, &self.target).ok_or_else(odd)?
+        };
         let rejected = bad.into_iter().map(|(row, reason)| (start + row as u64, reason)).collect();
         Ok(ParquetBatch { start, rows, batch, rejected })
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use siltstone_protocol::{FileEntry, PartitionSpec, Schema, SortOrder};
+use siltstone_protocol::{FileEntry, PartitionSpec, Schema, SchemaHistory, SortOrder};
 use siltstone_spec::Files;
 
 use crate::{details::FileDetails, host::Host};
@@ -16,6 +16,8 @@ pub struct Layout {
     pub files: Files,
     /// Files say of uuids that they are. Not where Delta shows them (`parquet_schema`).
     pub annotate_uuids: bool,
+    /// What columns are called in files.
+    pub names: Arc<SchemaHistory>,
     /// Key of the partition tokens in ledger entries.
     pub token_key: Arc<[u8; 32]>,
     /// Gives files their names.

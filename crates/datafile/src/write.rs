@@ -75,13 +75,7 @@ fn encode(
         (0..schema.fields().len()).map(|column| Gather::new(&batches, column)).collect::<Result<Vec<_>>>()?;
     let sample = sample_places(&index);
     let sample = columns.iter().map(|column| column.rows(&sample)).collect::<Result<Vec<ArrayRef>>>()?;
-    let options = EncoderOptions::new(
-        &layout.schema,
-        &layout.files,
-        &layout.sort_order,
-        layout.annotate_uuids,
-        &sample,
-    )?;
+    let options = EncoderOptions::new(layout, &sample)?;
     drop(sample);
     let bytes: usize = batches.batches().iter().map(RecordBatch::get_array_memory_size).sum();
     let flush = Flush {

@@ -45,6 +45,7 @@ async fn peak(partitions: i64) -> (usize, usize) {
             bloom_filters: vec!["text".into()],
         },
         annotate_uuids: true,
+        names: Default::default(),
         token_key: Arc::new([1; 32]),
         host: Default::default(),
     };

@@ -48,6 +48,7 @@ fn layout() -> Layout {
             bloom_filters: Vec::new(),
         },
         annotate_uuids: true,
+        names: Default::default(),
         token_key: Arc::new([1; 32]),
         host: Default::default(),
     }

@@ -1,7 +1,8 @@
 //! How fast Avro and Protobuf records become columns, on one core.
 //!
 //! `orders`: seven fields, about 100 bytes. `wide`: sixteen fields, about 512 bytes, in both. `decoder`: the same
-//! orders with Confluent framing through the whole decoder, of one schema id and of two ids in turn.
+//! orders with Confluent framing through the whole decoder, of one schema id and of two
+//! in turn, the newer of which renames a column.
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
@@ -198,14 +199,15 @@ fn spec() -> TableSpec {
                 schema_registry: {url: 'http://registry.internal'}}]\n\
                 destination_bucket_url: file:///lake\n\
                 tables: [{name: orders, source_cluster_name: c, source_topic: orders, source_format: avro, \
-                wire_format: confluent, schema_mode: registry}]\n";
+                wire_format: confluent, schema_mode: registry, formats: [iceberg]}]\n";
     siltstone_spec::parse(spec, "spec.yaml", &|_| None).unwrap().tables.remove(0)
 }
 
 fn decoder(criterion: &mut Criterion) {
     let registry = FixedRegistry::new();
-    for id in [1, 2] {
-        let schema = ORDERS.to_owned();
+    // The same bytes; the second schema has another name for a column, and the table that of the newer one.
+    let renamed = r#""remark","aliases":["note"]"#;
+    for (id, schema) in [(1, ORDERS.to_owned()), (2, ORDERS.replace(r#""note""#, renamed))] {
         let schema = RegisteredSchema { id, format: RegistryFormat::Avro, schema, references: vec![] };
         registry.put("orders-value", schema);
     }

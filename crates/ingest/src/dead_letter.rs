@@ -12,11 +12,12 @@ use arrow::{
     datatypes::{Int32Type, Int64Type},
 };
 use siltstone_protocol::{Field, PrimitiveType, RejectReason, Schema};
+use siltstone_spec::evolve::assign_ids;
 
 use crate::{
     IngestError, Record,
     columns::{Column, Columns},
-    decoder::{assign_ids, headers_type, push_headers},
+    decoder::{headers_type, push_headers},
 };
 
 /// A batch that holds this much takes no more records until it is finished.

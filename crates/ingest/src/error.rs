@@ -37,6 +37,13 @@ pub enum IngestError {
     #[error("schema {schema} cannot be used: {why}")]
     SchemaRefused { schema: String, why: String },
 
+    /// The records have a column that the table gave up, and this worker's spec does not say so.
+    #[error(
+        "column {column} was {how} by another spec than this worker's; start the worker with that spec, or bring the \
+         column back by `siltstone apply` with this one"
+    )]
+    GivenUp { column: String, how: &'static str },
+
     /// The broker no longer has records that were never committed to the table.
     #[error(
         "cluster {cluster}, topic {topic}, partition {partition}: offsets {wanted} to {low} (exclusive) are gone \
@@ -65,6 +72,7 @@ impl IngestError {
             | Self::Refused { .. }
             | Self::Invalid { .. }
             | Self::SchemaRefused { .. }
+            | Self::GivenUp { .. }
             | Self::LostRange { .. } => ErrorKind::Invalid,
             Self::Internal { .. } => ErrorKind::Internal,
         }
@@ -79,6 +87,7 @@ impl IngestError {
             | Self::Invalid { code, .. } => *code,
             Self::Unreachable { .. } => ErrorCode::KafkaUnreachable,
             Self::SchemaRefused { .. } => ErrorCode::SchemaRefused,
+            Self::GivenUp { .. } => ErrorCode::ColumnGivenUp,
             Self::LostRange { .. } => ErrorCode::LostRange,
             Self::ClientFatal { .. } => ErrorCode::KafkaClientStopped,
             Self::Internal { .. } => ErrorCode::InternalError,

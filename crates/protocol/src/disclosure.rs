@@ -50,7 +50,7 @@ pub const NEVER: &[&str] = &[
     "Records: no key, value or header, whole or in part, and no row of a table.",
     "Names of members that a record has and its table's schema does not.",
     "Values of columns and of partitions, but for those that the spec's `disclose` list names.",
-    "Documentation, defaults, aliases, symbols and properties of schemas.",
+    "Documentation, defaults, symbols and properties of schemas, and aliases of anything but a column.",
     "Texts of errors and log lines: only their closed kinds and codes, counted.",
     "Credentials: keys and passwords of brokers, registries and stores. The API key is in the header of each message.",
     "Addresses of brokers, registries and stores, and options of the bucket's URL.",

@@ -126,7 +126,7 @@ pub enum Change {
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         same_rows: bool,
     },
-    /// The schema grows.
+    /// Columns come, go, or are called or typed otherwise.
     SetSchema {
         /// Columns and their ids.
         schema: Schema,

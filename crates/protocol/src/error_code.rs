@@ -44,6 +44,10 @@ codes! {
 
     /// A column of a live table cannot become what the schema wants.
     ColumnChangeRefused = "column_change_refused",
+    /// A change would take values from readers' eyes, and nobody said that it may.
+    DataLossRefused = "data_loss_refused",
+    /// Records have a column that the table gave up by another spec than this worker's.
+    ColumnGivenUp = "column_given_up",
     /// A format of a live table cannot be taken away.
     FormatRemoved = "format_removed",
     /// A format has no form for a column, or cannot follow a change.
@@ -69,6 +73,8 @@ codes! {
     PositionBeyondEnd = "position_beyond_end",
     /// A record was rejected and the spec says to stop.
     RecordRejected = "record_rejected",
+    /// The table cannot take records of a schema, and the spec says to stop.
+    IncompatibleSchemaStop = "incompatible_schema_stop",
 
     /// The schema registry does not answer.
     RegistryUnavailable = "registry_unavailable",

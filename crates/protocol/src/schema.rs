@@ -41,6 +41,29 @@ impl Schema {
         last
     }
 
+    /// The schema without what only writers go by: what readers of Iceberg know.
+    #[must_use]
+    pub fn for_readers(&self) -> Self {
+        fn fields(of: &[Field]) -> Vec<Field> {
+            let plain =
+                |field: &Field| Field::new(field.id, &field.name, field.required, inside(&field.data_type));
+            of.iter().map(plain).collect()
+        }
+        fn inside(of: &Type) -> Type {
+            match of.clone() {
+                Type::Primitive(primitive) => primitive.into(),
+                Type::Struct(members) => Type::Struct(fields(&members)),
+                Type::List { element_id, element_required, element } => {
+                    Type::List { element_id, element_required, element: Box::new(inside(&element)) }
+                }
+                Type::Map { key_id, key, value_id, value_required, value } => {
+                    Type::Map { key_id, key, value_id, value_required, value: Box::new(inside(&value)) }
+                }
+            }
+        }
+        Self::new(self.schema_id, fields(&self.fields))
+    }
+
     /// Calls `visit` with every field id: columns, struct members, list elements, map keys and values.
     pub fn visit(&self, visit: &mut dyn FnMut(i32)) {
         for field in &self.fields {
@@ -75,13 +98,15 @@ impl Schema {
         search(&self.fields, id, &mut path).then_some(path)
     }
 
-    /// The column or struct member at this dotted path.
+    /// The column or struct member at this dotted path, by names, or by aliases where nothing bears the name.
     pub fn field_at(&self, path: &str) -> Option<&Field> {
         let mut fields = &self.fields;
         let mut parts = path.split('.').peekable();
         loop {
             let part = parts.next()?;
-            let field = fields.iter().find(|field| field.name == part)?;
+            let called = |field: &&Field| field.variant_of.is_none() && field.is_called(part);
+            let field =
+                fields.iter().find(|field| field.name == part).or_else(|| fields.iter().find(called))?;
             if parts.peek().is_none() {
                 return Some(field);
             }
@@ -104,15 +129,41 @@ pub struct Field {
     /// The column's type.
     #[serde(rename = "type")]
     pub data_type: Type,
+    /// Other names by which records may call it: names that it had, and aliases in the schemas of records.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub aliases: Vec<String>,
+    /// Id of the field beside it whose values it takes when they are of this type instead of that field's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub variant_of: Option<i32>,
+    /// Number of the Protobuf field whose values it takes, by which a new name of that field is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub number: Option<u32>,
 }
 
 impl Field {
+    pub fn new(id: i32, name: impl Into<String>, required: bool, data_type: Type) -> Self {
+        Self {
+            id,
+            name: name.into(),
+            required,
+            data_type,
+            aliases: Vec::new(),
+            variant_of: None,
+            number: None,
+        }
+    }
+
     pub fn required(id: i32, name: impl Into<String>, data_type: Type) -> Self {
-        Self { id, name: name.into(), required: true, data_type }
+        Self::new(id, name, true, data_type)
     }
 
     pub fn optional(id: i32, name: impl Into<String>, data_type: Type) -> Self {
-        Self { id, name: name.into(), required: false, data_type }
+        Self::new(id, name, false, data_type)
+    }
+
+    /// True when records may call it so: by its name or an alias.
+    pub fn is_called(&self, name: &str) -> bool {
+        self.name == name || self.aliases.iter().any(|alias| alias == name)
     }
 }
 
@@ -353,6 +404,17 @@ mod tests {
         assert_eq!(serde_json::to_string(&schema).unwrap(), json);
         assert_eq!(schema.last_field_id(), 7);
         assert!(schema.field_at("c").is_some() && schema.field_at("c.d").is_none());
+    }
+
+    #[test]
+    fn what_a_column_takes_beside_its_name_is_written_only_when_there_is_something() {
+        let plain = r#"{"id":1,"name":"a","required":true,"type":"int"}"#;
+        let field: Field = serde_json::from_str(plain).unwrap();
+        assert_eq!(serde_json::to_string(&field).unwrap(), plain);
+        let full = r#"{"id":2,"name":"a_string","required":false,"type":"string","aliases":["b"],"variant-of":1,"number":7}"#;
+        let field: Field = serde_json::from_str(full).unwrap();
+        assert_eq!(serde_json::to_string(&field).unwrap(), full);
+        assert!(field.is_called("b") && field.is_called("a_string") && !field.is_called("a"));
     }
 
     #[test]

@@ -85,7 +85,7 @@ impl Maker {
                 }
                 let id = maker.id();
                 let data_type = maker.at(Step::Key("type"), |maker| maker.data_type(&field.data_type));
-                Field { id, name: field.name.0.clone(), required: field.required, data_type }
+                Field::new(id, &field.name.0, field.required, data_type)
             });
             made.push(field);
         }

@@ -5,13 +5,15 @@
 //! 3. `walk` holds the nodes against that schema and collects every fault of form; references to the
 //!    environment are replaced on the way.
 //! 4. `lower` checks what a schema cannot say and makes the model.
-//! 5. `resolve` turns column names into field ids, `plan` says what applying a spec would change.
+//! 5. `resolve` turns column names into field ids, `plan` says what applying a spec would change,
+//!    `evolve` what records of another schema would.
 //!
 //! Absent on purpose: I/O of any kind but reading the spec file and what it refers to.
 
 mod columns;
 mod environment;
 mod error;
+pub mod evolve;
 mod forms;
 mod grammar;
 pub mod limits;

@@ -196,6 +196,8 @@ pub struct TableSpec {
     pub freshness: Freshness,
     pub files: Files,
     pub dlq_mode: DlqMode,
+    /// What to do with records of a schema that the table cannot take.
+    pub on_incompatible: OnIncompatible,
     pub tombstones: Tombstones,
     pub extra_fields: ExtraFields,
     /// True: every row carries the `_kafka` struct column.
@@ -412,6 +414,17 @@ pub enum DlqMode {
     DeadLetter,
     Skip,
     Stop,
+}
+
+/// Records whose schema has a type for a field that its column cannot take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnIncompatible {
+    /// Rejected with `incompatible_schema`, by `dlq_mode`.
+    DeadLetter,
+    /// The table stops at the first.
+    Stop,
+    /// The field's values go to a column of their own.
+    NewColumn,
 }
 
 /// Records with a null value.

@@ -1,27 +1,34 @@
 //! What applying a spec would change: pure, from the spec, the table as it is, and the schema wanted.
 //!
 //! 1. No table yet: `Create`.
-//! 2. Schemas are compared by name. Columns are added, widened or made optional; nothing is dropped,
-//!    renamed or retyped, because rows already written would be lost or misread.
+//! 2. A schema in the spec is compared by name. Columns are added, widened or made optional. They are dropped, renamed
+//!    and retyped when the spec's transforms say so ([`changes`]), and not because a schema leaves them out.
 //! 3. Partition spec and sort order may change at any time: they hold for new files only.
 //! 4. One reason to refuse refuses the whole plan, so that no table is left half-way.
 //!
 //! A schema in the spec (`inline`) is binding: what it leaves out is a fault. A registry's schema is what
-//! producers write now: a column that it leaves out stays, and is null in new rows.
+//! producers write from now on: the plan says how the table will follow it ([`crate::evolve`]), and notices what it
+//! cannot take; that is no reason to refuse.
 //! A plan is a fixed point: planning again after it was applied gives `NothingToDo`.
 
+mod changes;
+mod follow;
 mod schema;
+
+pub use follow::incompatible;
 
 use std::fmt;
 
 use serde::Serialize;
-use siltstone_protocol::{ErrorCode, Format, PartitionSpec, Schema, SortOrder};
+use siltstone_protocol::{ErrorCode, Format, PartitionSpec, Schema, SchemaHistory, SortOrder};
 
 use crate::{
     error::SpecError,
-    model::{RestCatalog, SchemaMode, TableSpec},
+    model::{RestCatalog, TableSpec},
     resolve,
 };
+
+pub use changes::{given_up, pending};
 
 /// The table as its ledger has it.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,6 +37,11 @@ pub struct LiveTable {
     pub partition_spec: PartitionSpec,
     pub sort_order: SortOrder,
     pub formats: Vec<Format>,
+    /// Every partition spec that the table ever had.
+    pub partition_specs: Vec<PartitionSpec>,
+    /// What the schemas that it ever had say of its columns, and the largest of their ids.
+    pub history: SchemaHistory,
+    pub last_schema_id: i32,
     /// The ledger version that the plan is made for.
     pub version: u64,
 }
@@ -52,11 +64,15 @@ pub enum TablePlan {
     },
     NothingToDo {
         table: String,
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        notices: Vec<Notice>,
     },
     Change {
         table: String,
         from_version: u64,
         steps: Vec<Step>,
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        notices: Vec<Notice>,
     },
     Refused {
         table: String,
@@ -81,6 +97,22 @@ pub enum Step {
     MakeOptional {
         column: String,
     },
+    /// The column leaves: rows already written no longer show it.
+    DropColumn {
+        column: String,
+    },
+    RenameColumn {
+        column: String,
+        name: String,
+    },
+    /// A new column takes the name: rows already written read null there.
+    RetypeColumn {
+        column: String,
+        from: String,
+        to: String,
+    },
+    /// From here on readers of the Delta table must know column mapping.
+    MapColumns,
     /// The ledger change: the schema after the steps before. Ids of known columns are kept.
     SetSchema {
         schema: Schema,
@@ -99,6 +131,13 @@ pub enum Step {
     },
 }
 
+/// What people should know beside the steps: what will become of records of the registry's newest schema.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Notice {
+    pub what: String,
+    pub why: String,
+}
+
 /// Why a plan is refused, and the way out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Reason {
@@ -113,10 +152,36 @@ impl TablePlan {
     pub fn table(&self) -> &str {
         match self {
             Self::Create { table, .. }
-            | Self::NothingToDo { table }
+            | Self::NothingToDo { table, .. }
             | Self::Change { table, .. }
             | Self::Refused { table, .. } => table,
         }
+    }
+
+    /// The plan, refused when it takes values from readers' eyes.
+    #[must_use]
+    pub fn without_loss(self) -> Self {
+        let Self::Change { table, steps, .. } = &self else { return self };
+        let reason = |step: &Step| {
+            let (Step::DropColumn { column } | Step::RetypeColumn { column, .. }) = step else { return None };
+            Some(Reason {
+                code: ErrorCode::DataLossRefused,
+                what: format!("column {column} is dropped or retyped"),
+                why: "readers would no longer see its values in rows already written".to_owned(),
+                way_out: "look at `siltstone plan`, then say apply --allow-data-loss".to_owned(),
+            })
+        };
+        let reasons: Vec<Reason> = steps.iter().filter_map(reason).collect();
+        if reasons.is_empty() { self } else { Self::Refused { table: table.clone(), reasons } }
+    }
+
+    /// The plan with one more thing to know.
+    #[must_use]
+    pub fn with_notice(mut self, notice: Notice) -> Self {
+        if let Self::NothingToDo { notices, .. } | Self::Change { notices, .. } = &mut self {
+            notices.push(notice);
+        }
+        self
     }
 
     pub fn is_refused(&self) -> bool {
@@ -130,29 +195,33 @@ pub fn plan(table: &TableSpec, live: Option<&LiveTable>, wanted_schema: Option<&
     let Some(live) = live else { return create(table, wanted_schema) };
     let mut reasons = Vec::new();
     let mut steps = Vec::new();
+    let mut notices = Vec::new();
     let schema = match wanted_schema {
         Some(wanted) => {
-            let binding = matches!(table.schema_mode, SchemaMode::Inline(_));
-            let evolved = schema::evolve(&live.schema, wanted, binding, table.kafka_metadata);
+            let evolved = schema::evolve(table, live, wanted);
             reasons.extend(evolved.reasons);
             steps.extend(evolved.steps);
+            notices.extend(evolved.notices);
             evolved.schema
         }
         None => live.schema.clone(),
     };
     // Names are looked up in a schema that is never applied when something was refused.
     match layout(table, live, &schema) {
-        Ok(layout) => steps.extend(layout),
+        Ok(layout) => steps = in_order(live, &schema, steps, layout),
         Err(error) => reasons.push(unresolved(&error)),
     }
     formats(table, live, &mut steps, &mut reasons);
+    if begins_mapping(live, &schema) {
+        steps.push(Step::MapColumns);
+    }
     let name = table.name.clone();
     if !reasons.is_empty() {
         TablePlan::Refused { table: name, reasons }
     } else if steps.is_empty() {
-        TablePlan::NothingToDo { table: name }
+        TablePlan::NothingToDo { table: name, notices }
     } else {
-        TablePlan::Change { table: name, from_version: live.version, steps }
+        TablePlan::Change { table: name, from_version: live.version, steps, notices }
     }
 }
 
@@ -203,6 +272,34 @@ fn layout(table: &TableSpec, live: &LiveTable, schema: &Schema) -> Result<Vec<St
     Ok(steps)
 }
 
+/// The steps, so that after each of them the table's sort order is one of its columns: readers look them up.
+fn in_order(live: &LiveTable, schema: &Schema, of_schema: Vec<Step>, mut layout: Vec<Step>) -> Vec<Step> {
+    let fits = |order: &SortOrder, schema: &Schema| {
+        order.fields.iter().all(|field| schema.path_of(field.source_id).is_some())
+    };
+    let mut steps = Vec::with_capacity(of_schema.len() + layout.len() + 1);
+    if !fits(&live.sort_order, schema) {
+        let early = |step: &Step| match step {
+            Step::SetSortOrder { sort_order, .. } => fits(sort_order, &live.schema),
+            _ => false,
+        };
+        let unsorted = || Step::SetSortOrder { sort_order: SortOrder::default(), fields: Vec::new() };
+        let at = layout.iter().position(early);
+        steps.push(at.map_or_else(unsorted, |at| layout.remove(at)));
+    }
+    steps.extend(of_schema);
+    steps.extend(layout);
+    steps
+}
+
+/// A Delta table finds columns by name until one is renamed, or takes a name that another one had.
+fn begins_mapping(live: &LiveTable, schema: &Schema) -> bool {
+    let is_mapped = |history: &SchemaHistory, schema: &Schema| history.is_mapped(schema.schema_id);
+    live.formats.contains(&Format::Delta)
+        && !is_mapped(&live.history, &live.schema)
+        && is_mapped(&live.history.clone().and(schema), schema)
+}
+
 fn formats(table: &TableSpec, live: &LiveTable, steps: &mut Vec<Step>, reasons: &mut Vec<Reason>) {
     for gone in live.formats.iter().filter(|format| !table.formats.contains(format)) {
         let name = gone.as_str();
@@ -223,7 +320,10 @@ fn formats(table: &TableSpec, live: &LiveTable, steps: &mut Vec<Step>, reasons: 
 impl fmt::Display for TablePlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NothingToDo { table } => write!(f, "{table}: nothing to do"),
+            Self::NothingToDo { table, notices } => {
+                write!(f, "{table}: nothing to do")?;
+                notices.iter().try_for_each(|notice| notice.write(f))
+            }
             Self::Create { table, schema, partition_spec, sort_order, formats, catalog } => {
                 write!(f, "{table}: create, in {}", names(formats))?;
                 if let Some(catalog) = catalog {
@@ -250,9 +350,10 @@ impl fmt::Display for TablePlan {
                     _ => Ok(()),
                 }
             }
-            Self::Change { table, from_version, steps } => {
+            Self::Change { table, from_version, steps, notices } => {
                 write!(f, "{table}: change, from version {from_version}")?;
-                steps.iter().try_for_each(|step| step.write(f))
+                steps.iter().try_for_each(|step| step.write(f))?;
+                notices.iter().try_for_each(|notice| notice.write(f))
             }
             Self::Refused { table, reasons } => {
                 write!(f, "{table}: refused")?;
@@ -265,12 +366,33 @@ impl fmt::Display for TablePlan {
     }
 }
 
+impl Notice {
+    fn write(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\n  ! {}: {}", self.what, self.why)
+    }
+}
+
 impl Step {
+    /// True when readers no longer see values that they saw.
+    pub fn loses_values(&self) -> bool {
+        matches!(self, Self::DropColumn { .. } | Self::RetypeColumn { .. })
+    }
+
     fn write(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::AddColumn { column, data_type } => write!(f, "\n  + column {column} {data_type}"),
             Self::Widen { column, from, to } => write!(f, "\n  ~ column {column}: {from} becomes {to}"),
             Self::MakeOptional { column } => write!(f, "\n  ~ column {column}: becomes optional"),
+            Self::DropColumn { column } => {
+                write!(f, "\n  - column {column}: dropped, rows already written no longer show it")
+            }
+            Self::RenameColumn { column, name } => write!(f, "\n  ~ column {column}: renamed to {name}"),
+            Self::RetypeColumn { column, from, to } => {
+                write!(f, "\n  - column {column}: {from} becomes {to}, rows already written read null there")
+            }
+            Self::MapColumns => f.write_str(
+                "\n  ~ delta: column mapping, from now on readers that do not know it refuse the Delta table",
+            ),
             Self::SetSchema { .. } => Ok(()),
             Self::SetPartitionSpec { fields, .. } if fields.is_empty() => {
                 f.write_str("\n  ~ no longer partitioned, for new files only")

@@ -234,7 +234,8 @@ impl Task<'_> {
         let room = usize::try_from(memory.bytes() / ROWS_SHARE).unwrap_or(usize::MAX);
         let (mut batches, mut bytes, mut added) = (Vec::new(), 0, Vec::new());
         for file in &apart.files {
-            let mut rows = read_foreign(&self.table.store, file, &schema).await.for_table(name)?;
+            let mut rows =
+                read_foreign(&self.table.store, file, &schema, &layout.names).await.for_table(name)?;
             while let Some(batch) = rows.try_next().await.for_table(name)? {
                 bytes += batch.get_array_memory_size();
                 batches.push(batch);

@@ -3,12 +3,12 @@
 //! Each step is an ordinary ledger commit, so a killed `apply` leaves a whole table, and running it again
 //! finishes it. A plan that is refused changes nothing in its table.
 
-use siltstone_ingest::{HttpRegistry, SchemaRegistry};
+use siltstone_ingest::{HttpRegistry, IngestError, SchemaRegistry};
 use siltstone_lakehouse::{Committed, TableStore};
-use siltstone_protocol::{Change, Schema};
+use siltstone_protocol::{Change, ErrorKind, Schema};
 use siltstone_spec::{
-    Spec, TableSpec,
-    plan::{LiveTable, Step, TablePlan, plan},
+    SchemaMode, Spec, TableSpec,
+    plan::{LiveTable, Step, TablePlan, incompatible, pending, plan},
     resolve,
 };
 
@@ -18,6 +18,9 @@ use crate::{
     run::Identity,
     table::{self, Table},
 };
+
+/// Plans of one table that workers may overtake.
+const TRIES_MAX: u32 = 5;
 
 /// What applying the spec would change, table by table. Nothing is changed.
 ///
@@ -32,20 +35,50 @@ pub async fn plan_all(spec: &Spec) -> Result<Vec<TablePlan>, WorkerError> {
     Ok(plans)
 }
 
-/// Makes every table as the spec says; returns what was done. A refused table is left as it is.
+/// Makes every table as the spec says; returns what was done. A refused table is left as it is, and so is one of which
+/// readers would see less, unless `loss` says that they may.
 ///
 /// # Errors
 /// As [`plan_all`]; `Invalid` from a store that ignores conditional puts.
-pub async fn apply_all(spec: &Spec) -> Result<Vec<TablePlan>, WorkerError> {
+pub async fn apply_all(spec: &Spec, loss: Loss) -> Result<Vec<TablePlan>, WorkerError> {
     let lake = siltstone_lakehouse::store::open(&spec.destination).map_err(WorkerError::from)?;
     table::probe(&lake, &spec.tables).await?;
     let mut plans = Vec::with_capacity(spec.tables.len());
     for table in &spec.tables {
-        let looked = look(&lake, spec, table).await?;
-        apply(&lake, table, &looked).await?;
-        plans.push(looked.plan);
+        plans.push(make(&lake, spec, table, loss).await?);
     }
     Ok(plans)
+}
+
+/// Whether readers may see less of rows already written: columns that are dropped or retyped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loss {
+    Refused,
+    Allowed,
+}
+
+/// Plans and carries out; anew when a worker changed the table meanwhile.
+async fn make(
+    lake: &TableStore,
+    spec: &Spec,
+    table: &TableSpec,
+    loss: Loss,
+) -> Result<TablePlan, WorkerError> {
+    let mut tries = 0;
+    loop {
+        let mut looked = look(lake, spec, table).await?;
+        if loss == Loss::Refused {
+            looked.plan = looked.plan.without_loss();
+        }
+        tries += 1;
+        match apply(lake, table, &looked).await {
+            Ok(()) => return Ok(looked.plan),
+            Err(error) if error.kind() == ErrorKind::Conflict && tries < TRIES_MAX => {
+                tracing::info!(table = %table.name, %error, "the table changed meanwhile, planning anew");
+            }
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 struct Looked {
@@ -66,11 +99,21 @@ async fn look(lake: &TableStore, spec: &Spec, table_spec: &TableSpec) -> Result<
         None => None,
     };
     let known = live.as_ref().map(|live| &live.schema);
-    let wanted = siltstone_ingest::decoder::wanted_schema(table_spec, registry, known)
-        .await
-        .for_table(&table_spec.name)?;
+    let wanted = siltstone_ingest::decoder::wanted_schema(table_spec, registry, known).await;
+    let (wanted, unusable) = match wanted {
+        // A table that is there goes on; what becomes of the records is in the spec.
+        Err(IngestError::SchemaRefused { schema, why })
+            if table.is_some() && !matches!(table_spec.schema_mode, SchemaMode::Inline(_)) =>
+        {
+            (None, Some(incompatible(table_spec, &format!("schema {schema}: {why}"))))
+        }
+        wanted => (wanted.for_table(&table_spec.name)?, None),
+    };
     let plan = plan(table_spec, live.as_ref(), wanted.as_ref());
-    let plan = showable(plan, table.as_ref()).await?;
+    let mut plan = showable(plan, table.as_ref()).await?;
+    if let Some(notice) = unusable {
+        plan = plan.with_notice(notice);
+    }
     Ok(Looked { plan, table, wanted })
 }
 
@@ -99,16 +142,29 @@ async fn live(table: &Table) -> LiveTable {
         partition_spec: state.partition_spec.clone(),
         sort_order: state.sort_order.clone(),
         formats: state.formats.clone(),
+        partition_specs: state.partition_specs.values().cloned().collect(),
+        history: state.schema_history(),
+        last_schema_id: state.schemas.last_key_value().map_or(0, |(id, _)| *id),
         version: state.version,
     }
 }
 
 /// A worker goes on with the table as it is; changes of layout are `apply`'s, and people should know.
-pub(crate) async fn warn_of_drift(spec: &TableSpec, table: &Table) {
-    let plan = plan(spec, Some(&live(table).await), None);
+///
+/// # Errors
+/// `Invalid`: a column is still to be renamed or retyped. A worker that wrote now would add another one beside it, or
+/// reject every record.
+pub(crate) async fn check_drift(spec: &TableSpec, table: &Table) -> Result<(), WorkerError> {
+    let live = live(table).await;
+    if let Some(what) = pending(spec, &live.schema) {
+        let message = format!("{what}, which is not done yet: run `siltstone plan`, then `siltstone apply`");
+        return Err(WorkerError::Spec { table: spec.name.clone(), message });
+    }
+    let plan = plan(spec, Some(&live), None);
     if !matches!(plan, TablePlan::NothingToDo { .. }) {
         tracing::warn!(table = %spec.name, "the spec differs from the table: see `siltstone plan`, then `siltstone apply`");
     }
+    Ok(())
 }
 
 async fn apply(lake: &TableStore, spec: &TableSpec, looked: &Looked) -> Result<(), WorkerError> {

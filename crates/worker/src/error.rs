@@ -22,6 +22,19 @@ pub enum WorkerError {
     )]
     RejectedRecord { table: String, topic: String, partition: i32, offset: i64, reason: RejectReason },
     #[error(
+        "table {table}: topic {topic}, partition {partition}, offset {offset}: {}{why}; mend the producer, or set \
+         on_incompatible to dead_letter or new_column instead of stop",
+        schema_id.map(|id| format!("the record's schema id is {id}: ")).unwrap_or_default()
+    )]
+    IncompatibleSchema {
+        table: String,
+        topic: String,
+        partition: i32,
+        offset: i64,
+        schema_id: Option<u32>,
+        why: String,
+    },
+    #[error(
         "table {table}: records lost before they were read: topic {topic}, partition {partition}, \
          offsets {start} to {end} are no longer on the broker; set on_lost_range: continue to record the gap \
          and go on"
@@ -67,6 +80,7 @@ impl WorkerError {
                 ErrorKind::Invalid
             }
             Self::RejectedRecord { .. }
+            | Self::IncompatibleSchema { .. }
             | Self::SourceFile { .. }
             | Self::Projection { .. }
             | Self::LostRange { .. }
@@ -88,6 +102,7 @@ impl WorkerError {
             Self::Lake { source, .. } | Self::Store(source) => source.code(),
             Self::Spec { code, .. } | Self::Projection { code, .. } => *code,
             Self::RejectedRecord { .. } => ErrorCode::RecordRejected,
+            Self::IncompatibleSchema { .. } => ErrorCode::IncompatibleSchemaStop,
             Self::LostRange { .. } | Self::LeftTheTopic { .. } => ErrorCode::LostRange,
             Self::Stopped { .. } => ErrorCode::CommandStopped,
             Self::PositionBeyondEnd { .. } => ErrorCode::PositionBeyondEnd,

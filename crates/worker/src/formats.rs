@@ -3,12 +3,20 @@
 //!
 //! The one place of this question: `plan` and `apply`, creation, and schemas met while running ask here.
 
-use siltstone_lakehouse::{DeltaTable, LakeError, LedgerState, delta};
+use siltstone_ingest::decoder::Decoder;
+use siltstone_lakehouse::{
+    DeltaTable, LakeError, LedgerState,
+    delta::{self, Mapping},
+};
 use siltstone_protocol::{Format, PartitionSpec, Schema};
-use siltstone_spec::plan::{Reason, Step};
+use siltstone_spec::{
+    OnIncompatible, TableSpec,
+    plan::{Reason, Step},
+};
 
 use crate::{
     error::{ForTable, WorkerError},
+    ingest::Wanting,
     table::Table,
 };
 
@@ -18,13 +26,19 @@ pub(crate) struct Target<'a> {
     pub(crate) schema: &'a Schema,
     pub(crate) partition_spec: &'a PartitionSpec,
     pub(crate) formats: &'a [Format],
+    /// Whether Delta may begin to map columns.
+    pub(crate) mapping: Mapping,
 }
 
 impl<'a> Target<'a> {
-    /// The table after these steps.
+    /// The table after these steps, for a person who was shown them.
     pub(crate) fn after(state: &'a LedgerState, steps: &'a [Step]) -> Self {
-        let mut target =
-            Self { schema: &state.schema, partition_spec: &state.partition_spec, formats: &state.formats };
+        let mut target = Self {
+            schema: &state.schema,
+            partition_spec: &state.partition_spec,
+            formats: &state.formats,
+            mapping: Mapping::MayBegin,
+        };
         for step in steps {
             match step {
                 Step::SetSchema { schema } => target.schema = schema,
@@ -58,7 +72,8 @@ pub(crate) async fn check(table: &Table, state: &LedgerState, target: Target<'_>
     }
     let (store, location) = (table.store.clone(), table.location.clone());
     let mut delta = DeltaTable::new(store, location, table.url.clone(), table.projection);
-    delta.check_change(state, target.schema, target.partition_spec).await.for_table(&table.name)
+    let Target { schema, partition_spec, mapping, .. } = target;
+    delta.check_change(state, schema, partition_spec, mapping).await.for_table(&table.name)
 }
 
 /// The reason for a plan to be refused, when the check found one; other errors come back.
@@ -81,25 +96,41 @@ pub(crate) fn refusal(checked: Result<(), WorkerError>) -> Result<Option<Reason>
     }
 }
 
-/// False when a format of the table has no form for this schema (Delta takes no other type for a column that has data):
-/// the ledger must not take it either, or that format would stand still. Says so in the log.
+/// Why a format of the table has no form for this schema (Delta takes no other type for a column that has data), if
+/// one has none: the ledger must not take it either, or that format would stand still. Nobody asked for the change but
+/// records, so Delta does not begin to map columns for it.
 ///
 /// # Errors
-/// As [`check`].
-pub(crate) async fn can_show(table: &Table, schema: &Schema) -> Result<bool, WorkerError> {
+/// Those of the store.
+pub(crate) async fn not_shown(table: &Table, schema: &Schema) -> Result<Option<Reason>, WorkerError> {
     let checked = {
         let state = table.state.lock().await;
-        let target = Target { schema, partition_spec: &state.partition_spec, formats: &state.formats };
+        let target = Target {
+            schema,
+            partition_spec: &state.partition_spec,
+            formats: &state.formats,
+            mapping: Mapping::AsItIs,
+        };
         check(table, &state, target).await
     };
-    match refusal(checked)? {
-        None => Ok(true),
-        Some(Reason { code, what, why, way_out }) => {
-            tracing::warn!(
-                table = %table.name, %code, what, why, way_out,
-                "records of this schema are rejected"
-            );
-            Ok(false)
-        }
+    refusal(checked)
+}
+
+/// What becomes of a record whose schema a format cannot show: the table stops, or its like are rejected.
+///
+/// # Errors
+/// `IncompatibleSchema`, where `on_incompatible` is `stop`.
+pub(crate) fn give_up(
+    spec: &TableSpec,
+    wanting: Wanting,
+    reason: Reason,
+    decoder: &mut Decoder,
+) -> Result<(), WorkerError> {
+    let Reason { code, what, why, way_out } = reason;
+    if spec.on_incompatible == OnIncompatible::Stop {
+        return Err(wanting.incompatible(spec, format!("{what}: {why}")));
     }
+    tracing::warn!(table = %spec.name, %code, what, why, way_out, "records of this schema are rejected");
+    decoder.reject_schema(wanting.need);
+    Ok(())
 }

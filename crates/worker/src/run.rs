@@ -241,16 +241,20 @@ async fn work_on(runtime: &TableRuntime, spec: &Spec) -> Result<(), WorkerError>
     if runtime.table().is_none() {
         open(runtime, registry.as_deref()).await?;
     }
-    let schema = match runtime.table() {
-        Some(table) => Some(table.state.lock().await.schema.clone()),
-        None => None,
+    let (schema, history) = match runtime.table() {
+        Some(table) => {
+            let state = table.state.lock().await;
+            (Some(state.schema.clone()), state.schema_history())
+        }
+        None => Default::default(),
     };
     let cluster = spec
         .cluster_of(&runtime.spec)
         .ok_or(WorkerError::Internal { table: name.clone(), what: "its cluster is not in the spec" })?;
     let source =
         KafkaSource::with_options(cluster, &runtime.spec, fetch_options(&shared)).for_table(&name)?;
-    let decoder = Decoder::new(&runtime.spec, schema.clone()).for_table(&name)?;
+    let mut decoder = Decoder::new(&runtime.spec, schema.clone()).for_table(&name)?;
+    decoder.set_history(history);
     let intake = Intake::new(
         decoder,
         schema.map(Arc::new),
@@ -307,8 +311,7 @@ async fn work_on(runtime: &TableRuntime, spec: &Spec) -> Result<(), WorkerError>
 async fn open(runtime: &TableRuntime, registry: Option<&dyn SchemaRegistry>) -> Result<(), WorkerError> {
     let spec = &runtime.spec;
     if let Some(table) = runtime.find().await? {
-        crate::apply::warn_of_drift(spec, &table).await;
-        return Ok(());
+        return crate::apply::check_drift(spec, &table).await;
     }
     if let Some(schema) = initial_schema(spec, registry).await.for_table(&spec.name)? {
         let table = runtime.create(schema).await?;

@@ -277,12 +277,14 @@ impl Table {
     /// How files of rows in this schema are laid down now.
     pub async fn layout(&self, schema: Arc<Schema>) -> Layout {
         let state = self.state.lock().await;
+        let (partition_spec, sort_order) = state.layout_of(&schema);
         Layout {
             schema,
-            partition_spec: state.partition_spec.clone(),
-            sort_order: state.sort_order.clone(),
+            partition_spec,
+            sort_order,
             files: self.files.clone(),
             annotate_uuids: !state.formats.contains(&Format::Delta),
+            names: Arc::new(state.schema_history()),
             token_key: self.token_key.clone(),
             host: self.host.clone(),
         }

@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 
 use siltstone_spec::plan::TablePlan;
-use siltstone_worker::apply::{apply_all, plan_all};
+use siltstone_worker::apply::{Loss, apply_all, plan_all};
 
 use super::load;
 use crate::{
-    args::{PlanArgs, SpecArgs},
+    args::{ApplyArgs, PlanArgs},
     output,
 };
 
@@ -22,10 +22,11 @@ pub async fn plan(args: PlanArgs) -> anyhow::Result<u8> {
     Ok(if changes && args.exit_code { output::CHANGES } else { output::DONE })
 }
 
-pub async fn apply(args: SpecArgs) -> anyhow::Result<u8> {
-    let spec = load(&args.file)?;
-    let plans = apply_all(&spec).await?;
-    show(&plans, args.json)?;
+pub async fn apply(args: ApplyArgs) -> anyhow::Result<u8> {
+    let spec = load(&args.spec.file)?;
+    let loss = if args.allow_data_loss { Loss::Allowed } else { Loss::Refused };
+    let plans = apply_all(&spec, loss).await?;
+    show(&plans, args.spec.json)?;
     Ok(if plans.iter().any(TablePlan::is_refused) { output::INVALID } else { output::DONE })
 }
 

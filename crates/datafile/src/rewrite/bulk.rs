@@ -17,7 +17,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use arrow::{array::RecordBatch, compute::concat_batches, datatypes::SchemaRef};
 use object_store::{ObjectStore, path::Path};
-use siltstone_protocol::Schema;
+use siltstone_protocol::{Schema, SchemaHistory};
 use tokio::sync::mpsc;
 
 use super::{
@@ -195,13 +195,13 @@ impl BulkWriter {
         Ok(())
     }
 
-    /// The table's schema grew: what was pushed, and what comes, is of this one.
+    /// The table's schema changed: what was pushed, and what comes, is of this one, the newest of `names`.
     ///
     /// # Errors
     /// `SchemaMismatch`: it is no later schema of the same table.
-    pub fn set_schema(&mut self, schema: Arc<Schema>) -> Result<()> {
+    pub fn set_schema(&mut self, schema: Arc<Schema>, names: Arc<SchemaHistory>) -> Result<()> {
         self.schema = arrow_schema(&schema)?;
-        self.layout.schema = schema;
+        (self.layout.schema, self.layout.names) = (schema, names);
         for batches in [&mut self.batches, &mut self.small] {
             for batch in batches {
                 *batch = adapt(batch, &self.schema).ok_or_else(|| DataFileError::SchemaMismatch {
@@ -220,6 +220,11 @@ impl BulkWriter {
     /// The schema that files will have.
     pub fn schema(&self) -> Arc<Schema> {
         Arc::clone(&self.layout.schema)
+    }
+
+    /// What its schemas so far say of the table's columns.
+    pub fn names(&self) -> Arc<SchemaHistory> {
+        Arc::clone(&self.layout.names)
     }
 
     /// Memory that buffered rows hold and will take to be sorted, bytes.

@@ -18,7 +18,7 @@ use super::{
     window::Window,
 };
 use crate::{
-    encode::{EncoderOptions, compression},
+    encode::{EncoderOptions, bloom_columns, compression},
     error::{DataFileError, Result},
     footer,
     gather::Gather,
@@ -45,6 +45,7 @@ pub(super) struct Output<'a> {
     /// Rows still to be written.
     to_come: u64,
     descriptor: SchemaDescriptor,
+    bloom_columns: Vec<ColumnPath>,
     codec: Compression,
     roll: Option<Roll<'a>>,
     pub(super) written: Checksum,
@@ -68,7 +69,11 @@ impl<'a> Output<'a> {
             values,
             sort_order_id,
             to_come: rows,
-            descriptor: SchemaDescriptor::new(parquet_schema(&layout.schema, layout.annotate_uuids)?),
+            descriptor: SchemaDescriptor::new(parquet_schema(
+                &layout.names.in_files(&layout.schema),
+                layout.annotate_uuids,
+            )?),
+            bloom_columns: bloom_columns(layout),
             codec: compression(layout.files.compression)?,
             roll: None,
             written: Checksum::default(),
@@ -86,16 +91,9 @@ impl<'a> Output<'a> {
             Some(roll) => Ok(roll),
             none => {
                 let layout = self.layout;
-                let order = &layout.sort_order;
                 let target = Target {
                     layout,
-                    options: EncoderOptions::new(
-                        &layout.schema,
-                        &layout.files,
-                        order,
-                        layout.annotate_uuids,
-                        &sample()?,
-                    )?,
+                    options: EncoderOptions::new(layout, &sample()?)?,
                     table_location: self.table_location,
                     parts: self.parts,
                     sort_order_id: self.sort_order_id,
@@ -146,9 +144,7 @@ impl Emit for Output<'_> {
         let input = &run.input.input;
         let metadata = run.metadata();
         let row_group = metadata.row_group(group);
-        let bloom = |path: &ColumnPath| {
-            self.layout.files.bloom_filters.iter().any(|column| crate::encode::column_path(column) == *path)
-        };
+        let bloom = |path: &ColumnPath| self.bloom_columns.contains(path);
         let fits = input.deleted.is_none()
             && run.are_old(group) == Some(false)
             && input.entry.sort_order_id == self.sort_order_id

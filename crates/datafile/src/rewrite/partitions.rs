@@ -57,14 +57,13 @@ impl<'a> Partitions<'a> {
         if let Some(target) = &self.target {
             return Ok(Arc::clone(target));
         }
-        let Layout { schema, files, sort_order, annotate_uuids, .. } = self.layout;
         let sample = sample(window, columns)?;
         let target = Arc::new(Target {
             layout: self.layout,
-            options: EncoderOptions::new(schema, files, sort_order, *annotate_uuids, &sample)?,
+            options: EncoderOptions::new(self.layout, &sample)?,
             table_location: self.table_location,
             parts: self.parts,
-            sort_order_id: sort_order.order_id,
+            sort_order_id: self.layout.sort_order.order_id,
         });
         self.target = Some(Arc::clone(&target));
         Ok(target)

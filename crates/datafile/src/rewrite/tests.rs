@@ -44,6 +44,7 @@ fn layout(schema: Schema, keys: &[i32]) -> Layout {
             bloom_filters: Vec::new(),
         },
         annotate_uuids: true,
+        names: Default::default(),
         token_key: Arc::new([7; 32]),
         host: Default::default(),
     }

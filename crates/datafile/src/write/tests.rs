@@ -53,6 +53,7 @@ fn layout(schema: Schema, by: &[(i32, Transform)], keys: &[i32]) -> Layout {
         sort_order: SortOrder { order_id: 4, fields: keys.iter().map(key).collect() },
         files: files(),
         annotate_uuids: true,
+        names: Default::default(),
         token_key: Arc::new([7; 32]),
         host: Default::default(),
     }
@@ -314,6 +315,43 @@ async fn a_later_schema_reads_by_field_id() {
     let required = Schema::new(8, vec![Field::required(11, "other", P::Long.into())]);
     let stream = read_batches(&store, &at, &written[0].entry, &required).await.unwrap();
     assert!(stream.try_collect::<Vec<_>>().await.is_err());
+}
+
+#[tokio::test]
+async fn files_call_a_column_what_it_was_called_first() {
+    let member = |name: &str| vec![Field::optional(4, name, P::String.into())];
+    let before = Schema::new(
+        0,
+        vec![
+            Field::optional(1, "cust", P::String.into()),
+            Field::optional(2, "note", P::Int.into()),
+            Field::optional(3, "who", siltstone_protocol::Type::Struct(member("name"))),
+        ],
+    );
+    let after = Schema::new(
+        1,
+        vec![
+            Field::optional(1, "customer", P::String.into()),
+            Field::optional(5, "note", P::String.into()),
+            Field::optional(3, "who", siltstone_protocol::Type::Struct(member("full"))),
+        ],
+    );
+    let mut layout = layout(after.clone(), &[], &[1]);
+    layout.names = Arc::new(siltstone_protocol::SchemaHistory::of([&before, &after]));
+    layout.files.bloom_filters = vec!["customer".to_owned(), "who.full".to_owned()];
+    let (store, at) = memory();
+    let batch = testing::batch(&after, 2_000, &mut testing::rng(3));
+    let wanted = sorted(std::slice::from_ref(&batch), &layout);
+    let written = write_sorted(vec![batch], &layout, &store, &at).await.unwrap();
+    let (metadata, _) = metadata(&store, &at, &written[0]).await;
+    let columns = metadata.row_group(0).columns();
+    let names: Vec<String> = columns.iter().map(|column| column.column_path().string()).collect();
+    assert_eq!(names, ["cust", "note_5", "who.name"]);
+    let blooms: Vec<bool> = columns.iter().map(|column| column.bloom_filter_offset().is_some()).collect();
+    assert_eq!(blooms, [true, false, true]);
+    // Readers go by ids, and bounds are told by them.
+    assert_eq!(read(&store, &at, &written[0], &after).await, wanted);
+    assert!(written[0].details.columns.contains_key(&5) && !written[0].details.columns.contains_key(&2));
 }
 
 #[tokio::test]

@@ -23,7 +23,8 @@ impl AvroProgram {
         let row = match writer.node(writer.root) {
             Some((_, Node { kind: Kind::Record(fields), .. })) => compiler.fields(fields, &table.fields)?,
             _ => {
-                let field = RecordField { name: BARE_COLUMN.to_owned(), node: writer.root };
+                let field =
+                    RecordField { name: BARE_COLUMN.to_owned(), aliases: Vec::new(), node: writer.root };
                 compiler.fields(&[field], &table.fields)?
             }
         };

@@ -13,6 +13,8 @@ use crate::IngestError;
 
 /// Bytes of one schema text.
 const TEXT_MAX: usize = 8 << 20;
+/// Aliases of one name that are read.
+const ALIASES_MAX: usize = 64;
 /// Types of one schema with its references.
 const NODES_MAX: usize = 50_000;
 
@@ -60,7 +62,7 @@ impl Parser {
         if self.nodes.len() >= NODES_MAX {
             return Err(refused("it has more than 50000 types"));
         }
-        self.nodes.push(Node { kind, name });
+        self.nodes.push(Node { kind, name, aliases: Vec::new() });
         Ok(self.nodes.len() - 1)
     }
 
@@ -157,7 +159,9 @@ impl Parser {
             }
             // A logical type may stand beside the field's type, against the letter of the standard.
             let node = self.schema(data_type, namespace)?;
-            fields.push(RecordField { name: field.to_owned(), node });
+            let aliases = aliases(value.get("aliases"))
+                .ok_or_else(|| refused(format!("aliases of field {field} of {name} are no list of names")))?;
+            fields.push(RecordField { name: field.to_owned(), aliases, node });
         }
         if let Some(node) = self.nodes.get_mut(id)
             && matches!(&node.kind, Kind::Record(fields) if fields.is_empty())
@@ -181,6 +185,16 @@ impl Parser {
         if !self.defined.insert(full.clone()) {
             return Err(refused(format!("type {full} is defined twice")));
         }
+        let aliases = aliases(object.get("aliases"))
+            .ok_or_else(|| refused(format!("aliases of type {full} are no list of names")))?;
+        let defined = self.defined_as(kind, full)?;
+        if let Some(node) = self.nodes.get_mut(defined.0) {
+            node.aliases = aliases;
+        }
+        Ok(defined)
+    }
+
+    fn defined_as(&mut self, kind: Kind, full: String) -> Result<(NodeId, String), IngestError> {
         match self.names.get(&full) {
             Some(&id) if matches!(self.nodes.get(id), Some(Node { kind: Kind::Unresolved, .. })) => {
                 if let Some(node) = self.nodes.get_mut(id) {
@@ -210,7 +224,7 @@ impl Parser {
     /// Every name that was only mentioned is either in no namespace after all, or missing.
     fn resolve(&mut self) -> Result<(), IngestError> {
         for id in 0..self.nodes.len() {
-            let Some(Node { kind: Kind::Unresolved, name: Some(name) }) = self.nodes.get(id) else {
+            let Some(Node { kind: Kind::Unresolved, name: Some(name), .. }) = self.nodes.get(id) else {
                 continue;
             };
             let short = name.rsplit('.').next().unwrap_or(name);
@@ -233,6 +247,13 @@ fn full_name(name: &str, namespace: &str) -> String {
 
 fn strings(value: Option<&Value>) -> Option<Vec<Box<str>>> {
     value?.as_array()?.iter().map(|symbol| symbol.as_str().map(Box::from)).collect()
+}
+
+/// At most [`ALIASES_MAX`] of them.
+fn aliases(value: Option<&Value>) -> Option<Vec<String>> {
+    let Some(value) = value else { return Some(Vec::new()) };
+    let names = value.as_array()?.iter().map(|name| name.as_str().map(str::to_owned));
+    names.take(ALIASES_MAX).collect()
 }
 
 fn primitive(name: &str) -> Option<Kind> {

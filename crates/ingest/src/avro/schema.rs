@@ -38,6 +38,8 @@ pub(super) struct Node {
     pub(super) kind: Kind,
     /// Full name of a record, enum or fixed.
     pub(super) name: Option<String>,
+    /// Other names of it, as they are written.
+    pub(super) aliases: Vec<String>,
 }
 
 pub(super) enum Kind {
@@ -85,6 +87,8 @@ pub(super) enum Unit {
 
 pub(super) struct RecordField {
     pub(super) name: String,
+    /// Names that it had in earlier schemas.
+    pub(super) aliases: Vec<String>,
     pub(super) node: NodeId,
 }
 
@@ -92,7 +96,7 @@ impl Node {
     /// What a union calls this branch: the type's name without namespace, or the unnamed type's own name.
     pub(super) fn branch_name(&self) -> &str {
         if let Some(name) = &self.name {
-            return name.rsplit('.').next().unwrap_or(name);
+            return short(name);
         }
         match &self.kind {
             Kind::Null | Kind::Unresolved | Kind::Alias(_) => "null",
@@ -111,4 +115,14 @@ impl Node {
             Kind::Union(_) => "union",
         }
     }
+
+    /// What a union called this branch before.
+    pub(super) fn branch_aliases(&self) -> Vec<String> {
+        self.aliases.iter().map(|alias| short(alias).to_owned()).collect()
+    }
+}
+
+/// A name without its namespace.
+fn short(name: &str) -> &str {
+    name.rsplit('.').next().unwrap_or(name)
 }

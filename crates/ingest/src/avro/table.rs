@@ -17,6 +17,8 @@
 //! | `null` alone | no column, until a later schema gives the field a type |
 //! | a whole schema that is no record | the single column `value` |
 //!
+//! Aliases of a field are those of its column, those of a named type those of a union's member.
+//!
 //! Members of a union's struct are called as Avro calls the branch: the name of a record, enum or fixed
 //! without its namespace, else the base type's name (`int`, `long`, `string`, `array`, ..). Names stay as
 //! branches come. What is recursive is refused by name, and so is a record without fields: no format can
@@ -27,7 +29,9 @@
 use siltstone_protocol::{Field, PrimitiveType, Schema, Type};
 
 use super::schema::{AvroSchema, Kind, Node, NodeId};
-use crate::{IngestError, decoder::evolve::assign_ids};
+use siltstone_spec::evolve::assign_ids;
+
+use crate::IngestError;
 
 /// Types nest at most this deep.
 const DEPTH_MAX: usize = 64;
@@ -89,12 +93,7 @@ impl Mapper<'_> {
         self.path.push(name.to_owned());
         let mapped = self.column(node)?;
         self.path.pop();
-        Ok(mapped.map(|(data_type, nullable)| Field {
-            id: 0,
-            name: name.to_owned(),
-            required: !nullable,
-            data_type,
-        }))
+        Ok(mapped.map(|(data_type, nullable)| Field::new(0, name, !nullable, data_type)))
     }
 
     /// `None`: only ever null.
@@ -131,7 +130,7 @@ impl Mapper<'_> {
     }
 
     fn record(&mut self, id: NodeId) -> Result<Vec<Field>, IngestError> {
-        let Some((_, Node { kind: Kind::Record(fields), name })) = self.writer.node(id) else {
+        let Some((_, Node { kind: Kind::Record(fields), name, .. })) = self.writer.node(id) else {
             return Err(IngestError::internal("a record is none"));
         };
         let name = name.as_deref().unwrap_or_default();
@@ -141,7 +140,8 @@ impl Mapper<'_> {
         self.active.push(id);
         let mut columns = Vec::with_capacity(fields.len());
         for field in fields {
-            columns.extend(self.field(&field.name, field.node)?);
+            let column = self.field(&field.name, field.node)?;
+            columns.extend(column.map(|column| Field { aliases: field.aliases.clone(), ..column }));
         }
         self.active.pop();
         if columns.is_empty() {
@@ -161,11 +161,16 @@ impl Mapper<'_> {
             several => {
                 let mut members: Vec<Field> = Vec::with_capacity(several.len());
                 for (_, id) in several {
-                    let name = self.writer.node(*id).map_or("null", |(_, node)| node.branch_name());
+                    let Some((_, node)) = self.writer.node(*id) else {
+                        return Err(IngestError::internal("a type id is wrong"));
+                    };
+                    let name = node.branch_name();
                     if members.iter().any(|member| member.name == name) {
                         return Err(self.refused(format!("its union has two branches called {name}")));
                     }
-                    members.extend(self.field(name, *id)?.map(|field| Field { required: false, ..field }));
+                    let member = self.field(name, *id)?;
+                    let aliases = node.branch_aliases();
+                    members.extend(member.map(|member| Field { required: false, aliases, ..member }));
                 }
                 Ok(Some((Type::Struct(members), null.is_some())))
             }

@@ -6,7 +6,7 @@ use arrow::{
     array::{ArrayRef, RecordBatch},
     datatypes::SchemaRef,
 };
-use siltstone_protocol::{RejectReason, Schema};
+use siltstone_protocol::{RejectReason, Schema, SchemaHistory};
 use siltstone_spec::model::{SchemaMode, SourceFormat, TableSpec, Tombstones, WireFormat};
 
 use super::{
@@ -85,6 +85,8 @@ pub struct Decoder {
     /// None before the table exists, and while nothing is known of its records.
     pub(super) batch: Option<Batch>,
     pub(super) programs: Programs,
+    /// What the table's schemas so far say of its columns.
+    pub(super) history: SchemaHistory,
     /// For a table with transforms.
     pub(super) stage: Option<Stage>,
     about: Option<About>,
@@ -101,8 +103,14 @@ impl Decoder {
     /// A decoder for this table. `table_schema` is the ledger's; `None` before the table exists.
     pub fn new(table: &TableSpec, table_schema: Option<Schema>) -> Result<Self, IngestError> {
         let stage = Stage::of(table)?;
-        let mut decoder =
-            Self { table: table.clone(), batch: None, programs: Programs::default(), stage, about: None };
+        let mut decoder = Self {
+            table: table.clone(),
+            batch: None,
+            programs: Programs::default(),
+            history: SchemaHistory::default(),
+            stage,
+            about: None,
+        };
         if let Some(schema) = table_schema {
             decoder.set_table_schema(schema)?;
         }
@@ -247,6 +255,15 @@ impl Decoder {
         }
     }
 
+    /// What the ledger says of the table's columns so far: nothing that it gave up comes back, and no id.
+    pub fn set_history(&mut self, history: SchemaHistory) {
+        self.history = history;
+    }
+
+    pub fn history(&self) -> &SchemaHistory {
+        &self.history
+    }
+
     /// The ledger's schema changed, by this worker or another. Only with an empty batch, after
     /// [`Decoder::finish`].
     pub fn set_table_schema(&mut self, schema: Schema) -> Result<(), IngestError> {
@@ -324,8 +341,6 @@ impl Decoder {
 /// The columns being filled.
 pub(super) struct Batch {
     pub(super) schema: Schema,
-    /// The schema without the engine's own columns.
-    pub(super) body: Schema,
     columns: Columns,
     /// The engine's own columns, and their positions among the table's.
     metadata: Option<(usize, Metadata)>,
@@ -367,7 +382,6 @@ impl Batch {
             arrow: arrow_schema(&schema)?,
             has_required: body.fields.iter().any(|field| field.required),
             schema,
-            body,
             metadata,
             event_type,
             measured: 0,
@@ -377,6 +391,14 @@ impl Batch {
 
     pub(super) fn rows(&self) -> usize {
         self.columns.rows()
+    }
+
+    /// What programs write of a schema with this batch's columns: those but the engine's own.
+    pub(super) fn body_of(&self, mut schema: Schema) -> Schema {
+        let own = [self.metadata.as_ref().map(|(at, _)| *at), self.event_type.as_ref().map(|(at, _)| *at)];
+        let mut position = 0..;
+        schema.fields.retain(|_| !own.contains(&position.next()));
+        schema
     }
 
     /// Completes a row with the engine's own columns, which are as before when one cannot take it.

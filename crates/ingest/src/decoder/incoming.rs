@@ -1,7 +1,7 @@
 //! A schema of records, from wherever it comes, as a table schema and as a program.
 
-use siltstone_protocol::{Field, PrimitiveType, RejectReason, Schema};
-use siltstone_spec::model::{ExtraFields, InputSchema, SourceFormat, TableSpec};
+use siltstone_protocol::{Field, PrimitiveType, RejectReason, Schema, Type};
+use siltstone_spec::model::{ExtraFields, InputSchema, SchemaMode, SourceFormat, TableSpec};
 
 use super::programs::Program;
 use crate::{
@@ -84,7 +84,7 @@ impl Incoming {
                     return if is_other {
                         Ok(Registered::OtherEventType)
                     } else {
-                        Self::protobuf(message).map(of)
+                        Self::protobuf(table, message).map(of)
                     };
                 };
                 let Some(message) = file.at(&path) else {
@@ -96,7 +96,7 @@ impl Incoming {
                 if wanted.is_some_and(|wanted| !file.is_named(&message, wanted)) {
                     return Ok(Registered::OtherMessage(RejectReason::IncompatibleSchema));
                 }
-                Self::protobuf(message).map(of)
+                Self::protobuf(table, message).map(of)
             }
             _ => Ok(Registered::OtherFormat),
         }
@@ -114,7 +114,7 @@ impl Incoming {
             }
             (SourceFormat::Protobuf, InputSchema::Protobuf(text)) => {
                 let file = ProtobufFile::compile(text, &[])?;
-                Self::protobuf(file.message(table.message_type.as_deref())?)
+                Self::protobuf(table, file.message(table.message_type.as_deref())?)
             }
             _ => Err(IngestError::invalid("input_schema", "it is of another format than source_format")),
         }
@@ -125,9 +125,16 @@ impl Incoming {
         Ok(Self { schema: avro::table_schema(&writer)?, name, kind: Kind::Avro(writer) })
     }
 
-    fn protobuf(message: ProtobufSchema) -> Result<Self, IngestError> {
+    fn protobuf(table: &TableSpec, message: ProtobufSchema) -> Result<Self, IngestError> {
         let name = Some(message.name().to_owned());
-        Ok(Self { schema: protobuf::table_schema(&message)?, name, kind: Kind::Protobuf(message) })
+        let mut schema = protobuf::table_schema(&message)?;
+        // Of several messages each has its own numbers, and they meet in columns by name. Transforms go by name, too.
+        if table.has_transforms()
+            || (table.message_type.is_none() && table.schema_mode == SchemaMode::Registry)
+        {
+            forget_numbers(&mut schema.fields);
+        }
+        Ok(Self { schema, name, kind: Kind::Protobuf(message) })
     }
 
     /// Compiles for a table that can take these records.
@@ -138,5 +145,21 @@ impl Incoming {
             Kind::Protobuf(message) => Program::Protobuf(ProtobufProgram::compile(message, table)?),
             Kind::Raw => Program::Raw,
         })
+    }
+}
+
+fn forget_numbers(fields: &mut [Field]) {
+    for field in fields {
+        field.number = None;
+        forget_inside(&mut field.data_type);
+    }
+}
+
+fn forget_inside(data_type: &mut Type) {
+    match data_type {
+        Type::Primitive(_) => {}
+        Type::Struct(members) => forget_numbers(members),
+        Type::List { element, .. } => forget_inside(element),
+        Type::Map { value, .. } => forget_inside(value),
     }
 }

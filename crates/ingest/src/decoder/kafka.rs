@@ -5,11 +5,11 @@ use std::fmt;
 use arrow::array::ArrayRef;
 use siltstone_protocol::{Field, PrimitiveType, RejectReason, Schema, Type};
 
-use super::evolve::assign_ids;
 use crate::{
     IngestError, Record,
     columns::{Column, Columns, List},
 };
+use siltstone_spec::evolve::assign_ids;
 
 /// Name of the column.
 pub const KAFKA_COLUMN: &str = "_kafka";

@@ -1,12 +1,15 @@
 //! Getting to know a schema: fetch it, compare it with the table, compile it.
 
 use siltstone_protocol::{Field, RejectReason, Schema};
-use siltstone_spec::model::{EventTypes, SchemaMode, SourceFormat, TableSpec};
+use siltstone_spec::{
+    evolve::{Merge, Rules, merge},
+    model::{EventTypes, OnIncompatible, SchemaMode, SourceFormat, TableSpec},
+    plan::given_up,
+};
 
 use super::{
     engine::{Decoder, SchemaNeed},
     event_type::event_type_field,
-    evolve::{Merge, merge},
     incoming::{Incoming, Registered},
     kafka::{KAFKA_COLUMN, kafka_field},
     programs::Key,
@@ -28,12 +31,16 @@ pub enum Learned {
     Evolves(Schema),
     /// Records of this schema are rejected with this reason; push the record again to have it so.
     Refused(RejectReason),
+    /// The table cannot take records of this schema, and the spec says that it then stops.
+    Stops(IngestError),
 }
 
 /// A schema that was found, or why there never will be one.
 enum Found {
     Incoming(Box<Incoming>),
     Refused(RejectReason),
+    /// It is of the table's format, and no table can be made of it.
+    Unusable(IngestError),
 }
 
 impl Decoder {
@@ -50,6 +57,7 @@ impl Decoder {
         let incoming = match self.find(need, registry).await? {
             Found::Incoming(incoming) => incoming,
             Found::Refused(reason) => return Ok(self.refuse(key, reason, None)),
+            Found::Unusable(error) => return self.unusable(key, error),
         };
         if self.stage.is_some() {
             return self.learn_staged(key, *incoming, registry).await;
@@ -60,8 +68,8 @@ impl Decoder {
                 Err(error) => return self.unusable(key, error),
             };
         let Some(batch) = &self.batch else { return Ok(Learned::Evolves(wanted)) };
-        match merge(&batch.schema, &wanted) {
-            Merge::Same => match incoming.program(&batch.body, self.table.extra_fields) {
+        match self.followed(&batch.schema, &wanted)? {
+            Merge::Same { view } => match incoming.program(&batch.body_of(view), self.table.extra_fields) {
                 Ok(program) => {
                     self.programs.insert(key, program, incoming.name.as_deref());
                     Ok(Learned::Ready)
@@ -69,9 +77,10 @@ impl Decoder {
                 Err(error) => self.unusable(key, error),
             },
             Merge::Evolves(schema) => Ok(Learned::Evolves(schema)),
-            Merge::Refused { field, why } => {
-                let error = IngestError::schema_refused(format!("at {field}"), why.clone());
-                self.unusable_about(key, error, Some(About { field, detail: why }))
+            Merge::Refused(mismatch) => {
+                let (field, detail) = (mismatch.field.clone(), mismatch.to_string());
+                let error = IngestError::schema_refused(format!("at {field}"), detail.clone());
+                self.unusable_about(key, error, Some(About { field, detail }))
             }
         }
     }
@@ -88,6 +97,18 @@ impl Decoder {
             Err(error) => return Err(error),
         };
         Ok(registered(&self.table, &subject, &found).ok().map(|incoming| incoming.schema))
+    }
+
+    /// What the table becomes for records that want it to be so.
+    ///
+    /// # Errors
+    /// They would bring back a column that a person gave up.
+    pub(super) fn followed(&self, table: &Schema, wanted: &Schema) -> Result<Merge, IngestError> {
+        if let Some((column, how)) = given_up(&self.history, table, wanted) {
+            return Err(IngestError::GivenUp { column, how });
+        }
+        let rules = Rules { last_field_id: self.history.last_field_id(), ..Rules::of(&self.table) };
+        Ok(merge(table, wanted, rules))
     }
 
     async fn find(
@@ -125,10 +146,7 @@ impl Decoder {
             Ok(Registered::OtherMessage(reason)) => Found::Refused(reason),
             Ok(Registered::OtherEventType) => Found::Refused(RejectReason::OtherEventType),
             Ok(Registered::OtherFormat) => Found::Refused(RejectReason::WrongSchemaFormat),
-            Err(error) => {
-                self.warn(Some(found.id), &error);
-                Found::Refused(RejectReason::IncompatibleSchema)
-            }
+            Err(error) => Found::Unusable(error),
         })
     }
 
@@ -143,8 +161,8 @@ impl Decoder {
         Learned::Refused(reason)
     }
 
-    /// A schema from the registry is the producers' matter: its records are rejected. One from the spec is
-    /// an error that somebody must correct.
+    /// A schema from the registry is the producers' matter: what becomes of its records is in the spec. One from the
+    /// spec is an error that somebody must correct.
     pub(super) fn unusable(&mut self, key: Key, error: IngestError) -> Result<Learned, IngestError> {
         self.unusable_about(key, error, None)
     }
@@ -157,6 +175,9 @@ impl Decoder {
     ) -> Result<Learned, IngestError> {
         if matches!(own(&self.table), Own::Fixed(_)) {
             return Err(error);
+        }
+        if self.table.on_incompatible == OnIncompatible::Stop {
+            return Ok(Learned::Stops(error));
         }
         self.warn(key.id, &error);
         Ok(self.refuse(key, RejectReason::IncompatibleSchema, about))
@@ -235,10 +256,10 @@ async fn initial_of_types(
         let Ok(Registered::Of(incoming)) = Incoming::registered(table, &found, None) else { continue };
         together = match &together {
             None => Some(incoming.schema),
-            Some(schema) => match merge(schema, &incoming.schema) {
+            Some(schema) => match merge(schema, &incoming.schema, Rules::of(table)) {
                 Merge::Evolves(grown) => Some(Schema::new(0, grown.fields)),
                 // Its records will be told so.
-                Merge::Same | Merge::Refused { .. } => together,
+                Merge::Same { .. } | Merge::Refused(_) => together,
             },
         };
     }

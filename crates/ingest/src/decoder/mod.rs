@@ -2,7 +2,7 @@
 //!
 //! 1. `wire` takes the framing off and finds the schema id; Protobuf adds which message of the schema it is.
 //! 2. `programs` finds the compiled program of that id; if there is none, [`Decoder::push`] asks for it.
-//! 3. `learn` answers: it gets the schema, and says with `evolve` whether the table must grow first.
+//! 3. `learn` answers: it gets the schema, and says with `siltstone_spec::evolve` whether the table must grow first.
 //! 4. `staged` does the same for a table with transforms, whose records have columns of their own.
 //! 5. The program writes a row; `kafka` adds the record's coordinates, and `event_type` the name of its type, when the
 //!    spec asks for them.
@@ -11,7 +11,6 @@
 
 mod engine;
 mod event_type;
-pub mod evolve;
 mod incoming;
 mod kafka;
 mod learn;
@@ -23,7 +22,6 @@ pub mod wire;
 mod tests;
 
 pub use engine::{Decoder, Finished, Pushed, SchemaNeed};
-pub(crate) use evolve::assign_ids;
 pub use kafka::KAFKA_COLUMN;
 pub(crate) use kafka::{headers_type, push_headers};
 pub use learn::{Learned, check_transforms, initial_schema, wanted_schema, with_own_columns};

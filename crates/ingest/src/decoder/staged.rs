@@ -13,15 +13,15 @@
 //! table that is there goes on without columns that were to be left out, for producers may have dropped them.
 
 use arrow::{array::RecordBatch, compute::concat_batches};
-use siltstone_protocol::Schema;
+use siltstone_protocol::{Field, Schema, Type};
 use siltstone_spec::{
     ExtraFields, SourceFormat, TableSpec,
+    evolve::{Merge, Rules, assign_ids, merge},
     transform::{Outcome, TransformFault, TransformPlace, outcome},
 };
 
 use super::{
     engine::{Batch, Decoder, Finished},
-    evolve::{Merge, assign_ids, merge},
     incoming::Incoming,
     learn::{Learned, with_own},
     programs::Key,
@@ -157,7 +157,7 @@ impl Decoder {
         let keys = stage.keys.open().await?;
         let (source, live) = (stage.source.clone(), stage.table.clone());
         let is_first = source.is_none() && live.is_none();
-        let mut source = match grown(source.as_ref(), &incoming.schema) {
+        let mut source = match grown(&self.table, source.as_ref(), &incoming.schema) {
             Ok(source) => source,
             Err(error) => return self.unusable(key, error),
         };
@@ -166,7 +166,7 @@ impl Decoder {
             first => {
                 // Columns that only a later version of the schema has.
                 if let Some(latest) = self.latest(registry).await?
-                    && let Ok(wider) = grown(Some(&source), &latest)
+                    && let Ok(wider) = grown(&self.table, Some(&source), &latest)
                 {
                     source = wider;
                 }
@@ -181,22 +181,30 @@ impl Decoder {
         };
         let wanted = looked.table_schema();
         let Some(live) = live else { return Ok(Learned::Evolves(wanted)) };
-        match merge(&live, &wanted) {
-            Merge::Same => {}
+        let called = match self.followed(&live, &wanted)? {
+            Merge::Same { view } => view,
             Merge::Evolves(schema) => return Ok(Learned::Evolves(schema)),
-            Merge::Refused { field, why } => {
+            Merge::Refused(mismatch) => {
+                let (field, why) = (mismatch.field.clone(), mismatch.to_string());
                 let error = IngestError::schema_refused(format!("at {field}"), why);
                 let by_spec = self.table.transforms.cast.contains_key(&field)
                     || self.table.transforms.constant.contains_key(&field)
                     || self.table.protect.contains_key(&field);
                 return if by_spec { Err(error) } else { self.unusable(key, error) };
             }
-        }
+        };
+        // The source has these columns by now.
+        let mut body = match merge(&source, &incoming.schema, of_source(&self.table)) {
+            Merge::Same { view } => view,
+            _ => {
+                return Err(IngestError::internal("a source does not take the records that it was made for"));
+            }
+        };
         let is_known = self.stage.as_ref().is_some_and(|stage| stage.source.as_ref() == Some(&source));
         if !is_known || self.batch.is_none() {
             self.close_stage()?;
             let (narrow, outcome) = looked.narrowed(&self.table)?;
-            let transform = Transform::compile(&self.table, &narrow, &outcome, &live, &keys)?;
+            let transform = Transform::compile(&self.table, &narrow, &outcome, (&called, &live), &keys)?;
             self.programs.clear();
             let metadata = self.table.kafka_metadata.then_some(self.table.topic.as_str());
             let event_type = self.table.event_types.as_ref().and_then(|types| types.column.as_deref());
@@ -207,7 +215,8 @@ impl Decoder {
             }
         }
         let Some(batch) = &self.batch else { return Err(IngestError::internal("a batch is gone")) };
-        match incoming.program(&batch.body, self.table.extra_fields) {
+        body.fields.retain(|field| batch.schema.fields.iter().any(|column| column.id == field.id));
+        match incoming.program(&body, self.table.extra_fields) {
             Ok(program) => {
                 self.programs.insert(key, program, incoming.name.as_deref());
                 Ok(Learned::Ready)
@@ -218,13 +227,50 @@ impl Decoder {
 }
 
 /// The source that takes these records too.
-fn grown(source: Option<&Schema>, incoming: &Schema) -> Result<Schema, IngestError> {
-    let Some(source) = source else { return Ok(incoming.clone()) };
-    match merge(source, incoming) {
-        Merge::Same => Ok(source.clone()),
+fn grown(table: &TableSpec, source: Option<&Schema>, incoming: &Schema) -> Result<Schema, IngestError> {
+    let incoming = spoken_of(table, incoming);
+    let Some(source) = source else { return Ok(incoming) };
+    match merge(source, &incoming, of_source(table)) {
+        Merge::Same { .. } => Ok(source.clone()),
         Merge::Evolves(schema) => Ok(schema),
-        Merge::Refused { field, why } => Err(IngestError::schema_refused(format!("at {field}"), why)),
+        Merge::Refused(mismatch) => {
+            Err(IngestError::schema_refused(format!("at {}", mismatch.field), mismatch.to_string()))
+        }
     }
+}
+
+/// The schema with fields called by the alias by which the spec speaks of them: what is protected under its old name
+/// must not come in the clear under a new one.
+fn spoken_of(table: &TableSpec, incoming: &Schema) -> Schema {
+    let transforms = &table.transforms;
+    let listed = transforms.drop.iter().chain(transforms.select.iter().flatten());
+    let names: Vec<&str> =
+        listed.chain(transforms.rename.keys()).chain(table.protect.keys()).map(String::as_str).collect();
+    let mut schema = incoming.clone();
+    call(&mut schema.fields, "", &names);
+    schema
+}
+
+fn call(fields: &mut [Field], prefix: &str, names: &[&str]) {
+    let spoken = |name: &str| {
+        let path = format!("{prefix}{name}");
+        names.iter().any(|known| *known == path || known.starts_with(&format!("{path}.")))
+    };
+    let present: Vec<String> = fields.iter().map(|field| field.name.clone()).collect();
+    for field in fields {
+        let old = field.aliases.iter().position(|alias| spoken(alias) && !present.contains(alias));
+        if let Some(alias) = old.filter(|_| !spoken(&field.name)).and_then(|at| field.aliases.get_mut(at)) {
+            std::mem::swap(alias, &mut field.name);
+        }
+        if let Type::Struct(members) = &mut field.data_type {
+            call(members, &format!("{prefix}{}.", field.name), names);
+        }
+    }
+}
+
+/// A source is in memory: it widens whatever formats can show, and keeps its names, for the spec goes by them.
+fn of_source(table: &TableSpec) -> Rules {
+    Rules { renames: false, widens: true, ..Rules::of(table) }
 }
 
 /// A source, and what the spec makes of it.
@@ -241,7 +287,7 @@ pub(super) struct Looked {
 /// # Errors
 /// What the spec asks for cannot be done with these columns.
 pub(super) fn look(table: &TableSpec, source: &Schema) -> Result<Looked, IngestError> {
-    let source = with_own(source, None, table)?;
+    let source = with_own(&spoken_of(table, source), None, table)?;
     let outcome = outcome(table, &source).map_err(|faults| invalid(table, &faults))?;
     let (mut filter, mut filtered_by) = (None, Vec::new());
     if let Some(text) = &table.transforms.filter {

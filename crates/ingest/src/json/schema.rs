@@ -25,13 +25,14 @@
 use std::collections::BTreeMap;
 
 use siltstone_protocol::{Field, PrimitiveType, Schema, Type};
+use siltstone_spec::evolve::assign_ids;
 
 use super::{
     conjunction::Conjunction,
     ordered::Json,
     resolve::{Documents, Node},
 };
-use crate::{decoder::assign_ids, error::IngestError, registry::SchemaReference};
+use crate::{error::IngestError, registry::SchemaReference};
 
 /// Values nest at most this deep, in schemas and in records.
 pub(super) const DEPTH_MAX: usize = 64;
@@ -93,7 +94,7 @@ pub fn table_schema_with_hints(
         Column { data_type: Type::Struct(fields), .. } => fields,
         Column { data_type, nullable } => {
             mapper.hints.bare = true;
-            vec![Field { id: 0, name: BARE_COLUMN.to_owned(), required: !nullable, data_type }]
+            vec![Field::new(0, BARE_COLUMN, !nullable, data_type)]
         }
     };
     assign_ids(&mut fields, &mut 0);
@@ -325,7 +326,7 @@ impl<'a> Mapper<'a> {
             let column = self.map(merged)?;
             self.path.pop();
             let required = !column.nullable && all.requires(name);
-            fields.push(Field { id: 0, name: name.to_owned(), required, data_type: column.data_type });
+            fields.push(Field::new(0, name, required, column.data_type));
         }
         if fields.is_empty() {
             return Ok(self.raw_json());

@@ -26,7 +26,7 @@
 //! Lists, maps and what is in them are never null.
 //!
 //! Columns come in the order of the `.proto` text and are called as the fields are there. What is recursive is
-//! refused by its path.
+//! refused by its path. A column remembers the number of its field, which tells a new name from a new field.
 //!
 //! Field ids are assigned depth-first from 1: a field, then what is inside it, then the next one.
 
@@ -37,7 +37,9 @@ use super::{
     kind::{Kind, Scalar, Shape, shape},
     schema::ProtobufSchema,
 };
-use crate::{IngestError, decoder::assign_ids};
+use siltstone_spec::evolve::assign_ids;
+
+use crate::IngestError;
 
 /// Types nest at most this deep.
 const DEPTH_MAX: usize = 64;
@@ -108,7 +110,10 @@ impl Mapper {
         };
         self.path.pop();
         let name = field.name().to_owned();
-        Ok(data_type.map(|data_type| Field { id: 0, name, required, data_type }))
+        Ok(data_type.map(|data_type| Field {
+            number: Some(field.number()),
+            ..Field::new(0, name, required, data_type)
+        }))
     }
 
     fn enter(&mut self, name: &str) -> Result<(), IngestError> {

@@ -271,12 +271,7 @@ impl Compiler<'_> {
                 Fit::Struct { members, fields: fields_of(field)? }
             }
             (Type::List { element: inside, .. }, Type::List { element, element_id, element_required }) => {
-                let member = Field {
-                    id: *element_id,
-                    name: "element".to_owned(),
-                    required: *element_required,
-                    data_type: element.as_ref().clone(),
-                };
+                let member = Field::new(*element_id, "element", *element_required, element.as_ref().clone());
                 self.path.push(member.name.clone());
                 let fit = self.fit(inside, &member, element)?;
                 self.path.pop();
@@ -289,11 +284,8 @@ impl Compiler<'_> {
                 Type::Map { key: key_in, value: value_in, .. },
                 Type::Map { key_id, key, value_id, value_required, value },
             ) => {
-                let named = |id: &i32, name: &str, required: bool, of: &Type| Field {
-                    id: *id,
-                    name: name.to_owned(),
-                    required,
-                    data_type: of.clone(),
+                let named = |id: &i32, name: &str, required: bool, of: &Type| {
+                    Field::new(*id, name, required, of.clone())
                 };
                 let key = Box::new(self.fit(key_in, &named(key_id, "key", true, key), key)?);
                 let value =

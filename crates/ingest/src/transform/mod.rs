@@ -63,7 +63,7 @@ impl Transform {
         table: &TableSpec,
         source: &Schema,
         outcome: &Outcome,
-        target: &Schema,
+        (called, target): (&Schema, &Schema),
         keys: &Keys,
     ) -> Result<Self, IngestError> {
         let filter = match &table.transforms.filter {
@@ -72,7 +72,7 @@ impl Transform {
         };
         Ok(Self {
             filter,
-            shape: Shape::compile(source, outcome, target, keys)?,
+            shape: Shape::compile(source, outcome, called, keys)?,
             target: arrow_schema(target)?,
         })
     }

@@ -48,6 +48,7 @@ pub(super) struct OwnInfo {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) offsets: BTreeMap<String, BTreeMap<String, BTreeMap<i32, i64>>>,
     pub(super) schema_id: i32,
+    /// As they are called in files.
     pub(super) partition_columns: Vec<String>,
     /// How far the table is apart from the ledger after this commit.
     #[serde(default, skip_serializing_if = "Option::is_none")]

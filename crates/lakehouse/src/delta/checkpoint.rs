@@ -7,7 +7,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use deltalake::{DeltaTable, DeltaTableBuilder, protocol::checkpoints};
+use deltalake::{DeltaTable, DeltaTableBuilder, kernel::MetadataValue, protocol::checkpoints};
 use object_store::{ObjectStore, path::Path};
 use url::Url;
 
@@ -24,6 +24,7 @@ const LISTING_PAUSE: Duration = Duration::from_millis(50);
 pub(super) struct Stored {
     pub(super) shown: Option<u64>,
     pub(super) app_id: String,
+    /// As they are called in files.
     pub(super) partition_columns: Vec<String>,
     pub(super) schema_id: i32,
 }
@@ -60,10 +61,20 @@ pub(super) async fn stored(
     let log_store = table.log_store();
     let version = snapshot.snapshot().transaction_version(log_store.as_ref(), &app_id).await;
     let version = version.map_err(|_| unreadable())?;
+    let schema = snapshot.schema();
+    let in_files = |name: &String| {
+        let mapped = schema.field(name)?.metadata().get("delta.columnMapping.physicalName")?;
+        match mapped {
+            MetadataValue::String(name) => Some(name.clone()),
+            _ => None,
+        }
+    };
+    let partition_columns = snapshot.metadata().partition_columns().iter();
+    let partition_columns = partition_columns.map(|name| in_files(name).unwrap_or_else(|| name.clone()));
     Ok(Some(Stored {
         shown: version.and_then(|version| u64::try_from(version).ok()),
         app_id,
-        partition_columns: snapshot.metadata().partition_columns().to_vec(),
+        partition_columns: partition_columns.collect(),
         schema_id: configuration.get(CONFIG_SCHEMA_ID).and_then(|id| id.parse().ok()).unwrap_or(-1),
     }))
 }

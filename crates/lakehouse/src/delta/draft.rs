@@ -8,19 +8,24 @@
 mod resync;
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    borrow::Cow,
+    collections::{BTreeMap, HashSet, btree_map},
     sync::Arc,
 };
 
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::{ObjectStore, path::Path};
 use siltstone_datafile::FileDetails;
-use siltstone_protocol::{Change, Entry, ErrorCode, ErrorKind, FileEntry, Format, OffsetRange, Schema};
+use siltstone_protocol::{
+    Change, Entry, ErrorCode, ErrorKind, Field, FileEntry, Format, OffsetRange, Schema, SchemaHistory,
+};
 
 use super::{
-    actions::{APP_ID_PREFIX, Action, Add, CommitInfo, Metadata, OwnInfo, Remove, Txn},
+    actions::{APP_ID_PREFIX, Action, Add, CommitInfo, Metadata, OwnInfo, Protocol, Remove, Txn},
     checkpoint::{CONFIG_SCHEMA_ID, CONFIG_TABLE_UUID},
-    partition, schema, stats,
+    partition,
+    schema::{self, Mapping},
+    stats,
 };
 use crate::{
     details::DetailsCache,
@@ -51,7 +56,9 @@ pub(super) struct Context<'a> {
     pub(super) state: &'a LedgerState,
     pub(super) details: &'a DetailsCache,
     pub(super) options: &'a ProjectionOptions,
+    /// As they are called in files.
     pub(super) partition_columns: &'a [String],
+    pub(super) history: SchemaHistory,
     /// The schema that Delta shows now.
     pub(super) schema_id: i32,
     /// How far Delta is apart from the ledger after this commit.
@@ -76,7 +83,7 @@ impl Context<'_> {
     /// The first commit: the table as the ledger's state has it.
     pub(super) async fn first(&self) -> Result<Vec<Action>, LakeError> {
         let state = self.state;
-        schema::check_change(state, &state.schema)?;
+        schema::check_change(state, &state.schema, Mapping::MayBegin)?;
         if state.live_files.len() > FIRST_FILES_MAX {
             return Err(LakeError::invalid(
                 &state.name,
@@ -96,7 +103,7 @@ impl Context<'_> {
             &[],
             state.schema.schema_id,
         )?;
-        actions.push(Action::Protocol(schema::protocol(&state.schema)));
+        actions.push(Action::Protocol(self.protocol(&state.schema)));
         actions.push(self.metadata(&state.schema, state.committed_ms));
         let files: Vec<&FileEntry> = state.live_files.values().collect();
         actions.extend(self.adds(&files, state.committed_ms, true, &mut HashSet::new()).await?);
@@ -215,10 +222,13 @@ impl Context<'_> {
 
     fn set_schema(&self, entry: &Entry, schema: &Schema) -> Result<Draft, LakeError> {
         match self.state.schemas.get(&self.schema_id) {
-            Some(shown) => schema::check_evolution(&self.state.name, shown, schema)?,
+            Some(shown) => {
+                let mapped = self.history.is_mapped(schema.schema_id);
+                schema::check_evolution(&self.state.name, shown, schema, mapped)?;
+            }
             None => schema::check_table(&self.state.name, schema)?,
         }
-        let protocol = schema::protocol(schema);
+        let protocol = self.protocol(schema);
         let upgrade = protocol.min_writer_version > 2;
         let mut actions: Vec<Action> = upgrade.then_some(Action::Protocol(protocol)).into_iter().collect();
         actions.push(self.metadata(schema, entry.committed_ms));
@@ -291,21 +301,36 @@ impl Context<'_> {
         Ok(vec![Action::CommitInfo(info), Action::Txn(txn)])
     }
 
+    fn protocol(&self, schema: &Schema) -> Protocol {
+        schema::protocol(schema, self.history.is_mapped(schema.schema_id))
+    }
+
     fn metadata(&self, schema: &Schema, committed_ms: i64) -> Action {
         let kept_days = (self.options.snapshots_age.as_secs() / DAY_SECONDS + 1).saturating_mul(2);
         let days = kept_days.max(DELETED_FILES_DAYS_MIN);
-        let configuration = [
+        let mut configuration = vec![
             ("delta.deletedFileRetentionDuration", format!("interval {days} days")),
             ("delta.enableExpiredLogCleanup", "false".to_owned()),
             (CONFIG_TABLE_UUID, self.state.table_uuid.clone()),
             (CONFIG_SCHEMA_ID, schema.schema_id.to_string()),
         ];
+        let mapped = self.history.is_mapped(schema.schema_id);
+        if mapped {
+            configuration.push(("delta.columnMapping.mode", "name".to_owned()));
+            let last = self.history.last_field_id().to_string();
+            configuration.push(("delta.columnMapping.maxColumnId", last));
+        }
+        let is_called_so = |field: &&Field, name: &str| self.history.name_in_files(field) == name;
+        let partition_columns = self.partition_columns.iter().map(|name| {
+            let column = schema.fields.iter().find(|field| is_called_so(field, name));
+            column.map_or(name, |column| &column.name).clone()
+        });
         Action::Metadata(Metadata {
             id: self.state.table_uuid.clone(),
             name: self.state.name.clone(),
             format: Default::default(),
-            schema_string: schema::schema_string(schema),
-            partition_columns: self.partition_columns.to_vec(),
+            schema_string: schema::schema_string(schema, mapped.then_some(&self.history)),
+            partition_columns: partition_columns.collect(),
             configuration: configuration.into_iter().map(|(key, value)| (key.to_owned(), value)).collect(),
             created_time: committed_ms,
         })
@@ -320,6 +345,7 @@ impl Context<'_> {
     ) -> Result<Vec<Action>, LakeError> {
         let described = self.describe(files).await?;
         let mut actions = Vec::with_capacity(described.len());
+        let mut schemas: BTreeMap<i32, Cow<'_, Schema>> = BTreeMap::new();
         for (file, details) in files.iter().zip(described) {
             let Some(details) = details else {
                 // Passed over, it could not be told from a file that another program removed.
@@ -330,10 +356,13 @@ impl Context<'_> {
                 gone.insert(file.path.clone());
                 continue;
             };
-            let schema = self.schema_of(file)?;
+            if let btree_map::Entry::Vacant(entry) = schemas.entry(file.schema_id) {
+                entry.insert(self.history.in_files(self.schema_of(file)?));
+            }
+            let Some(schema) = schemas.get(&file.schema_id) else { continue };
             actions.push(Action::Add(Add {
                 path: relative(&file.path).to_owned(),
-                partition_values: self.partition_values(file, &details)?,
+                partition_values: self.partition_values(file, &details, schema)?,
                 size: file.bytes,
                 modification_time: committed_ms,
                 data_change,
@@ -352,13 +381,13 @@ impl Context<'_> {
         gone: &HashSet<String>,
     ) -> Result<Vec<Action>, LakeError> {
         let paths = paths.iter().filter(|path| !gone.contains(*path));
+        let schema = self.history.in_files(&self.state.schema);
         let removes = paths.map(|path| {
             let details = self.details.get(path);
             // Only a file of the partition spec in force is certain to be described without its entry.
             let values = details.as_ref().and_then(|details| {
                 let spec = self.state.partition_specs.get(&details.spec_id)?;
-                let schema = &self.state.schema;
-                partition::values(&self.state.name, self.partition_columns, details, schema, spec).ok()
+                partition::values(&self.state.name, self.partition_columns, details, &schema, spec).ok()
             });
             let extended = values.is_some();
             Action::Remove(Remove {
@@ -396,10 +425,11 @@ impl Context<'_> {
         &self,
         file: &FileEntry,
         details: &FileDetails,
+        schema: &Schema,
     ) -> Result<BTreeMap<String, Option<String>>, LakeError> {
         let missing = || LakeError::data(&file.path, "names a partition spec that the ledger does not know");
         let spec = self.state.partition_specs.get(&file.spec_id).ok_or_else(missing)?;
-        partition::values(&self.state.name, self.partition_columns, details, self.schema_of(file)?, spec)
+        partition::values(&self.state.name, self.partition_columns, details, schema, spec)
     }
 
     fn schema_of(&self, file: &FileEntry) -> Result<&Schema, LakeError> {

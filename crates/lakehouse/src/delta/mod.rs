@@ -25,8 +25,14 @@
 //! Partition columns are those whose values a Delta log holds exactly ([`partition`]); they are decided by
 //! the log's first commit and stay. A log of an earlier build that has others is refused, with the way out.
 //!
-//! Absent on purpose: column mapping, deletion vectors, type widening. Renames, changes of type and the loss
-//! of a partition column are refused by [`DeltaTable::check_change`]; ask it before the ledger takes them.
+//! **Columns that are renamed, or come back under a name that another one had**, are shown by column mapping (mode
+//! `name`), which begins with the first of them and stays: files name columns as ever
+//! ([`siltstone_protocol::history`]), and the log tells their names in files. DuckDB, Spark and delta-rs's queries read
+//! such a table; a reader that does not know the feature refuses it. A column that is dropped needs nothing: the log
+//! no longer has it.
+//!
+//! Absent on purpose: deletion vectors, type widening (delta-rs refuses tables with it). Changes of type and the loss of
+//! a partition column are refused by [`DeltaTable::check_change`]; ask it before the ledger takes them.
 
 mod actions;
 mod checkpoint;
@@ -42,5 +48,5 @@ mod table;
 mod tests;
 
 pub use retained::Named;
-pub use schema::check_table;
+pub use schema::{Mapping, check_table};
 pub use table::DeltaTable;

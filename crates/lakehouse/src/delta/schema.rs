@@ -16,7 +16,9 @@
 use std::collections::{BTreeSet, HashSet};
 
 use serde_json::{Value, json};
-use siltstone_protocol::{ErrorCode, Field, Format, PartitionSpec, PrimitiveType, Schema, Transform, Type};
+use siltstone_protocol::{
+    ErrorCode, Field, Format, PartitionSpec, PrimitiveType, Schema, SchemaHistory, Transform, Type,
+};
 
 use super::actions::Protocol;
 use crate::{error::LakeError, ledger::LedgerState};
@@ -32,14 +34,26 @@ pub fn check_table(table: &str, schema: &Schema) -> Result<(), LakeError> {
     check_fields(table, "", &schema.fields)
 }
 
+/// Whether a change may be one from which on Delta's readers must know column mapping.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mapping {
+    /// A person asked for it, and was told.
+    MayBegin,
+    /// Only if it is so already.
+    AsItIs,
+}
+
 /// Checks that Delta can show a table that becomes this: the rows it holds, and those to come.
 ///
 /// # Errors
 /// `CannotShow`, naming the column and what to do.
-pub(super) fn check_change(state: &LedgerState, schema: &Schema) -> Result<(), LakeError> {
+pub(super) fn check_change(state: &LedgerState, schema: &Schema, mapping: Mapping) -> Result<(), LakeError> {
+    let history = SchemaHistory::of(state.schemas.values().chain([schema]));
+    let mapped = history.is_mapped(schema.schema_id)
+        && (mapping == Mapping::MayBegin || history.is_mapped(state.schema.schema_id));
     let held: BTreeSet<i32> = state.live_files.values().map(|file| file.schema_id).collect();
     let held = held.iter().filter_map(|id| state.schemas.get(id));
-    held.chain([&state.schema]).try_for_each(|old| check_evolution(&state.name, old, schema))
+    held.chain([&state.schema]).try_for_each(|old| check_evolution(&state.name, old, schema, mapped))
 }
 
 /// Checks that the partition columns that a Delta log declares can be filled from files of this spec.
@@ -83,14 +97,21 @@ pub(super) fn check_log_columns(table: &str, columns: &[String], schema: &Schema
     }
 }
 
-/// Checks that a Delta table can follow from one schema to the next: columns may be added and become
-/// optional. Delta without column mapping finds columns by name, so ids keep their names and types.
+/// Checks that a Delta table can follow from one schema to the next: columns may be added, dropped and become
+/// optional. Without column mapping Delta finds columns by name, so ids keep their names, and names their ids.
+/// Types stay: type widening is a feature without which a reader refuses the whole table, and delta-rs, which makes
+/// our checkpoints too, does not have it.
 ///
 /// # Errors
 /// `CannotShow`, naming the column and what to do.
-pub(super) fn check_evolution(table: &str, old: &Schema, new: &Schema) -> Result<(), LakeError> {
+pub(super) fn check_evolution(
+    table: &str,
+    old: &Schema,
+    new: &Schema,
+    mapped: bool,
+) -> Result<(), LakeError> {
     check_fields(table, "", &new.fields)?;
-    check_same(table, "", &old.fields, &new.fields)
+    check_same(table, "", &old.fields, &new.fields, mapped)
 }
 
 fn check_fields(table: &str, prefix: &str, fields: &[Field]) -> Result<(), LakeError> {
@@ -127,11 +148,17 @@ fn check_type(table: &str, path: &str, data_type: &Type) -> Result<(), LakeError
     }
 }
 
-fn check_same(table: &str, prefix: &str, old: &[Field], new: &[Field]) -> Result<(), LakeError> {
+fn check_same(
+    table: &str,
+    prefix: &str,
+    old: &[Field],
+    new: &[Field],
+    mapped: bool,
+) -> Result<(), LakeError> {
     for before in old {
         let path = format!("{prefix}{}", before.name);
         let Some(after) = new.iter().find(|field| field.id == before.id) else {
-            if new.iter().any(|field| field.name == before.name) {
+            if !mapped && new.iter().any(|field| field.name == before.name) {
                 return Err(refuse_change(
                     table,
                     &path,
@@ -140,7 +167,7 @@ fn check_same(table: &str, prefix: &str, old: &[Field], new: &[Field]) -> Result
             }
             continue;
         };
-        if after.name != before.name {
+        if !mapped && after.name != before.name {
             return Err(refuse_change(
                 table,
                 &path,
@@ -148,8 +175,10 @@ fn check_same(table: &str, prefix: &str, old: &[Field], new: &[Field]) -> Result
             ));
         }
         match (&before.data_type, &after.data_type) {
-            (Type::Struct(old), Type::Struct(new)) => check_same(table, &format!("{path}."), old, new)?,
-            (old, new) if loosely_same(old, new) => {}
+            (Type::Struct(old), Type::Struct(new)) => {
+                check_same(table, &format!("{path}."), old, new, mapped)?;
+            }
+            (old, new) if loosely_same(old, new, mapped) => {}
             _ => {
                 return Err(refuse_change(
                     table,
@@ -163,8 +192,21 @@ fn check_same(table: &str, prefix: &str, old: &[Field], new: &[Field]) -> Result
 }
 
 /// The same type, whatever may be null inside it.
-fn loosely_same(old: &Type, new: &Type) -> bool {
-    to_delta(old, Nullability::Ignored) == to_delta(new, Nullability::Ignored)
+fn loosely_same(old: &Type, new: &Type, mapped: bool) -> bool {
+    match (old, new) {
+        // With column mapping members come, go and are renamed here too.
+        (Type::Struct(old), Type::Struct(new)) if mapped => {
+            let after = |before: &Field| new.iter().find(|field| field.id == before.id);
+            old.iter().all(|before| {
+                after(before).is_none_or(|after| loosely_same(&before.data_type, &after.data_type, mapped))
+            })
+        }
+        (Type::List { element: old, .. }, Type::List { element: new, .. }) => loosely_same(old, new, mapped),
+        (Type::Map { key: old_key, value: old, .. }, Type::Map { key, value, .. }) => {
+            loosely_same(old_key, key, mapped) && loosely_same(old, value, mapped)
+        }
+        _ => to_delta(old, Nullability::Ignored, None) == to_delta(new, Nullability::Ignored, None),
+    }
 }
 
 /// A column that Delta does not have in any table.
@@ -212,23 +254,36 @@ fn is_exact(data_type: &Type) -> bool {
     matches!(data_type, Type::Primitive(P::Boolean | P::Int | P::Long | P::Decimal { .. }))
 }
 
-/// The schema string of a `metaData` action.
-pub(super) fn schema_string(schema: &Schema) -> String {
-    struct_json(&schema.fields, Nullability::Kept).to_string()
+/// The schema string of a `metaData` action; `mapping`: with the columns' names in files.
+pub(super) fn schema_string(schema: &Schema, mapping: Option<&SchemaHistory>) -> String {
+    struct_json(&schema.fields, Nullability::Kept, mapping).to_string()
 }
 
 /// The least protocol that shows this schema.
-pub(super) fn protocol(schema: &Schema) -> Protocol {
-    if schema.fields.iter().any(|field| has_timestamp_ntz(&field.data_type)) {
-        // From writer version 7 on every feature in use is listed; a column that is not nullable uses `invariants`.
+///
+/// Column mapping is told as a table feature, though reader version 2 has it too: delta-rs does not look at that version
+/// when it reads as a PyArrow data set, and then takes every renamed column for null. What is listed, it refuses.
+pub(super) fn protocol(schema: &Schema, mapped: bool) -> Protocol {
+    let has_ntz = schema.fields.iter().any(|field| has_timestamp_ntz(&field.data_type));
+    let features = [(has_ntz, "timestampNtz"), (mapped, "columnMapping")];
+    let reader: Vec<_> = features.iter().filter(|(used, _)| *used).map(|(_, name)| *name).collect();
+    if reader.is_empty() {
+        let (min_reader_version, min_writer_version) = (1, 2);
         return Protocol {
-            min_reader_version: 3,
-            min_writer_version: 7,
-            reader_features: Some(vec!["timestampNtz"]),
-            writer_features: Some(vec!["timestampNtz", "invariants"]),
+            min_reader_version,
+            min_writer_version,
+            reader_features: None,
+            writer_features: None,
         };
     }
-    Protocol { min_reader_version: 1, min_writer_version: 2, reader_features: None, writer_features: None }
+    // From writer version 7 on every feature in use is listed; a column that is not nullable uses `invariants`.
+    let writer = reader.iter().copied().chain(["invariants"]).collect();
+    Protocol {
+        min_reader_version: 3,
+        min_writer_version: 7,
+        reader_features: Some(reader),
+        writer_features: Some(writer),
+    }
 }
 
 fn has_timestamp_ntz(data_type: &Type) -> bool {
@@ -255,31 +310,38 @@ impl Nullability {
     }
 }
 
-fn struct_json(fields: &[Field], nulls: Nullability) -> Value {
+fn struct_json(fields: &[Field], nulls: Nullability, mapping: Option<&SchemaHistory>) -> Value {
     let fields = fields.iter().map(|field| {
+        let metadata = match mapping {
+            None => json!({}),
+            Some(history) => json!({
+                "delta.columnMapping.id": field.id,
+                "delta.columnMapping.physicalName": history.name_in_files(field),
+            }),
+        };
         json!({
             "name": field.name,
-            "type": to_delta(&field.data_type, nulls),
+            "type": to_delta(&field.data_type, nulls, mapping),
             "nullable": nulls.of(field.required),
-            "metadata": {},
+            "metadata": metadata,
         })
     });
     json!({ "type": "struct", "fields": fields.collect::<Vec<_>>() })
 }
 
-fn to_delta(data_type: &Type, nulls: Nullability) -> Value {
+fn to_delta(data_type: &Type, nulls: Nullability, mapping: Option<&SchemaHistory>) -> Value {
     match data_type {
         Type::Primitive(primitive) => Value::String(primitive_name(*primitive)),
-        Type::Struct(fields) => struct_json(fields, nulls),
+        Type::Struct(fields) => struct_json(fields, nulls, mapping),
         Type::List { element, element_required, .. } => json!({
             "type": "array",
-            "elementType": to_delta(element, nulls),
+            "elementType": to_delta(element, nulls, mapping),
             "containsNull": nulls.of(*element_required),
         }),
         Type::Map { key, value, value_required, .. } => json!({
             "type": "map",
-            "keyType": to_delta(key, nulls),
-            "valueType": to_delta(value, nulls),
+            "keyType": to_delta(key, nulls, mapping),
+            "valueType": to_delta(value, nulls, mapping),
             "valueContainsNull": nulls.of(*value_required),
         }),
     }
@@ -323,14 +385,14 @@ mod tests {
                 },
             ),
         ]);
-        let text = schema_string(&plain);
+        let text = schema_string(&plain, None);
         assert_eq!(
             text,
             r#"{"fields":[{"metadata":{},"name":"a","nullable":false,"type":"integer"},{"metadata":{},"name":"b","nullable":true,"type":"decimal(38,3)"},{"metadata":{},"name":"c","nullable":true,"type":"binary"},{"metadata":{},"name":"d","nullable":true,"type":{"containsNull":false,"elementType":"timestamp","type":"array"}}],"type":"struct"}"#
         );
-        assert_eq!(protocol(&plain).min_reader_version, 1);
+        assert_eq!(protocol(&plain, false).min_reader_version, 1);
         let ntz = schema(vec![Field::optional(1, "t", PrimitiveType::Timestamp.into())]);
-        assert_eq!(protocol(&ntz).min_writer_version, 7);
+        assert_eq!(protocol(&ntz, false).min_writer_version, 7);
     }
 
     fn identity(source_id: i32) -> PartitionField {
@@ -405,10 +467,10 @@ mod tests {
             (Field::optional(1, "a", PrimitiveType::Long.into()), "changed its type"),
             (Field::optional(2, "a", PrimitiveType::Int.into()), "was dropped and added anew"),
         ] {
-            let error = check_evolution("t", &old, &schema(vec![new])).unwrap_err();
+            let error = check_evolution("t", &old, &schema(vec![new]), false).unwrap_err();
             assert!(error.to_string().contains(part), "{error}");
         }
         let grown = schema(vec![old.fields[0].clone(), Field::optional(2, "b", PrimitiveType::Int.into())]);
-        check_evolution("t", &old, &grown).unwrap();
+        check_evolution("t", &old, &grown, false).unwrap();
     }
 }

@@ -7,7 +7,7 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use object_store::{ObjectStore, path::Path};
-use siltstone_protocol::{Entry, Format, PartitionSpec, Schema};
+use siltstone_protocol::{Entry, Format, PartitionSpec, Schema, SchemaHistory};
 use tokio::{task::JoinHandle, time::Instant};
 
 use super::{
@@ -15,7 +15,7 @@ use super::{
     checkpoint,
     draft::{Context, app_id},
     log::Log,
-    schema,
+    schema::{self, Mapping},
 };
 use crate::{
     crash_point,
@@ -68,6 +68,7 @@ struct Head {
     /// Ledger version that the newest `txn` says.
     logged: u64,
     app_id: String,
+    /// As they are called in files.
     partition_columns: Vec<String>,
     schema_id: i32,
     /// How far Delta is apart from the ledger.
@@ -110,7 +111,8 @@ impl DeltaTable {
     }
 
     /// Checks that Delta can show the table after it became this. Ask before the ledger takes it, and before
-    /// delta is added to a table's formats.
+    /// delta is added to a table's formats. `mapping`: whether the change may be one after which readers must know
+    /// column mapping.
     ///
     /// # Errors
     /// `CannotShow`, naming the column and what to do; those of the store.
@@ -119,14 +121,16 @@ impl DeltaTable {
         state: &LedgerState,
         schema: &Schema,
         spec: &PartitionSpec,
+        mapping: Mapping,
     ) -> Result<(), LakeError> {
-        schema::check_change(state, schema)?;
+        schema::check_change(state, schema, mapping)?;
         if *spec == state.partition_spec {
             return Ok(());
         }
         self.look().await?;
         let columns = self.head.as_ref().map_or(&[][..], |head| &head.partition_columns);
-        schema::check_partition_columns(&state.name, columns, schema, spec)
+        let history = SchemaHistory::of(state.schemas.values().chain([schema]));
+        schema::check_partition_columns(&state.name, columns, &history.in_files(schema), spec)
     }
 
     /// Forgets what is known of the log when it may be outdated.
@@ -245,7 +249,8 @@ impl DeltaTable {
 
     /// Shows a table that has no log yet.
     async fn begin(&mut self, state: &LedgerState, details: &DetailsCache) -> Result<(), LakeError> {
-        let partition_columns = schema::partition_columns(&state.schema, state.partition_specs.values());
+        let schema = state.schema_history().in_files(&state.schema).into_owned();
+        let partition_columns = schema::partition_columns(&schema, state.partition_specs.values());
         let schema_id = state.schema.schema_id;
         let actions = self.context(state, details, &partition_columns, schema_id).first().await?;
         match self.put(0, &actions).await? {
@@ -339,6 +344,7 @@ impl DeltaTable {
             details,
             options: &self.options,
             partition_columns,
+            history: state.schema_history(),
             schema_id,
             apart: None,
         }
@@ -406,7 +412,9 @@ impl TableFormat for DeltaTable {
             self.begin(state, details).await?;
         }
         if let Some(head) = &self.head {
-            schema::check_log_columns(&state.name, &head.partition_columns, &state.schema)?;
+            let history = state.schema_history();
+            let schema = history.in_files(&state.schema);
+            schema::check_log_columns(&state.name, &head.partition_columns, &schema)?;
         }
         let mut gone = HashSet::new();
         // Ends: each round moves to a newer log version or a newer ledger version.

@@ -271,9 +271,20 @@ impl Metadata {
         found
     }
 
+    /// A schema that is as an earlier one to readers is that one: a catalog would give it that id, too.
     pub(crate) fn set_schema(&mut self, schema: &Schema) -> Result<(), LakeError> {
+        let schema = schema.for_readers();
         let id = i64::from(schema.schema_id);
-        put_layout(&mut self.schemas, "schema-id", id, schema, "schema")?;
+        let mut known = self.schemas.iter().filter_map(|known| Schema::deserialize(known).ok());
+        let alike = match self.schema_json(schema.schema_id) {
+            None => known.find(|known| known.fields == schema.fields),
+            Some(_) => None,
+        };
+        if let Some(alike) = alike {
+            self.current_schema_id = alike.schema_id;
+            return Ok(());
+        }
+        put_layout(&mut self.schemas, "schema-id", id, &schema, "schema")?;
         self.current_schema_id = schema.schema_id;
         self.last_column_id = self.last_column_id.max(schema.last_field_id());
         Ok(())

@@ -14,7 +14,7 @@
 //! | replace | every removed file is live; the number of rows stays (I-1) |
 //! | delete | every removed file is live; what is added in their place has fewer rows |
 //! | absorb | every removed file is live; the format showed its last absorb when it was looked at |
-//! | set schema, spec, order | its id is new, or it is known and the same |
+//! | set schema, spec, order | its id is new, or it is known and the same; no id of a dropped column comes back |
 //! | reset positions | each range starts at the present position; it ends at the new one |
 
 use std::collections::{BTreeMap, HashSet};
@@ -457,10 +457,19 @@ fn all_new(state: &LedgerState, files: &[FileEntry]) -> Result<(), LakeError> {
 fn unique_ids(state: &LedgerState, schema: &siltstone_protocol::Schema) -> Result<Admission, LakeError> {
     let (mut seen, mut unique) = (HashSet::new(), true);
     schema.visit(&mut |id| unique &= id > 0 && seen.insert(id));
-    if unique {
-        return Ok(Admission::Admitted);
+    if !unique {
+        return Err(invalid(state, format_args!("schema {} uses a field id twice", schema.schema_id)));
     }
-    Err(invalid(state, format_args!("schema {} uses a field id twice", schema.schema_id)))
+    let mut present = HashSet::new();
+    state.schema.visit(&mut |id| {
+        present.insert(id);
+    });
+    let last = state.schema_history().last_field_id();
+    if let Some(id) = seen.iter().find(|id| **id <= last && !present.contains(id)) {
+        let problem = format_args!("schema {} uses id {id} of a column that was dropped", schema.schema_id);
+        return Err(invalid(state, problem));
+    }
+    Ok(Admission::Admitted)
 }
 
 fn fenced(state: &LedgerState, range: &OffsetRange, next: Option<i64>) -> LakeError {

@@ -9,7 +9,8 @@ use std::{
 };
 
 use siltstone_protocol::{
-    Change, Entry, FileEntry, Format, OffsetRange, PartitionSpec, Schema, SortOrder, SourceFileRange,
+    Change, Entry, FileEntry, Format, OffsetRange, PartitionSpec, Schema, SchemaHistory, SortOrder,
+    SourceFileRange,
 };
 
 use super::{
@@ -118,6 +119,23 @@ impl LedgerState {
             committed_ms: entry.committed_ms,
             recent_commits: VecDeque::from([(entry.version, entry.commit_id.as_str().into())]),
         })
+    }
+
+    /// What the schemas that the table ever had say of its columns.
+    pub fn schema_history(&self) -> SchemaHistory {
+        SchemaHistory::of(self.schemas.values())
+    }
+
+    /// How files of this schema are partitioned and sorted now. Rows that were taken before the table changed are laid
+    /// down in the newest layout of which they have the columns.
+    pub fn layout_of(&self, schema: &Schema) -> (PartitionSpec, SortOrder) {
+        let has = |id: i32| schema.path_of(id).is_some();
+        let fits = |spec: &&PartitionSpec| spec.fields.iter().all(|field| has(field.source_id));
+        let specs = std::iter::once(&self.partition_spec).chain(self.partition_specs.values().rev());
+        let spec = specs.clone().find(fits).unwrap_or(&self.partition_spec);
+        let is_sortable = self.sort_order.fields.iter().all(|field| has(field.source_id));
+        let order = if is_sortable { self.sort_order.clone() } else { SortOrder::default() };
+        (spec.clone(), order)
     }
 
     /// Where live consumption of a partition goes on; `None` before its first position.

@@ -10,8 +10,8 @@ use crate::{
     limits,
     model::{
         Clustering, CompactionPolicy, Compression, DlqMode, ExtraFields, Files, Freshness, InputSchema,
-        OnLostRange, PartitionBy, SchemaMode, SortBy, SourceCluster, SourceFormat, Start, TableSpec,
-        Tombstones,
+        OnIncompatible, OnLostRange, PartitionBy, SchemaMode, SortBy, SourceCluster, SourceFormat, Start,
+        TableSpec, Tombstones,
     },
     raw::*,
     resolve, write_by,
@@ -69,6 +69,11 @@ impl Lower<'_> {
                 RawDlqMode::DeadLetter => DlqMode::DeadLetter,
                 RawDlqMode::Skip => DlqMode::Skip,
                 RawDlqMode::Stop => DlqMode::Stop,
+            },
+            on_incompatible: match raw.on_incompatible {
+                RawOnIncompatible::DeadLetter => OnIncompatible::DeadLetter,
+                RawOnIncompatible::Stop => OnIncompatible::Stop,
+                RawOnIncompatible::NewColumn => OnIncompatible::NewColumn,
             },
             tombstones: match raw.tombstones {
                 RawTombstones::Skip => Tombstones::Skip,

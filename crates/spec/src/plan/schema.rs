@@ -2,33 +2,92 @@
 
 use siltstone_protocol::{ErrorCode, Field, PrimitiveType, Schema, Type};
 
-use super::{Reason, Step};
+use super::{
+    LiveTable, Notice, Reason, Step,
+    changes::{self, Changed},
+    follow,
+};
+use crate::model::{SchemaMode, TableSpec};
 
 pub(super) struct Evolved {
     /// The schema after the steps.
     pub(super) schema: Schema,
     pub(super) steps: Vec<Step>,
     pub(super) reasons: Vec<Reason>,
+    pub(super) notices: Vec<Notice>,
 }
 
-/// `binding`: the wanted schema is the user's word, not just what producers write now.
-/// `kafka_metadata`: a wanted schema without `_kafka` does not speak of that column.
-pub(super) fn evolve(live: &Schema, wanted: &Schema, binding: bool, kafka_metadata: bool) -> Evolved {
-    let mut work = Work { last_id: live.last_field_id(), binding, steps: Vec::new(), reasons: Vec::new() };
-    let silent = (kafka_metadata && wanted.column("_kafka").is_none()).then_some("_kafka");
-    let fields = work.fields(&live.fields, &wanted.fields, "", silent);
-    let mut schema = Schema::new(live.schema_id, fields);
-    let Work { mut steps, reasons, .. } = work;
+/// Follows the transforms first, then the wanted schema, which is the table's by the spec.
+pub(super) fn evolve(table: &TableSpec, live: &LiveTable, wanted: &Schema) -> Evolved {
+    let mut numbers = Numbers { last: live.history.last_field_id().max(live.schema.last_field_id()) };
+    let Changed { fields, mut steps, mut reasons } = changes::change(table, live, wanted, &mut numbers);
+    let changed = Schema::new(live.schema.schema_id, fields);
+    let mut evolved = match table.schema_mode {
+        SchemaMode::Inline(_) => bound(table, &changed, wanted, numbers),
+        _ => follow::follow(table, &changed, wanted, numbers.last),
+    };
+    steps.append(&mut evolved.steps);
+    reasons.append(&mut evolved.reasons);
+    let Evolved { mut schema, notices, .. } = evolved;
+    schema.schema_id = live.schema.schema_id;
     if !steps.is_empty() {
-        schema.schema_id += 1;
+        schema.schema_id = live.last_schema_id.max(schema.schema_id) + 1;
         steps.push(Step::SetSchema { schema: schema.clone() });
     }
-    Evolved { schema, steps, reasons }
+    Evolved { schema, steps, reasons, notices }
+}
+
+/// Follows a schema that is the user's word.
+fn bound(table: &TableSpec, live: &Schema, wanted: &Schema, numbers: Numbers) -> Evolved {
+    let mut work = Work { numbers, steps: Vec::new(), reasons: Vec::new() };
+    // A wanted schema without `_kafka` does not speak of that column.
+    let silent = (table.kafka_metadata && wanted.column("_kafka").is_none()).then_some("_kafka");
+    let fields = work.fields(&live.fields, &wanted.fields, "", silent);
+    let Work { steps, reasons, .. } = work;
+    Evolved { schema: Schema::new(live.schema_id, fields), steps, reasons, notices: Vec::new() }
+}
+
+/// Field ids that were never used.
+pub(super) struct Numbers {
+    last: i32,
+}
+
+impl Numbers {
+    pub(super) fn next(&mut self) -> i32 {
+        self.last += 1;
+        self.last
+    }
+
+    /// The type with ids of this table, depth-first.
+    pub(super) fn renumbered(&mut self, data_type: &Type) -> Type {
+        match data_type {
+            Type::Primitive(primitive) => Type::Primitive(*primitive),
+            Type::Struct(members) => {
+                let member = |member: &Field| {
+                    let id = self.next();
+                    let data_type = self.renumbered(&member.data_type);
+                    Field { id, data_type, ..member.clone() }
+                };
+                Type::Struct(members.iter().map(member).collect())
+            }
+            Type::List { element_required, element, .. } => {
+                let element_id = self.next();
+                let element = Box::new(self.renumbered(element));
+                Type::List { element_id, element_required: *element_required, element }
+            }
+            Type::Map { key, value_required, value, .. } => {
+                let key_id = self.next();
+                let key = Box::new(self.renumbered(key));
+                let value_id = self.next();
+                let value = Box::new(self.renumbered(value));
+                Type::Map { key_id, key, value_id, value_required: *value_required, value }
+            }
+        }
+    }
 }
 
 struct Work {
-    last_id: i32,
-    binding: bool,
+    numbers: Numbers,
     steps: Vec<Step>,
     reasons: Vec<Reason>,
 }
@@ -58,7 +117,7 @@ impl Work {
     fn field(&mut self, live: &Field, wanted: &Field, path: &str) -> Field {
         let required = self.nullability(live.required, wanted.required, path);
         let data_type = self.data_type(&live.data_type, &wanted.data_type, path);
-        Field { id: live.id, name: live.name.clone(), required, data_type }
+        Field { required, data_type, ..live.clone() }
     }
 
     /// Whether the column is required from now on.
@@ -66,7 +125,7 @@ impl Work {
         if live && !wanted {
             self.steps.push(Step::MakeOptional { column: path.to_owned() });
         }
-        if !live && wanted && self.binding {
+        if !live && wanted {
             let why = "rows already written may be null there";
             self.refuse(format!("column {path} becomes required"), why, "write required: false".to_owned());
         }
@@ -74,29 +133,23 @@ impl Work {
     }
 
     fn left_out(&mut self, known: &Field, wanted: &[Field], live: &[Field], path: &str) -> Field {
-        if self.binding {
-            let is_new = |field: &&Field| !live.iter().any(|known| known.name == field.name);
-            let renamed =
-                wanted.iter().filter(is_new).find(|field| same_shape(&field.data_type, &known.data_type));
-            let what = match renamed {
-                Some(field) => format!("column {path} is left out (perhaps renamed to {})", field.name),
-                None => format!("column {path} is left out"),
-            };
-            let way_out =
-                format!("keep {path} with required: false; it is null in new rows. Or make a new table");
-            self.refuse(
-                what,
-                "columns are neither dropped nor renamed, since rows hold values there",
-                way_out,
-            );
-            return known.clone();
-        }
-        let required = self.nullability(known.required, false, path);
-        Field { required, ..known.clone() }
+        let is_new = |field: &&Field| !live.iter().any(|known| known.name == field.name);
+        let renamed =
+            wanted.iter().filter(is_new).find(|field| same_shape(&field.data_type, &known.data_type));
+        let what = match renamed {
+            Some(field) => format!("column {path} is left out (perhaps renamed to {})", field.name),
+            None => format!("column {path} is left out"),
+        };
+        let way_out = format!(
+            "name {path} in transforms.drop or transforms.rename, or keep it with required: false; it is null in new rows"
+        );
+        let why = "nothing is dropped or renamed that the spec does not name, since rows hold values there";
+        self.refuse(what, why, way_out);
+        known.clone()
     }
 
     fn added(&mut self, field: &Field, path: &str) -> Field {
-        if field.required && self.binding {
+        if field.required {
             let why = "rows already written have no value there";
             self.refuse(
                 format!("the new column {path} is required"),
@@ -105,41 +158,9 @@ impl Work {
             );
         }
         self.steps.push(Step::AddColumn { column: path.to_owned(), data_type: describe(&field.data_type) });
-        let id = self.id();
-        let data_type = self.renumbered(&field.data_type);
-        Field { id, name: field.name.clone(), required: false, data_type }
-    }
-
-    fn id(&mut self) -> i32 {
-        self.last_id += 1;
-        self.last_id
-    }
-
-    /// The type with ids of this table, depth-first.
-    fn renumbered(&mut self, data_type: &Type) -> Type {
-        match data_type {
-            Type::Primitive(primitive) => Type::Primitive(*primitive),
-            Type::Struct(members) => {
-                let member = |member: &Field| {
-                    let id = self.id();
-                    let data_type = self.renumbered(&member.data_type);
-                    Field { id, name: member.name.clone(), required: member.required, data_type }
-                };
-                Type::Struct(members.iter().map(member).collect())
-            }
-            Type::List { element_required, element, .. } => {
-                let element_id = self.id();
-                let element = Box::new(self.renumbered(element));
-                Type::List { element_id, element_required: *element_required, element }
-            }
-            Type::Map { key, value_required, value, .. } => {
-                let key_id = self.id();
-                let key = Box::new(self.renumbered(key));
-                let value_id = self.id();
-                let value = Box::new(self.renumbered(value));
-                Type::Map { key_id, key, value_id, value_required: *value_required, value }
-            }
-        }
+        let id = self.numbers.next();
+        let data_type = self.numbers.renumbered(&field.data_type);
+        Field { id, required: false, data_type, ..field.clone() }
     }
 
     fn data_type(&mut self, live: &Type, wanted: &Type, path: &str) -> Type {
@@ -185,10 +206,7 @@ impl Work {
             self.steps.push(Step::Widen { column, from, to: to_text });
             return to;
         }
-        // What producers write is narrower than the column: it fits as it is.
-        if self.binding || !widens(to, from) {
-            self.retyped(path, &from.into(), &to.into());
-        }
+        self.retyped(path, &from.into(), &to.into());
         from
     }
 
@@ -200,13 +218,16 @@ impl Work {
         self.refuse(
             what,
             why,
-            format!("keep {from}, add the new type as another column, or make a new table"),
+            format!(
+                "keep {from}, add the new type as another column, or write transforms.cast: {{{path}: {to}}}; then a new \
+                 column takes the name, which rows already written do not have"
+            ),
         );
     }
 }
 
 /// Iceberg's type promotions of format version 2.
-fn widens(from: PrimitiveType, to: PrimitiveType) -> bool {
+pub(super) fn widens(from: PrimitiveType, to: PrimitiveType) -> bool {
     use PrimitiveType as P;
     match (from, to) {
         (P::Int, P::Long) | (P::Float, P::Double) => true,
@@ -218,7 +239,7 @@ fn widens(from: PrimitiveType, to: PrimitiveType) -> bool {
 }
 
 /// Equal but for ids.
-fn same_shape(left: &Type, right: &Type) -> bool {
+pub(super) fn same_shape(left: &Type, right: &Type) -> bool {
     describe(left) == describe(right)
 }
 

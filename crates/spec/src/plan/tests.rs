@@ -4,6 +4,9 @@ use proptest::prelude::*;
 use siltstone_protocol::{Field, PrimitiveType as P, Type};
 
 use super::*;
+use crate::model::SchemaMode;
+
+mod changes;
 
 fn table(input: &str, layout: &str) -> TableSpec {
     let text = format!(
@@ -23,8 +26,12 @@ fn schema(fields: Vec<Field>) -> Schema {
 }
 
 fn live(fields: Vec<Field>) -> LiveTable {
+    let schema = schema(fields);
     LiveTable {
-        schema: schema(fields),
+        partition_specs: vec![PartitionSpec::default()],
+        history: SchemaHistory::of([&schema]),
+        last_schema_id: 0,
+        schema,
         partition_spec: PartitionSpec::default(),
         sort_order: SortOrder::default(),
         formats: vec![Format::Iceberg, Format::Delta],
@@ -38,8 +45,15 @@ fn applied(live: &LiveTable, plan: &TablePlan) -> LiveTable {
     if let TablePlan::Change { steps, .. } = plan {
         for step in steps {
             match step {
-                Step::SetSchema { schema } => live.schema = schema.clone(),
-                Step::SetPartitionSpec { partition_spec, .. } => live.partition_spec = partition_spec.clone(),
+                Step::SetSchema { schema } => {
+                    live.schema = schema.clone();
+                    live.history = live.history.and(schema);
+                    live.last_schema_id = schema.schema_id;
+                }
+                Step::SetPartitionSpec { partition_spec, .. } => {
+                    live.partition_spec = partition_spec.clone();
+                    live.partition_specs.push(partition_spec.clone());
+                }
                 Step::SetSortOrder { sort_order, .. } => live.sort_order = sort_order.clone(),
                 Step::SetFormats { formats, .. } => live.formats = formats.clone(),
                 _ => {}
@@ -70,14 +84,15 @@ fn a_new_table_is_created() {
 
 #[test]
 fn a_schema_grows_and_keeps_its_ids() {
-    let table = table("", ", partition_by: ['bucket(4, id)'], sort_by: [price desc]");
-    let live = live(vec![
+    let table = table("", ", formats: [iceberg], partition_by: ['bucket(4, id)'], sort_by: [price desc]");
+    let mut live = live(vec![
         Field::required(1, "id", P::Int.into()),
         Field::optional(2, "price", P::Decimal { precision: 9, scale: 2 }.into()),
         Field::required(3, "old", P::String.into()),
         Field::optional(4, "wide", P::Long.into()),
         Field::optional(5, "in", Type::Struct(vec![Field::optional(6, "a", P::Float.into())])),
     ]);
+    live.formats = vec![Format::Iceberg];
     let list = Type::List { element_id: 3, element_required: false, element: Box::new(P::String.into()) };
     let wanted = schema(vec![
         Field::required(1, "tags", list),
@@ -111,6 +126,46 @@ fn a_schema_grows_and_keeps_its_ids() {
 }
 
 #[test]
+fn what_a_registered_schema_does_is_told_and_refuses_nothing() {
+    let live = live(vec![Field::optional(1, "old", P::Int.into()), Field::required(2, "b", P::Int.into())]);
+    let mut field = Field::required(1, "new", P::String.into());
+    field.aliases.push("old".to_owned());
+    let wanted = schema(vec![field.clone(), Field::required(2, "b", P::Int.into())]);
+    let told = |more: &str, live: &LiveTable, wanted: &Schema| {
+        let table = table("", more);
+        let made = plan(&table, Some(live), Some(wanted));
+        let after = applied(live, &made);
+        assert!(plan(&table, Some(&after), Some(wanted)).to_string().starts_with("t: nothing to do"));
+        made.to_string()
+    };
+    let misfit = "column old: records have string for a column of int";
+    assert_eq!(
+        told("", &live, &wanted),
+        format!("t: nothing to do\n  ! records of the newest schema do not fit, they are rejected: {misfit}")
+    );
+    assert_eq!(
+        told(", on_incompatible: stop", &live, &wanted),
+        format!(
+            "t: nothing to do\n  ! records of the newest schema do not fit, the table stops at their first: {misfit}"
+        )
+    );
+    assert_eq!(
+        told(", on_incompatible: new_column", &live, &wanted),
+        "t: change, from version 7\n  + column old_string string\n  ! column old takes the values of fields called new: an \
+         alias in the schema of records says so\n  ! the new column old_string takes the values of old that are string: \
+         column old cannot, and on_incompatible is new_column"
+    );
+    let iceberg = LiveTable { formats: vec![Format::Iceberg], ..live };
+    field.data_type = P::Long.into();
+    let wanted = schema(vec![field]);
+    assert_eq!(
+        told(", formats: [iceberg], sort_by: [old]", &iceberg, &wanted),
+        "t: change, from version 7\n  ~ column old: renamed to new\n  ~ column new: int becomes long\n  \
+         ~ column b: becomes optional\n  ~ sorted by old, for new files only"
+    );
+}
+
+#[test]
 fn what_would_lose_rows_is_refused() {
     let table = table(
         ", input_schema: {fields: [{name: id, type: int, required: true}, {name: title, type: string}, \
@@ -131,14 +186,15 @@ fn what_would_lose_rows_is_refused() {
         "t: refused\n  \
          ! column id becomes required: rows already written may be null there [column_change_refused]\n    \
          way out: write required: false\n  \
-         ! column name is left out (perhaps renamed to title): columns are neither dropped nor renamed, \
-         since rows \
-         hold values there [column_change_refused]\n    \
-         way out: keep name with required: false; it is null in new rows. Or make a new table\n  \
+         ! column name is left out (perhaps renamed to title): nothing is dropped or renamed that the spec does \
+         not name, since rows hold values there [column_change_refused]\n    \
+         way out: name name in transforms.drop or transforms.rename, or keep it with required: false; it is null \
+         in new rows\n  \
          ! column n of type string becomes int: files already written hold the old type, and only int \
          to long, float \
          to double and more digits of a decimal can be read as the new one [column_change_refused]\n    \
-         way out: keep string, add the new type as another column, or make a new table\n  \
+         way out: keep string, add the new type as another column, or write transforms.cast: {n: int}; then a new \
+         column takes the name, which rows already written do not have\n  \
          ! the new column more is required: rows already written have no value there [column_change_refused]\n    \
          way out: write required: false\n  \
          ! formats no longer has iceberg: readers of the iceberg table would go on seeing it, without \
@@ -154,7 +210,10 @@ fn the_metadata_column_is_not_spoken_of() {
     let kafka = Type::Struct(vec![Field::required(3, "offset", P::Long.into())]);
     let live = live(vec![Field::optional(1, "a", P::Int.into()), Field::required(2, "_kafka", kafka)]);
     let wanted = schema(vec![Field::optional(1, "a", P::Int.into())]);
-    assert_eq!(plan(&table, Some(&live), Some(&wanted)), TablePlan::NothingToDo { table: "t".to_owned() });
+    assert_eq!(
+        plan(&table, Some(&live), Some(&wanted)),
+        TablePlan::NothingToDo { table: "t".to_owned(), notices: Vec::new() }
+    );
 }
 
 #[test]
@@ -198,7 +257,7 @@ fn named(members: Vec<(String, bool, Type)>) -> Vec<Field> {
     let mut fields: Vec<Field> = Vec::new();
     for (name, required, data_type) in members {
         if !fields.iter().any(|field| field.name == name) {
-            fields.push(Field { id: 0, name, required, data_type });
+            fields.push(Field::new(0, name, required, data_type));
         }
     }
     fields

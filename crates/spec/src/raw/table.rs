@@ -109,6 +109,11 @@ pub(crate) struct RawTable {
     /// What happens to a record that cannot become a row.
     #[schemars(extend("default" = "dead_letter"))]
     pub(crate) dlq_mode: RawDlqMode,
+    /// What happens to records whose schema has a type for a field that the column of the field cannot take.
+    /// Columns take narrower types, and get wider ones (int to long, float to double, more digits of a decimal) where
+    /// the table is not shown as Delta.
+    #[schemars(extend("default" = "dead_letter"))]
+    pub(crate) on_incompatible: RawOnIncompatible,
     /// What happens to a record with a null value.
     #[schemars(extend("default" = "skip"))]
     pub(crate) tombstones: RawTombstones,
@@ -203,6 +208,14 @@ words! {
         Skip,
         /// The table stops at it.
         Stop,
+    }
+    RawOnIncompatible {
+        /// They are rejected as `incompatible_schema`, by `dlq_mode`.
+        DeadLetter,
+        /// The table stops at the first of them.
+        Stop,
+        /// The field's values go to a column of their own beside it, `<name>_<type>`.
+        NewColumn,
     }
     RawTombstones {
         /// It is passed over and counted, whatever `dlq_mode` says.

@@ -9,7 +9,7 @@ use arrow::array::RecordBatch;
 use object_store::ObjectStore;
 use siltstone_datafile::MemoryBudget;
 use siltstone_ingest::{SchemaRegistry, files::Packing};
-use siltstone_protocol::{RejectReason, Schema};
+use siltstone_protocol::{RejectReason, Schema, SchemaHistory};
 use siltstone_spec::TableSpec;
 use tokio::{
     runtime::Handle,
@@ -29,6 +29,7 @@ pub(super) const FILE_BYTES_MIN: u64 = 2 * PIECE_BYTES + 12 * (1 << 20);
 #[derive(Clone)]
 pub(super) struct Known {
     pub(super) schema: Arc<Schema>,
+    pub(super) names: Arc<SchemaHistory>,
     pub(super) token_key: Arc<[u8; 32]>,
 }
 

@@ -9,17 +9,18 @@ use arrow::array::RecordBatch;
 use object_store::ObjectStoreExt;
 use siltstone_datafile::{DataFileError, ParquetFile};
 use siltstone_ingest::{
-    Headers, Record,
+    Headers, IngestError, Record,
     dead_letter::DeadLetters,
-    decoder::{
-        Decoder, Learned, Pushed, SchemaNeed,
-        evolve::{Merge, merge},
-    },
+    decoder::{Decoder, Learned, Pushed, SchemaNeed},
     files::{ContainerFile, FileFault, FileFormat, FileInput, Lines, file_table, unpacked},
 };
 use siltstone_lakehouse::LakeError;
-use siltstone_protocol::{ErrorKind, RejectReason, Schema};
-use siltstone_spec::DlqMode;
+use siltstone_protocol::{ErrorKind, RejectReason, Schema, SchemaHistory};
+use siltstone_spec::{
+    DlqMode,
+    evolve::{Merge, Rules, merge},
+    plan::given_up,
+};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
@@ -218,6 +219,9 @@ impl<'a> Reading<'a> {
         let spec = file_table(&self.shared.spec, format, Some(&writer), schema);
         let decoder = Decoder::new(&spec, schema.cloned());
         let mut decoder = decoder.map_err(|error| Ended::Failed(error.to_string()))?;
+        if let Some(known) = &known {
+            decoder.set_history(SchemaHistory::clone(&known.names));
+        }
         out.learn(&mut decoder)?;
         Ok(decoder)
     }
@@ -278,8 +282,8 @@ fn parquet(out: &mut Out<'_>) -> Read<()> {
         memory = shared.handle.block_on(shared.budget.reserve(file.held_bytes()));
     }
     let _memory = memory;
-    let known = settle(out, &file)?;
-    let rows = file.rows_from(&known.schema, out.next).map_err(|error| unreadable(table, error))?;
+    let (known, view) = settle(out, &file)?;
+    let rows = file.rows_from(&known.schema, &view, out.next).map_err(|error| unreadable(table, error))?;
     let (bytes, all) = (u128::from(out.file.bytes), u128::from(file.rows().max(1)));
     let share = |rows: u64| u64::try_from(bytes * u128::from(rows) / all).unwrap_or(0);
     let mut told_bytes = share(out.next);
@@ -303,8 +307,8 @@ fn parquet(out: &mut Out<'_>) -> Read<()> {
     }
 }
 
-/// The table, once it takes the rows of this file.
-fn settle(out: &Out<'_>, file: &ParquetFile) -> Read<Known> {
+/// The table, once it takes the rows of this file, and its schema as the file calls the columns.
+fn settle(out: &Out<'_>, file: &ParquetFile) -> Read<(Known, Schema)> {
     let natural =
         |table: Option<&Schema>| file.schema(table).map_err(|fault| Ended::Failed(fault.to_string()));
     for _ in 0..SCHEMA_TRIES_MAX {
@@ -312,12 +316,21 @@ fn settle(out: &Out<'_>, file: &ParquetFile) -> Read<Known> {
             out.ask(natural(None)?)?;
             continue;
         };
-        match merge(&known.schema, &natural(Some(&known.schema))?) {
-            Merge::Same => return Ok(known),
+        let natural = natural(Some(&known.schema))?;
+        if let Some((column, how)) = given_up(&known.names, &known.schema, &natural) {
+            return Err(Ended::Failed(IngestError::GivenUp { column, how }.to_string()));
+        }
+        let last_field_id = known.names.last_field_id();
+        let rules = Rules { last_field_id, ..Rules::of(&out.shared.spec) };
+        match merge(&known.schema, &natural, rules) {
+            Merge::Same { view } => return Ok((known, view)),
             Merge::Evolves(schema) => {
                 out.ask(schema)?;
             }
-            Merge::Refused { field, why } => return Err(Ended::Failed(format!("column {field}: {why}"))),
+            Merge::Refused(mismatch) => {
+                let why = format!("column {}: {mismatch}", mismatch.field);
+                return Err(Ended::Failed(why));
+            }
         }
     }
     Err(Ended::Failed("the table's schema did not settle".to_owned()))
@@ -431,8 +444,10 @@ impl Out<'_> {
                 Ok(Learned::Refused(reason)) => {
                     return Err(Ended::Failed(format!("the table cannot take its schema: {reason}")));
                 }
+                Ok(Learned::Stops(error)) => return Err(Ended::Failed(error.to_string())),
                 Ok(Learned::Evolves(schema)) => {
                     let known = self.ask(schema)?;
+                    decoder.set_history(SchemaHistory::clone(&known.names));
                     let set = decoder.set_table_schema(Schema::clone(&known.schema));
                     set.for_table(&spec.name).map_err(Ended::Fatal)?;
                 }

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     error::{ForTable, WorkerError},
-    formats::{self, Target},
+    formats,
     metrics::Metrics,
     table::Table,
 };
@@ -110,7 +110,8 @@ impl<'a> Writer<'a> {
     /// The table as readers are to see it.
     pub(super) fn known(&self) -> Option<Known> {
         let (table, bulk) = (self.table.as_ref()?, self.bulk.as_ref()?);
-        Some(Known { schema: bulk.schema(), token_key: Arc::clone(&table.token_key) })
+        let (schema, names) = (bulk.schema(), bulk.names());
+        Some(Known { schema, names, token_key: Arc::clone(&table.token_key) })
     }
 
     pub(super) fn has_failed(&self, file: usize) -> bool {
@@ -252,9 +253,7 @@ impl<'a> Writer<'a> {
         let state = table.refresh().await?;
         // Otherwise another reader or worker was first: the one who asks looks again.
         if wanted.schema_id == state.schema.schema_id + 1 {
-            let target =
-                Target { schema: &wanted, partition_spec: &state.partition_spec, formats: &state.formats };
-            if let Some(reason) = formats::refusal(formats::check(&table, &state, target).await)? {
+            if let Some(reason) = formats::not_shown(&table, &wanted).await? {
                 let siltstone_spec::plan::Reason { what, why, .. } = reason;
                 tracing::warn!(table = %table.name, what, why, "a file with such a schema is not read");
                 return Ok(None);
@@ -262,9 +261,10 @@ impl<'a> Writer<'a> {
             tracing::info!(table = %table.name, schema_id = wanted.schema_id, "schema grows");
             self.land(&table, Change::SetSchema { schema: wanted }).await?;
         }
-        let schema = Arc::new(table.refresh().await?.schema);
+        let state = table.refresh().await?;
+        let names = Arc::new(state.schema_history());
         if let Some(bulk) = &mut self.bulk {
-            bulk.set_schema(schema).for_table(&table.name)?;
+            bulk.set_schema(Arc::new(state.schema), names).for_table(&table.name)?;
         }
         Ok(self.known())
     }

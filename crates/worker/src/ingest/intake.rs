@@ -32,11 +32,19 @@ const BATCH_BYTES_MAX: usize = 16 << 20;
 /// Records beside which a larger one begins a batch of its own.
 const UNDECIDED_BYTES_MAX: usize = 32 << 20;
 
+/// A record that waits for its schema.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wanting {
+    pub need: SchemaNeed,
+    pub partition: i32,
+    pub offset: i64,
+}
+
 /// Why the intake takes no more records for now.
 #[derive(Debug)]
 pub enum Halt {
     /// The next record's schema must be learned first.
-    NeedsSchema(SchemaNeed),
+    NeedsSchema(Wanting),
     /// A record was rejected and the spec says stop; it is not consumed.
     Rejected { partition: i32, offset: i64, reason: RejectReason },
     /// The buffer reached its limit.
@@ -50,10 +58,10 @@ impl Halt {
     ///
     /// # Errors
     /// What stops the table: a record, with `dlq_mode: stop`; a bug.
-    pub(crate) fn need(self, spec: &TableSpec) -> Result<Option<SchemaNeed>, WorkerError> {
+    pub(crate) fn need(self, spec: &TableSpec) -> Result<Option<Wanting>, WorkerError> {
         match self {
             Self::Full => Ok(None),
-            Self::NeedsSchema(need) => Ok(Some(need)),
+            Self::NeedsSchema(wanting) => Ok(Some(wanting)),
             Self::Failed(error) => Err(error).for_table(&spec.name),
             Self::Rejected { partition, offset, reason } => Err(WorkerError::RejectedRecord {
                 table: spec.name.clone(),
@@ -206,7 +214,8 @@ impl Intake {
                 return if self.halt.is_some() { Visit::Blocked } else { self.take(record) };
             }
             Pushed::NeedsSchema(need) => {
-                self.halt = Some(Halt::NeedsSchema(need));
+                let (partition, offset) = (record.partition, record.offset);
+                self.halt = Some(Halt::NeedsSchema(Wanting { need, partition, offset }));
                 return Visit::Blocked;
             }
         }
@@ -482,7 +491,7 @@ tables:
             };
             if intake.take(&record) == Visit::Blocked {
                 match intake.take_halt() {
-                    Some(Halt::NeedsSchema(need)) => {
+                    Some(Halt::NeedsSchema(Wanting { need, .. })) => {
                         let learned = futures::executor::block_on(intake.decoder.learn(need, None));
                         assert_eq!(learned, Ok(siltstone_ingest::decoder::Learned::Ready));
                         assert_eq!(intake.take(&record), Visit::Taken);

@@ -8,6 +8,6 @@ mod lane;
 mod poller;
 mod schemas;
 
-pub use intake::{Halt, Intake};
+pub use intake::{Halt, Intake, Wanting};
 pub use lane::Lane;
 pub use poller::{Ended, Poller, PollerParts};

@@ -13,7 +13,7 @@
 //!
 //! The thread keeps polling (paused) while it waits for longer than a moment, so that it stays in its group.
 
-use super::intake::Intake;
+use super::intake::{Intake, Wanting};
 use super::lane::Lane;
 use crate::error::ForTable;
 use crate::error::WorkerError;
@@ -25,7 +25,6 @@ use crate::{identity::Identity, metrics::Metrics, progress::Progress, runtime::T
 use siltstone_datafile::{MemoryBudget, Reservation};
 use siltstone_ingest::SourceEvent;
 use siltstone_ingest::Visit;
-use siltstone_ingest::decoder::SchemaNeed;
 use siltstone_ingest::{RecordSource, SchemaRegistry};
 use siltstone_protocol::{OffsetRange, RejectReason, RejectedCount, health::WorkState};
 use siltstone_spec::TableSpec;
@@ -81,7 +80,7 @@ pub struct Poller {
     /// When the oldest row of the flush in flight was taken.
     pub(super) submitted_at: Option<Instant>,
     pub(super) unshown: Unshown,
-    pub(super) waiting_for_schema: Option<(SchemaNeed, Instant, Duration)>,
+    pub(super) waiting_for_schema: Option<(Wanting, Instant, Duration)>,
     pub(super) paused: bool,
     /// By a command: what was read is committed, and nothing is read.
     pub(super) rests: bool,
@@ -140,6 +139,7 @@ impl Poller {
                 return Ok(Ended::Stopped);
             }
             self.take_answer(Duration::ZERO)?;
+            self.follow_others()?;
             self.heed_commands()?;
             if self.rests {
                 self.rest()?

@@ -1,5 +1,6 @@
 //! Writer schemas: learned when a record needs them, committed before a row of them is.
 
+use super::intake::Wanting;
 use super::poller::Poller;
 use super::poller::PollerParts;
 use crate::error::ForTable;
@@ -14,6 +15,8 @@ use siltstone_protocol::OffsetRange;
 use siltstone_protocol::RejectedCount;
 use siltstone_protocol::Schema;
 use siltstone_protocol::presence::EventCode;
+use siltstone_spec::TableSpec;
+use siltstone_spec::plan::Reason;
 use std::sync::Arc;
 use std::time::Duration;
 use std::time::Instant;
@@ -21,6 +24,24 @@ use std::time::Instant;
 const REGISTRY_RETRY_MIN: Duration = Duration::from_secs(1);
 const REGISTRY_RETRY_MAX: Duration = Duration::from_secs(30);
 const SCHEMA_COMMIT_TRIES_MAX: u32 = 10;
+
+impl Wanting {
+    /// `on_incompatible` is `stop`: the table does, and no row of the schema is taken.
+    pub fn incompatible(self, spec: &TableSpec, why: String) -> WorkerError {
+        let Self { need, partition, offset } = self;
+        WorkerError::IncompatibleSchema {
+            table: spec.name.clone(),
+            topic: spec.topic.clone(),
+            partition,
+            offset,
+            schema_id: match need {
+                SchemaNeed::Id(id) | SchemaNeed::Message { id, .. } => Some(id),
+                SchemaNeed::Latest => None,
+            },
+            why,
+        }
+    }
+}
 
 impl Poller {
     pub(super) fn act_on_halt(&mut self) -> Result<(), WorkerError> {
@@ -33,7 +54,7 @@ impl Poller {
 
     pub(super) fn learn_again(&mut self) -> Result<(), WorkerError> {
         match self.waiting_for_schema.take() {
-            Some((need, at, backoff)) if Instant::now() >= at => self.learn(need, backoff),
+            Some((wanting, at, backoff)) if Instant::now() >= at => self.learn(wanting, backoff),
             waiting => {
                 self.waiting_for_schema = waiting;
                 Ok(())
@@ -41,14 +62,19 @@ impl Poller {
         }
     }
 
-    pub(super) fn learn(&mut self, need: SchemaNeed, backoff: Duration) -> Result<(), WorkerError> {
+    pub(super) fn learn(&mut self, wanting: Wanting, backoff: Duration) -> Result<(), WorkerError> {
+        let need = wanting.need;
         for _ in 0..SCHEMA_COMMIT_TRIES_MAX {
             let PollerParts { handle, intake, registry, .. } = &mut self.parts;
             match handle.block_on(intake.decoder.learn(need, registry.as_deref())) {
                 Ok(Learned::Ready | Learned::Refused(_)) => return self.resume(),
+                Ok(Learned::Stops(error)) => {
+                    return Err(wanting.incompatible(&self.parts.spec, error.to_string()));
+                }
                 Ok(Learned::Evolves(schema)) => {
-                    if !self.can_show(&schema)? {
-                        self.parts.intake.decoder.reject_schema(need);
+                    if let Some(reason) = self.not_shown(&schema)? {
+                        let PollerParts { spec, intake, .. } = &mut self.parts;
+                        formats::give_up(spec, wanting, reason, &mut intake.decoder)?;
                         return self.resume();
                     }
                     self.evolve(schema)?;
@@ -62,7 +88,7 @@ impl Poller {
                     self.pause()?;
                     let next = (backoff * 2).min(REGISTRY_RETRY_MAX);
                     let at = Instant::now() + self.parts.identity.jitter(backoff);
-                    self.waiting_for_schema = Some((need, at, next));
+                    self.waiting_for_schema = Some((wanting, at, next));
                     return Ok(());
                 }
                 Err(error) => return Err(error).for_table(self.name()),
@@ -71,9 +97,9 @@ impl Poller {
         Err(self.internal("the table's schema did not settle"))
     }
 
-    fn can_show(&self, schema: &Schema) -> Result<bool, WorkerError> {
-        let Some(table) = self.table() else { return Ok(true) };
-        self.parts.handle.block_on(formats::can_show(&table, schema))
+    fn not_shown(&self, schema: &Schema) -> Result<Option<Reason>, WorkerError> {
+        let Some(table) = self.table() else { return Ok(None) };
+        self.parts.handle.block_on(formats::not_shown(&table, schema))
     }
 
     /// Makes the table what the records need: everything before is committed in the old schema first.
@@ -142,14 +168,27 @@ impl Poller {
         self.change(Change::append(Vec::new(), ranges, rejected))
     }
 
+    /// Follows a change that another worker, or `apply`, made to the table meanwhile. Costs nothing when there is none.
+    pub(super) fn follow_others(&mut self) -> Result<(), WorkerError> {
+        let Some(table) = self.table() else { return Ok(()) };
+        // Held during a commit: then the next turn looks.
+        let Ok(state) = table.state.try_lock() else { return Ok(()) };
+        let newest = state.schema.schema_id;
+        drop(state);
+        match &self.parts.intake.schema {
+            Some(known) if known.schema_id != newest => self.follow_schema(),
+            _ => Ok(()),
+        }
+    }
+
     /// Takes the ledger's schema over when it is newer than the decoder's. The buffer is closed first.
     pub(super) fn follow_schema(&mut self) -> Result<(), WorkerError> {
         let Some(table) = self.table() else { return Ok(()) };
-        let schema = self.parts.handle.block_on(async {
+        let (schema, history) = self.parts.handle.block_on(async {
             let mut state = table.state.lock().await;
             let now_ms = self.parts.identity.now_ms();
             table.ledger.follow(&mut state, now_ms).await.for_table(&table.name)?;
-            Ok::<_, WorkerError>(state.schema.clone())
+            Ok::<_, WorkerError>((state.schema.clone(), state.schema_history()))
         })?;
         if self.parts.intake.schema.as_ref().is_some_and(|known| known.schema_id == schema.schema_id) {
             return Ok(());
@@ -157,6 +196,7 @@ impl Poller {
         if self.parts.intake.rows() > 0 {
             self.flush_all(FlushReason::Schema)?;
         }
+        self.parts.intake.decoder.set_history(history);
         self.parts.intake.decoder.set_table_schema(schema.clone()).for_table(&self.parts.spec.name)?;
         self.parts.intake.schema = Some(Arc::new(schema));
         Ok(())

@@ -68,9 +68,11 @@ pub(super) struct Reader {
 impl Reader {
     pub(super) fn new(parts: ReaderParts) -> Result<Self, WorkerError> {
         let spec = &parts.committer.spec;
-        let schema = parts.handle.block_on(parts.table.refresh())?.schema;
+        let state = parts.handle.block_on(parts.table.refresh())?;
+        let schema = state.schema.clone();
         let letters = DeadLetters::new(&spec.cluster, &spec.topic).for_table(&spec.name)?;
-        let decoder = Decoder::new(spec, Some(schema.clone())).for_table(&spec.name)?;
+        let mut decoder = Decoder::new(spec, Some(schema.clone())).for_table(&spec.name)?;
+        decoder.set_history(state.schema_history());
         let schema = Arc::new(schema);
         let now = Instant::now();
         let intake = Intake::new(decoder, Some(Arc::clone(&schema)), letters, spec.dlq_mode, u64::MAX, now);

@@ -3,14 +3,16 @@
 
 use std::{sync::Arc, time::Duration};
 
-use siltstone_ingest::decoder::{Learned, SchemaNeed};
+use siltstone_ingest::decoder::Learned;
 use siltstone_protocol::{Change, ErrorKind, Schema};
+use siltstone_spec::plan::Reason;
 
 use super::reader::{Reader, ReaderParts};
 use crate::{
     commit::Landed,
     error::{ForTable, WorkerError},
-    formats::{self, Target},
+    formats,
+    ingest::Wanting,
 };
 
 const TRIES_MAX: u32 = 10;
@@ -22,23 +24,27 @@ impl Reader {
     pub(super) fn act_on_halt(&mut self) -> Result<(), WorkerError> {
         let Some(halt) = self.intake.take_halt() else { return Ok(()) };
         match halt.need(&self.parts.committer.spec)? {
-            Some(need) => self.learn(need),
+            Some(wanting) => self.learn(wanting),
             // The intake is full.
             None => self.empty(),
         }
     }
 
-    fn learn(&mut self, need: SchemaNeed) -> Result<(), WorkerError> {
+    fn learn(&mut self, wanting: Wanting) -> Result<(), WorkerError> {
+        let need = wanting.need;
         let (mut tries, mut asked) = (0, 0);
         while tries < TRIES_MAX {
             let ReaderParts { handle, registry, .. } = &self.parts;
             match handle.block_on(self.intake.decoder.learn(need, registry.as_deref())) {
                 Ok(Learned::Ready | Learned::Refused(_)) => return Ok(()),
+                Ok(Learned::Stops(error)) => {
+                    return Err(wanting.incompatible(&self.parts.committer.spec, error.to_string()));
+                }
                 Ok(Learned::Evolves(schema)) => {
                     tries += 1;
-                    if !self.evolve(schema)? {
-                        self.intake.decoder.reject_schema(need);
-                        return Ok(());
+                    if let Some(reason) = self.evolve(schema)? {
+                        let spec = &self.parts.committer.spec;
+                        return formats::give_up(spec, wanting, reason, &mut self.intake.decoder);
                     }
                 }
                 Err(error) if error.kind() == ErrorKind::Unavailable && asked < REGISTRY_TRIES_MAX => {
@@ -55,31 +61,33 @@ impl Reader {
         })
     }
 
-    /// Makes the table what the records need. False: a format of it has no form for that.
-    fn evolve(&mut self, schema: Schema) -> Result<bool, WorkerError> {
+    /// Makes the table what the records need, or says why a format of it has no form for that.
+    fn evolve(&mut self, schema: Schema) -> Result<Option<Reason>, WorkerError> {
         self.empty()?;
         let ReaderParts { handle, table, committer, .. } = &self.parts;
         let grown = handle.block_on(async {
             let state = table.refresh().await?;
             if self.intake.schema.as_ref().is_some_and(|known| known.schema_id != state.schema.schema_id) {
-                return Ok(Some(state.schema)); // Others were first: look at the record against theirs.
+                return Ok(Ok(state)); // Others were first: look at the record against their schema.
             }
-            let target =
-                Target { schema: &schema, partition_spec: &state.partition_spec, formats: &state.formats };
-            if formats::refusal(formats::check(table, &state, target).await)?.is_some() {
-                return Ok(None);
+            if let Some(reason) = formats::not_shown(table, &schema).await? {
+                return Ok(Err(reason));
             }
             match committer.commit(table, Change::SetSchema { schema }).await? {
                 Landed::Stopped => Err(super::commit::stopped(table)),
-                _ => Ok(Some(table.refresh().await?.schema)),
+                _ => table.refresh().await.map(Ok),
             }
         })?;
-        let Some(schema) = grown else { return Ok(false) };
+        let state = match grown {
+            Ok(state) => state,
+            Err(reason) => return Ok(Some(reason)),
+        };
+        let (schema, history) = (Arc::new(state.schema.clone()), state.schema_history());
         let name = self.parts.table.name.clone();
-        self.intake.decoder.set_table_schema(schema.clone()).for_table(&name)?;
-        let schema = Arc::new(schema);
-        self.writer.set_schema(Arc::clone(&schema)).for_table(&name)?;
+        self.intake.decoder.set_history(history.clone());
+        self.intake.decoder.set_table_schema(state.schema).for_table(&name)?;
+        self.writer.set_schema(Arc::clone(&schema), Arc::new(history)).for_table(&name)?;
         self.intake.schema = Some(schema);
-        Ok(true)
+        Ok(None)
     }
 }

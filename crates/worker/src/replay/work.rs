@@ -18,10 +18,10 @@ use siltstone_datafile::{WrittenFile, read_batches, write_sorted};
 use siltstone_ingest::{
     Headers, Record, Visit,
     dead_letter::DeadLetters,
-    decoder::{Decoder, Learned, SchemaNeed},
+    decoder::{Decoder, Learned},
 };
 use siltstone_lakehouse::crash_point;
-use siltstone_protocol::{Change, ErrorKind, RejectReason, Schema};
+use siltstone_protocol::{Change, ErrorKind, RejectReason, Schema, SchemaHistory};
 use siltstone_spec::DlqMode;
 
 use super::{
@@ -33,7 +33,7 @@ use crate::{
     commit::{self, Landed},
     error::{ForTable, WorkerError},
     formats,
-    ingest::Intake,
+    ingest::{Intake, Wanting},
 };
 
 /// What is decoded is written when it holds this part of the budget: 1 over so much. The rest is for sorting and
@@ -193,7 +193,7 @@ impl<'a> Window<'a> {
             let what = "a dead letter was neither taken nor rejected";
             let internal = || WorkerError::Internal { table: name.clone(), what };
             match intake.take_halt().ok_or_else(internal)?.need(self.replay.table_spec)? {
-                Some(need) => self.learn(lane, need).await?,
+                Some(wanting) => self.learn(lane, wanting).await?,
                 None => self.write(lane).await?,
             }
         }
@@ -209,8 +209,12 @@ impl<'a> Window<'a> {
         let name = &self.replay.main.name;
         let mut spec = self.replay.table_spec.clone();
         (spec.cluster, spec.topic) = (cluster.clone(), topic.clone());
-        let schema = self.replay.main.state.lock().await.schema.clone();
-        let decoder = Decoder::new(&spec, Some(schema.clone())).for_table(name)?;
+        let (schema, history) = {
+            let state = self.replay.main.state.lock().await;
+            (state.schema.clone(), state.schema_history())
+        };
+        let mut decoder = Decoder::new(&spec, Some(schema.clone())).for_table(name)?;
+        decoder.set_history(history);
         let letters = DeadLetters::new(cluster, topic).for_table(name)?;
         let mode = DlqMode::DeadLetter;
         let mut intake =
@@ -227,20 +231,27 @@ impl<'a> Window<'a> {
     }
 
     /// Gets to know a schema; the table grows by the rules of live ingestion.
-    async fn learn(&mut self, lane: &(String, String), need: SchemaNeed) -> Result<(), WorkerError> {
+    async fn learn(&mut self, lane: &(String, String), wanting: Wanting) -> Result<(), WorkerError> {
         let replay = self.replay;
         let registry = replay.registries.get(&lane.0).cloned();
         for _ in 0..SCHEMA_TRIES_MAX {
             let decoder = &mut self.lane(lane)?.decoder;
-            let learned = decoder.learn(need, registry.as_deref()).await.for_table(&replay.main.name)?;
-            let Learned::Evolves(schema) = learned else { return Ok(()) };
-            if !formats::can_show(&replay.main, &schema).await? {
-                self.lane(lane)?.decoder.reject_schema(need);
-                return Ok(());
+            let learned = decoder.learn(wanting.need, registry.as_deref()).await;
+            let schema = match learned.for_table(&replay.main.name)? {
+                Learned::Evolves(schema) => schema,
+                Learned::Stops(error) => {
+                    return Err(wanting.incompatible(replay.table_spec, error.to_string()));
+                }
+                Learned::Ready | Learned::Refused(_) => return Ok(()),
+            };
+            if let Some(reason) = formats::not_shown(&replay.main, &schema).await? {
+                let decoder = &mut self.lane(lane)?.decoder;
+                return formats::give_up(replay.table_spec, wanting, reason, decoder);
             }
             self.write(lane).await?;
             if replay.options.dry_run {
-                self.go_on_with(lane, schema)?;
+                let history = self.lane(lane)?.decoder.history().clone().and(&schema);
+                self.go_on_with(lane, schema, history)?;
                 continue;
             }
             self.evolve(lane, schema).await?;
@@ -252,10 +263,11 @@ impl<'a> Window<'a> {
     async fn evolve(&mut self, lane: &(String, String), schema: Schema) -> Result<(), WorkerError> {
         let replay = self.replay;
         let known = self.lane(lane)?.schema.as_ref().map(|schema| schema.schema_id);
-        let present = replay.main.refresh().await?.schema;
-        if known != Some(present.schema_id) {
+        let present = replay.main.refresh().await?;
+        if known != Some(present.schema.schema_id) {
             // A worker was first: look at the record against its schema.
-            return self.go_on_with(lane, present);
+            let history = present.schema_history();
+            return self.go_on_with(lane, present.schema, history);
         }
         let (id, patience) = (replay.identity.commit_id(), replay.patience());
         let change = Change::SetSchema { schema };
@@ -269,13 +281,20 @@ impl<'a> Window<'a> {
                 return Err(WorkerError::Internal { table: replay.main.name.clone(), what });
             }
         }
-        let present = replay.main.refresh().await?.schema;
-        self.go_on_with(lane, present)
+        let present = replay.main.refresh().await?;
+        let history = present.schema_history();
+        self.go_on_with(lane, present.schema, history)
     }
 
-    fn go_on_with(&mut self, lane: &(String, String), schema: Schema) -> Result<(), WorkerError> {
+    fn go_on_with(
+        &mut self,
+        lane: &(String, String),
+        schema: Schema,
+        history: SchemaHistory,
+    ) -> Result<(), WorkerError> {
         let name = self.replay.main.name.clone();
         let intake = self.lane(lane)?;
+        intake.decoder.set_history(history);
         intake.decoder.set_table_schema(schema.clone()).for_table(&name)?;
         intake.schema = Some(Arc::new(schema));
         Ok(())

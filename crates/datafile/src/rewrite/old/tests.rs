@@ -40,6 +40,7 @@ fn layout(by: i32) -> Layout {
             bloom_filters: Vec::new(),
         },
         annotate_uuids: true,
+        names: Default::default(),
         token_key: Arc::new([7; 32]),
         host: Default::default(),
     }

@@ -1,6 +1,8 @@
 //! `model`: random schemas and values, encoded and read back by apache-avro, the oracle.
 
 mod compiled;
+mod conformance;
+mod evolution;
 mod model;
 mod oracle;
 mod schemas;

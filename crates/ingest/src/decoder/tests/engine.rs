@@ -25,7 +25,7 @@ fn spec() -> TableSpec {
                 schema_registry: {url: \"http://registry.internal\"}\n\
                 destination_bucket_url: \"file:///lake\"\ntables:\n  - name: shop.orders\n    \
                 source_cluster_name: c\n    source_topic: orders\n    source_format: avro\n    \
-                wire_format: confluent\n    schema_mode: registry\n";
+                wire_format: confluent\n    schema_mode: registry\n    formats: [iceberg]\n";
     siltstone_spec::parse(text, "spec.yaml", &|_| None).unwrap().tables.remove(0)
 }
 

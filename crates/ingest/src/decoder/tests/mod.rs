@@ -1,4 +1,4 @@
 mod engine;
-mod merging;
+mod evolution;
 mod protobuf;
 mod staged;

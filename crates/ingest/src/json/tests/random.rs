@@ -54,9 +54,7 @@ fn fields(inner: impl Strategy<Value = Type>, count: usize) -> impl Strategy<Val
     prop::collection::vec((inner, any::<bool>()), 1..=count).prop_map(|members| {
         let names = ["a", "b\"\\", "é", "long name of a column", "e", "f"];
         let named = members.into_iter().zip(names);
-        named
-            .map(|((data_type, required), name)| Field { id: 0, name: name.to_owned(), required, data_type })
-            .collect()
+        named.map(|((data_type, required), name)| Field::new(0, name, required, data_type)).collect()
     })
 }
 

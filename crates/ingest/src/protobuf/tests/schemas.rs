@@ -30,20 +30,20 @@ fn types_map_as_the_table_says() {
         message Line { string sku = 1; } message Nothing {}"#;
     let table = table_schema(&schema(text, Some("Order"))).unwrap();
     let expected = serde_json::json!({"type": "struct", "schema-id": 0, "fields": [
-        {"id": 1, "name": "z", "required": true, "type": "decimal(20, 0)"},
-        {"id": 2, "name": "a", "required": true, "type": "int"},
-        {"id": 3, "name": "b", "required": false, "type": "binary"},
-        {"id": 4, "name": "lines", "required": true, "type": {"type": "list", "element-id": 5,
+        {"id": 1, "name": "z", "number": 9, "required": true, "type": "decimal(20, 0)"},
+        {"id": 2, "name": "a", "number": 1, "required": true, "type": "int"},
+        {"id": 3, "name": "b", "number": 2, "required": false, "type": "binary"},
+        {"id": 4, "name": "lines", "number": 3, "required": true, "type": {"type": "list", "element-id": 5,
             "element-required": true, "element": {"type": "struct", "fields": [
-                {"id": 6, "name": "sku", "required": true, "type": "string"}]}}},
-        {"id": 7, "name": "at", "required": true, "type": {"type": "map", "key-id": 8, "key": "long",
+                {"id": 6, "name": "sku", "number": 1, "required": true, "type": "string"}]}}},
+        {"id": 7, "name": "at", "number": 4, "required": true, "type": {"type": "map", "key-id": 8, "key": "long",
             "value-id": 9, "value-required": true, "value": "timestamptz"}},
-        {"id": 10, "name": "card", "required": false, "type": "string"},
-        {"id": 11, "name": "cash", "required": false, "type": "boolean"},
-        {"id": 12, "name": "any", "required": false, "type": {"type": "struct", "fields": [
-            {"id": 13, "name": "type_url", "required": true, "type": "string"},
-            {"id": 14, "name": "value", "required": true, "type": "binary"}]}},
-        {"id": 15, "name": "w", "required": false, "type": "double"},
+        {"id": 10, "name": "card", "number": 5, "required": false, "type": "string"},
+        {"id": 11, "name": "cash", "number": 6, "required": false, "type": "boolean"},
+        {"id": 12, "name": "any", "number": 7, "required": false, "type": {"type": "struct", "fields": [
+            {"id": 13, "name": "type_url", "number": 1, "required": true, "type": "string"},
+            {"id": 14, "name": "value", "number": 2, "required": true, "type": "binary"}]}},
+        {"id": 15, "name": "w", "number": 8, "required": false, "type": "double"},
     ]});
     assert_eq!(serde_json::to_value(&table).unwrap(), expected);
 }

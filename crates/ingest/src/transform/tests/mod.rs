@@ -50,7 +50,7 @@ fn keys() -> Keys {
 fn transform(table: &TableSpec) -> Transform {
     let source = source(table);
     let made = outcome(table, &source).unwrap();
-    Transform::compile(table, &source, &made, &made.schema(), &keys()).unwrap()
+    Transform::compile(table, &source, &made, (&made.schema(), &made.schema()), &keys()).unwrap()
 }
 
 fn batch(table: &TableSpec, rows: &str) -> RecordBatch {
@@ -131,7 +131,7 @@ fn a_wider_table_gets_what_it_needs() {
     let target = source(&self::table(wide, ""));
     let from = source(&table);
     let made = outcome(&table, &from).unwrap();
-    let transform = Transform::compile(&table, &from, &made, &target, &keys()).unwrap();
+    let transform = Transform::compile(&table, &from, &made, (&target, &target), &keys()).unwrap();
     assert!(!transform.can_fail());
     let rows = r#"{"a":1,"s":{"x":2},"l":[{"y":0.5},null],"m":{"k":3}}
 {"a":null,"s":null,"l":null,"m":null}"#;

@@ -23,10 +23,13 @@ impl Context<'_> {
             self.head("RESTORE", state.version, commit_id, state.committed_ms, &[], schema_id)?;
         if self.schema_id != schema_id {
             match state.schemas.get(&self.schema_id) {
-                Some(before) => schema::check_evolution(&state.name, before, &state.schema)?,
+                Some(before) => {
+                    let mapped = self.history.is_mapped(schema_id);
+                    schema::check_evolution(&state.name, before, &state.schema, mapped)?;
+                }
                 None => schema::check_table(&state.name, &state.schema)?,
             }
-            let protocol = schema::protocol(&state.schema);
+            let protocol = self.protocol(&state.schema);
             if protocol.min_writer_version > 2 {
                 actions.push(Action::Protocol(protocol));
             }

@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod absorb;
+mod mapping;
 mod partitions;
 mod real_files;
 

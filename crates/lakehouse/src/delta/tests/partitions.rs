@@ -1,6 +1,7 @@
 //! What becomes of the Delta partition columns of a table over time.
 
 use super::*;
+use crate::delta::Mapping;
 
 async fn text_of_first(store: &Arc<dyn ObjectStore>) -> (Path, String) {
     let path = Path::from(format!("{LOCATION}/data/_delta_log/{:020}.json", 0));
@@ -37,13 +38,13 @@ async fn a_spec_without_a_partition_column_of_the_log_is_refused() {
     let (state, schema) = (&world.state, &world.state.schema);
     let mut table = world.table();
     let none = PartitionSpec { spec_id: 1, fields: vec![] };
-    table.check_change(state, schema, &none).await.unwrap();
+    table.check_change(state, schema, &none, Mapping::AsItIs).await.unwrap();
     table.catch_up(&world.ledger, state, &world.details).await.unwrap();
     for mut table in [table, world.table()] {
-        let said = table.check_change(state, schema, &none).await.unwrap_err().to_string();
+        let said = table.check_change(state, schema, &none, Mapping::AsItIs).await.unwrap_err().to_string();
         assert!(said.starts_with("table shop.orders: column region: is a partition column"), "{said}");
         let same = PartitionSpec { spec_id: 1, ..state.partition_spec.clone() };
-        table.check_change(state, schema, &same).await.unwrap();
+        table.check_change(state, schema, &same, Mapping::AsItIs).await.unwrap();
     }
 }
 
@@ -72,12 +73,15 @@ async fn delta_is_not_begun_over_files_of_another_type() {
     world.append().await;
     let mut wider = schema(1);
     wider.fields[2].data_type = PrimitiveType::Long.into();
-    let check = world.table().check_change(&world.state, &wider, &world.state.partition_spec).await;
+    let check =
+        world.table().check_change(&world.state, &wider, &world.state.partition_spec, Mapping::AsItIs).await;
     assert!(matches!(check, Err(crate::LakeError::CannotShow { ref column, .. }) if column == "region"));
     world.commit(Change::SetSchema { schema: wider }).await;
     let error = world.table().catch_up(&world.ledger, &world.state, &world.details).await.unwrap_err();
     assert!(error.to_string().contains("column region: changed its type"), "{error}");
-    let check =
-        world.table().check_change(&world.state, &world.state.schema, &world.state.partition_spec).await;
+    let check = world
+        .table()
+        .check_change(&world.state, &world.state.schema, &world.state.partition_spec, Mapping::AsItIs)
+        .await;
     assert!(check.is_err());
 }

@@ -140,6 +140,7 @@ async fn the_log_is_the_same_from_memory_and_from_footers() {
         sort_order: SortOrder::default(),
         files,
         annotate_uuids: false,
+        names: Default::default(),
         token_key: ledger.token_key().await.unwrap(),
         host: Default::default(),
     };

@@ -90,6 +90,7 @@ async fn a_real_table_on_disk() {
             bloom_filters: Vec::new(),
         },
         annotate_uuids: true,
+        names: Default::default(),
         token_key: Arc::new([7; 32]),
         host: Default::default(),
     };

@@ -1,0 +1,309 @@
+//! What the spec's transforms mean for a table that is there: columns that leave, are renamed, or come anew with
+//! another type. Pure.
+//!
+//! | spec | live table | what becomes of rows already written |
+//! | --- | --- | --- |
+//! | `transforms.drop`, `protect: drop` | the column leaves | they no longer show it |
+//! | `transforms.rename` | the column is renamed, and keeps its id | they show it under the new name |
+//! | `transforms.cast`, `protect` to a type that the old one widens to | the column is widened | they show it, widened |
+//! | the same, to any other type | a new column takes the name, the old one leaves | they read null there |
+//!
+//! Only what these name is dropped or retyped: what a schema merely leaves out stays, or is refused. What takes values
+//! from readers' eyes is marked ([`Step::loses_values`]), so that `apply` can ask for consent. The values stay in the
+//! data files until these are rewritten, and in older snapshots until those expire.
+//!
+//! Ids are never used again. What was renamed is known again by the names that it had ([`Field::aliases`]), so that a
+//! plan, once applied, leaves nothing to do even when names were swapped.
+//!
+//! Partition fields of Iceberg stay in its metadata for good, and some readers look up the source column of each. So a
+//! column by which files are, or were, partitioned can be renamed, but neither dropped nor retyped.
+
+use std::collections::HashSet;
+
+use siltstone_protocol::{Field, PartitionSpec, PrimitiveType, Schema, SchemaHistory, Type};
+
+use super::{
+    LiveTable, Reason, Step,
+    schema::{Numbers, describe, same_shape, widens},
+};
+use crate::model::{Protection, TableSpec, Transforms};
+
+/// The live table's fields after what the transforms say.
+pub(super) struct Changed {
+    pub(super) fields: Vec<Field>,
+    pub(super) steps: Vec<Step>,
+    pub(super) reasons: Vec<Reason>,
+}
+
+/// `wanted`: the table's schema by the spec, transforms applied.
+pub(super) fn change(table: &TableSpec, live: &LiveTable, wanted: &Schema, numbers: &mut Numbers) -> Changed {
+    let mut work = Work { table, live, numbers, steps: Vec::new(), reasons: Vec::new() };
+    let fields = work.fields(&live.schema.fields, Some(&wanted.fields), Level::default());
+    work.named_elsewhere(&fields);
+    Changed { fields, steps: work.steps, reasons: work.reasons }
+}
+
+/// What `apply` has to do before a worker with this spec may write to the table, in words. Columns that the spec drops
+/// are not waited for: their rows are null meanwhile.
+pub fn pending(table: &TableSpec, live: &Schema) -> Option<String> {
+    let renames = Renames { transforms: &table.transforms };
+    if let Some((from, to)) = renames.pending(&live.fields, &Level::default()) {
+        return Some(format!("column {from} is to be renamed to {to}"));
+    }
+    let casts = table.transforms.cast.iter().map(|(column, to)| (column, *to));
+    let protected = table.protect.iter().filter(|(_, protection)| **protection != Protection::Drop);
+    let wanted = casts
+        .filter(|(column, _)| !table.protect.contains_key(*column))
+        .chain(protected.map(|(column, _)| (column, PrimitiveType::String)));
+    for (column, to) in wanted {
+        let Some(Field { data_type: Type::Primitive(from), .. }) = live.field_at(column) else { continue };
+        if *from != to && !widens(*from, to) && !widens(to, *from) {
+            return Some(format!("column {column} of type {from} is to be {to}"));
+        }
+    }
+    None
+}
+
+/// What records would bring back that the table gave up: a worker with an older spec than the table's, or with one
+/// that a person has yet to apply, still meets it. In words, with the column.
+///
+/// A column that was renamed takes records that call it by its old name, and is not spoken of here.
+pub fn given_up(
+    history: &SchemaHistory,
+    table: &Schema,
+    incoming: &Schema,
+) -> Option<(String, &'static str)> {
+    given_up_in(history, 0, &table.fields, &incoming.fields, "")
+}
+
+fn given_up_in(
+    history: &SchemaHistory,
+    parent: i32,
+    table: &[Field],
+    incoming: &[Field],
+    prefix: &str,
+) -> Option<(String, &'static str)> {
+    incoming.iter().find_map(|field| {
+        let path = format!("{prefix}{}", field.name);
+        let by_name = table.iter().find(|column| column.name == field.name);
+        let called =
+            || table.iter().find(|column| column.is_called(&field.name) || field.is_called(&column.name));
+        let Some(column) = by_name.or_else(called) else {
+            return history.former(parent, &field.name, None).map(|_| (path, "dropped or renamed"));
+        };
+        if let Some(former) = history.former(parent, &column.name, Some(column.id))
+            && !table.iter().any(|column| column.id == former.id)
+            && is_another(&column.data_type, &field.data_type)
+            && !is_another(&former.data_type, &field.data_type)
+        {
+            return Some((path, "retyped"));
+        }
+        let (Type::Struct(members), Type::Struct(newer)) = (&column.data_type, &field.data_type) else {
+            return None;
+        };
+        given_up_in(history, column.id, members, newer, &format!("{path}."))
+    })
+}
+
+/// A struct, or the table itself.
+#[derive(Debug, Clone, Default)]
+struct Level {
+    /// Its path by the source's names, and by the final ones, each with a dot behind it.
+    source: String,
+    named: String,
+}
+
+impl Level {
+    fn inside(&self, source: &str, named: &str) -> Self {
+        Self { source: format!("{}{source}.", self.source), named: format!("{}{named}.", self.named) }
+    }
+}
+
+struct Renames<'a> {
+    transforms: &'a Transforms,
+}
+
+impl<'a> Renames<'a> {
+    /// Old and new names at this level.
+    fn at(&self, level: &Level) -> impl Iterator<Item = (&'a str, &'a str)> {
+        let prefix = level.source.clone();
+        self.transforms.rename.iter().filter_map(move |(from, to)| {
+            let from = from.strip_prefix(&prefix).filter(|from| !from.contains('.'))?;
+            Some((from, to.as_str()))
+        })
+    }
+
+    /// What the source calls a live column. One that bears the new name of a rename was renamed already, unless the
+    /// column of the old name is still there. One that was renamed otherwise before is known by its old name.
+    fn source_name<'f>(&self, field: &'f Field, live: &[Field], level: &Level) -> &'f str
+    where
+        'a: 'f,
+    {
+        let was = |name: &str| field.aliases.iter().any(|alias| alias == name);
+        let is_there = |name: &str| live.iter().any(|field| field.name == name);
+        let done =
+            |(from, to): &(&str, &str)| *to == field.name && from != to && (was(from) || !is_there(from));
+        let other = |(from, to): &(&str, &str)| was(from) && !is_there(from) && !is_there(to);
+        let renamed = self.at(level).find(done);
+        let is_source = || self.at(level).any(|(from, _)| from == field.name);
+        let renamed = renamed.or_else(|| if is_source() { None } else { self.at(level).find(other) });
+        renamed.map_or(field.name.as_str(), |(from, _)| from)
+    }
+
+    fn new_name(&self, source: &str, level: &Level) -> Option<&'a str> {
+        self.at(level).find(|(from, _)| *from == source).map(|(_, to)| to)
+    }
+
+    /// The first rename that the table has yet to follow.
+    fn pending(&self, live: &[Field], level: &Level) -> Option<(String, String)> {
+        live.iter().find_map(|field| {
+            let source = self.source_name(field, live, level);
+            let named = self.new_name(source, level).unwrap_or(&field.name);
+            if named != field.name && !self.transforms.drop.contains(&format!("{}{source}", level.source)) {
+                return Some((format!("{}{}", level.named, field.name), named.to_owned()));
+            }
+            let Type::Struct(members) = &field.data_type else { return None };
+            self.pending(members, &level.inside(source, named))
+        })
+    }
+}
+
+struct Work<'a, 'n> {
+    table: &'a TableSpec,
+    live: &'a LiveTable,
+    numbers: &'n mut Numbers,
+    steps: Vec<Step>,
+    reasons: Vec<Reason>,
+}
+
+impl Work<'_, '_> {
+    fn refuse(&mut self, what: String, why: &str, way_out: &str) {
+        let code = ErrorCode::ColumnChangeRefused;
+        self.reasons.push(Reason { code, what, why: why.to_owned(), way_out: way_out.to_owned() });
+    }
+
+    /// `wanted`: the fields of the same struct by the spec, if it has it.
+    fn fields(&mut self, live: &[Field], wanted: Option<&[Field]>, level: Level) -> Vec<Field> {
+        let renames = Renames { transforms: &self.table.transforms };
+        let mut kept: Vec<Field> = Vec::with_capacity(live.len());
+        for field in live {
+            let source = renames.source_name(field, live, &level);
+            let path = format!("{}{}", level.named, field.name);
+            if self.is_dropped(field, source, wanted, &level) {
+                if self.may_leave(field, &path, "is dropped") {
+                    self.steps.push(Step::DropColumn { column: path });
+                }
+                continue;
+            }
+            let named = renames.new_name(source, &level).unwrap_or(&field.name);
+            let mut field = field.clone();
+            if named != field.name {
+                self.steps.push(Step::RenameColumn { column: path, name: named.to_owned() });
+                let old = std::mem::replace(&mut field.name, named.to_owned());
+                field.aliases.retain(|alias| *alias != old && *alias != field.name);
+                field.aliases.push(old);
+            }
+            let wanted = wanted.and_then(|wanted| wanted.iter().find(|wanted| wanted.name == field.name));
+            kept.push(self.field(field, source, wanted, &level));
+        }
+        for (index, field) in kept.iter().enumerate() {
+            if kept[..index].iter().any(|other| other.name == field.name) {
+                let what = format!("column {}{} is there already", level.named, field.name);
+                let why = "transforms.rename would give two columns this name";
+                self.refuse(what, why, "choose another name, or name the other column in transforms.drop");
+            }
+        }
+        if kept.is_empty() && !live.is_empty() {
+            let of = match level.named.trim_end_matches('.') {
+                "" => "the table".to_owned(),
+                column => format!("column {column}"),
+            };
+            let why = "a table and a struct have at least one column";
+            self.refuse(
+                format!("all of {of} is dropped"),
+                why,
+                "keep one of its columns, or drop it as a whole",
+            );
+        }
+        kept
+    }
+
+    /// Whether the spec drops a live column: by name, and not only to put another one into its place.
+    fn is_dropped(&self, field: &Field, source: &str, wanted: Option<&[Field]>, level: &Level) -> bool {
+        let TableSpec { transforms, protect, .. } = self.table;
+        let by_protection = protect.get(&format!("{}{}", level.named, field.name)) == Some(&Protection::Drop);
+        if !by_protection && !transforms.drop.contains(&format!("{}{source}", level.source)) {
+            return false;
+        }
+        let renames = Renames { transforms };
+        let replaced = renames.at(level).any(|(_, to)| to == field.name);
+        // A constant, say.
+        let stays = wanted.is_some_and(|wanted| wanted.iter().any(|wanted| wanted.name == field.name));
+        replaced || !stays
+    }
+
+    fn field(&mut self, mut field: Field, source: &str, wanted: Option<&Field>, level: &Level) -> Field {
+        let path = format!("{}{}", level.named, field.name);
+        if let Type::Struct(members) = &field.data_type {
+            let inside = wanted.and_then(|wanted| match &wanted.data_type {
+                Type::Struct(members) => Some(members.as_slice()),
+                _ => None,
+            });
+            let members = self.fields(members, inside, level.inside(source, &field.name));
+            field.data_type = Type::Struct(members);
+        }
+        let TableSpec { transforms, protect, .. } = self.table;
+        let is_asked_for = transforms.cast.contains_key(&path) || protect.contains_key(&path);
+        match wanted.filter(|wanted| is_asked_for && is_another(&field.data_type, &wanted.data_type)) {
+            Some(wanted) if self.may_leave(&field, &path, "is retyped") => {
+                let (from, to) = (describe(&field.data_type), describe(&wanted.data_type));
+                self.steps.push(Step::RetypeColumn { column: path, from, to });
+                let id = self.numbers.next();
+                let data_type = self.numbers.renumbered(&wanted.data_type);
+                Field { id, required: false, data_type, ..field }
+            }
+            _ => field,
+        }
+    }
+
+    /// False, with a reason, when files are or were partitioned by the column or something in it.
+    fn may_leave(&mut self, field: &Field, path: &str, how: &str) -> bool {
+        let mut ids = HashSet::new();
+        Schema::new(0, vec![field.clone()]).visit(&mut |id| {
+            ids.insert(id);
+        });
+        let uses = |spec: &PartitionSpec| spec.fields.iter().any(|field| ids.contains(&field.source_id));
+        if !self.live.partition_specs.iter().any(uses) {
+            return true;
+        }
+        let why = "files of the table are partitioned by it, or were, and Iceberg keeps every partition spec";
+        self.refuse(format!("column {path} {how}"), why, "keep the column, or make a new table");
+        false
+    }
+
+    /// Other settings that name a column which leaves: with it they would quietly do nothing.
+    fn named_elsewhere(&mut self, fields: &[Field]) {
+        let after = Schema::new(0, fields.to_vec());
+        let retention = self.table.retention.rows_by.iter().map(|column| ("retention.rows_by", column));
+        let blooms = self.table.files.bloom_filters.iter().map(|column| ("files.bloom_filters", column));
+        let disclosed = self.table.disclose.columns().iter().map(|column| ("disclose.bounds", column));
+        for (setting, column) in retention.chain(blooms).chain(disclosed) {
+            if self.live.schema.field_at(column).is_some() && after.field_at(column).is_none() {
+                let what = format!("column {column} is named in {setting}");
+                let why = "the table no longer has a column of this name".to_owned();
+                let way_out = format!("take it out of {setting}, or name the column as it is called now");
+                self.reasons.push(Reason { code: ErrorCode::UnknownColumn, what, why, way_out });
+            }
+        }
+    }
+}
+
+/// True for a type that the column cannot become with its values.
+fn is_another(live: &Type, wanted: &Type) -> bool {
+    match (live, wanted) {
+        (Type::Primitive(live), Type::Primitive(wanted)) => {
+            live != wanted && !widens(*live, *wanted) && !widens(*wanted, *live)
+        }
+        _ => !same_shape(live, wanted),
+    }
+}
