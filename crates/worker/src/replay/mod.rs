@@ -25,8 +25,8 @@ use serde::Serialize;
 use siltstone_datafile::MemoryBudget;
 pub use siltstone_ingest::dead_letter::REPLAYED_AT;
 use siltstone_ingest::{HttpRegistry, SchemaRegistry};
-use siltstone_lakehouse::{TableStore, crash_point};
-use siltstone_protocol::{Change, ErrorCode, FileEntry, RejectReason};
+use siltstone_lakehouse::{LakeError, TableStore, crash_point};
+use siltstone_protocol::{Change, FileEntry, RejectReason};
 use siltstone_spec::{Spec, TableSpec};
 use tokio::sync::watch;
 
@@ -97,7 +97,8 @@ pub struct ReplaySummary {
 /// letters to try and tried.
 ///
 /// # Errors
-/// Those of store, ledger, registry and formats. What was committed before stays; another run goes on from there.
+/// Those of store, ledger, registry and formats; `Conflict` when others keep being first; `Stopped` when it was told to
+/// stop while a schema was on its way. What was committed before stays; another run goes on from there.
 pub async fn replay(
     spec: &Spec,
     lake: &TableStore,
@@ -271,9 +272,10 @@ impl Replay<'_> {
                 }
             }
         }
-        let message =
-            "others keep replaying the same dead letters; run it again when they are done".to_owned();
-        Err(WorkerError::Spec { code: ErrorCode::CommandRefused, table: self.main.name.clone(), message })
+        let (table, version) = (self.main.name.clone(), self.main.version());
+        let problem =
+            "others keep replaying or resetting these records; run it again when they are done".to_owned();
+        Err(LakeError::Conflict { table, version, problem }).for_table(&self.main.name)
     }
 
     fn patience(&self) -> Patience<'_> {

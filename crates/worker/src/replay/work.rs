@@ -276,10 +276,7 @@ impl<'a> Window<'a> {
             Landed::AlreadySo => {}
             Landed::Refused(error) if error.kind() == ErrorKind::Conflict => {}
             Landed::Refused(error) => return Err(error).for_table(&replay.main.name),
-            Landed::Stopped => {
-                let what = "told to stop before its schema could be committed";
-                return Err(WorkerError::Internal { table: replay.main.name.clone(), what });
-            }
+            Landed::Stopped => return Err(WorkerError::Stopped { table: replay.main.name.clone() }),
         }
         let present = replay.main.refresh().await?;
         let history = present.schema_history();
