@@ -311,6 +311,14 @@ fn not_too_many(state: &LedgerState, ranges: usize) -> Result<(), LakeError> {
     Err(invalid(state, problem).coded(ErrorCode::ChangeTooLarge))
 }
 
+fn not_too_many_files(state: &LedgerState, does: &str, files: usize) -> Result<(), LakeError> {
+    if files <= FILES_PER_ENTRY_MAX {
+        return Ok(());
+    }
+    let problem = format_args!("a change {does} at most {FILES_PER_ENTRY_MAX} files, not {files}");
+    Err(invalid(state, problem).coded(ErrorCode::ChangeTooLarge))
+}
+
 fn replace(state: &LedgerState, removed: &[String], added: &[FileEntry]) -> Result<Admission, LakeError> {
     let rows_removed = all_live(state, removed)?;
     all_new(state, added)?;
@@ -367,10 +375,7 @@ fn absorb(
         let problem = format_args!("the same rows are not {rows_removed} rows and {rows_added} rows");
         return Err(invalid(state, problem));
     }
-    if absorbed > FILES_PER_ENTRY_MAX {
-        let problem = format_args!("a change takes in at most {FILES_PER_ENTRY_MAX} files, not {absorbed}");
-        return Err(invalid(state, problem));
-    }
+    not_too_many_files(state, "takes in", absorbed)?;
     Ok(Admission::Admitted)
 }
 
@@ -404,11 +409,10 @@ fn well_formed(state: &LedgerState, ranges: &[OffsetRange]) -> Result<(), LakeEr
 
 /// Every path is live and named once; their rows.
 fn all_live(state: &LedgerState, removed: &[String]) -> Result<u64, LakeError> {
-    if removed.is_empty() || removed.len() > FILES_PER_ENTRY_MAX {
-        let problem =
-            format_args!("a change removes 1 to {FILES_PER_ENTRY_MAX} files, not {}", removed.len());
-        return Err(invalid(state, problem));
+    if removed.is_empty() {
+        return Err(invalid(state, "a change that removes files names some"));
     }
+    not_too_many_files(state, "removes", removed.len())?;
     let mut seen = HashSet::with_capacity(removed.len());
     let mut rows = 0;
     for path in removed {
@@ -425,10 +429,7 @@ fn all_live(state: &LedgerState, removed: &[String]) -> Result<u64, LakeError> {
 
 /// Every file is new, below `data/`, and names ids that the table knows.
 fn all_new(state: &LedgerState, files: &[FileEntry]) -> Result<(), LakeError> {
-    if files.len() > FILES_PER_ENTRY_MAX {
-        let problem = format_args!("a change adds at most {FILES_PER_ENTRY_MAX} files, not {}", files.len());
-        return Err(invalid(state, problem));
-    }
+    not_too_many_files(state, "adds", files.len())?;
     let mut seen = HashSet::with_capacity(files.len());
     for file in files {
         let path = &file.path;

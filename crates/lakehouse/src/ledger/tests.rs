@@ -6,7 +6,8 @@ use object_store::{ObjectStore, local::LocalFileSystem, memory::InMemory, path::
 use proptest::prelude::*;
 use rstest::rstest;
 use siltstone_protocol::{
-    Change, ErrorKind, Field, FileEntry, Format, OffsetRange, PartitionSpec, PrimitiveType, Schema, SortOrder,
+    Change, ErrorCode, ErrorKind, Field, FileEntry, Format, OffsetRange, PartitionSpec, PrimitiveType,
+    Schema, SortOrder,
 };
 
 use super::*;
@@ -176,6 +177,26 @@ async fn a_replace_keeps_rows_and_needs_its_inputs() {
     assert!(again.to_string().contains("data/a.parquet"), "{again}");
     // The same commit, asked again.
     assert_eq!(ledger.commit(&mut state, replace, "4", 2).await.unwrap(), Committed::At(3));
+}
+
+#[tokio::test]
+async fn an_entry_names_only_so_many_files() {
+    let (ledger, mut state) = table().await;
+    let many =
+        |of: &'static str| (0..=FILES_PER_ENTRY_MAX).map(move |number| file(&format!("{of}{number}"), 1));
+    let removed = many("a").map(|file| file.path).collect();
+    let removes = Change::Replace { removed, added: Vec::new(), effort: Default::default() };
+    let adds = Change::append(many("b").collect(), vec![range(0, 0, 10)], Vec::new());
+    let none = Change::Replace { removed: Vec::new(), added: Vec::new(), effort: Default::default() };
+    for (change, code, says) in [
+        (removes, ErrorCode::ChangeTooLarge, "removes at most 50000 files, not 50001"),
+        (adds, ErrorCode::ChangeTooLarge, "adds at most 50000 files, not 50001"),
+        (none, ErrorCode::LedgerChangeRefused, "names some"),
+    ] {
+        let error = ledger.commit(&mut state, change, "1", 2).await.unwrap_err();
+        assert_eq!((error.kind(), error.code()), (ErrorKind::Invalid, code), "{error}");
+        assert!(error.to_string().contains(says), "{error}");
+    }
 }
 
 #[tokio::test]
