@@ -2,6 +2,7 @@
 
 use std::io::IsTerminal;
 
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use siltstone_protocol::{ErrorCode, ErrorKind};
 use siltstone_spec::{Faults, Spec, TableSpec};
 use siltstone_worker::WorkerError;
@@ -135,6 +136,19 @@ pub fn print_table(heading: &[&str], rows: &[Vec<String>]) {
     for row in rows {
         line(row.iter().map(String::as_str).collect());
     }
+}
+
+/// A bar of progress on the standard error, hidden unless it is wanted and people see it. `length` is how far it goes
+/// until more is known; `None`: nobody will know.
+pub fn bar(template: &str, length: Option<u64>, wanted: bool) -> ProgressBar {
+    if !wanted || !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::with_draw_target(length, ProgressDrawTarget::stderr_with_hz(5));
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style);
+    }
+    bar
 }
 
 /// A byte count for people: `1.5 MiB`.

@@ -1,8 +1,5 @@
 //! `compact`: rewrites files by hand, until nothing is left to do.
 
-use std::io::IsTerminal;
-
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use siltstone_worker::{
     compactor::{CompactionSummary, compact as compact_table},
     inspect,
@@ -13,6 +10,8 @@ use crate::{
     args::CompactArgs,
     output::{self, Failure},
 };
+
+const BAR: &str = "{msg}  {bar:30} {binary_bytes}/{binary_total_bytes}  {binary_bytes_per_sec}  eta {eta}";
 
 pub async fn compact(args: CompactArgs, quiet: bool) -> anyhow::Result<u8> {
     let spec = load(&args.spec.file)?;
@@ -25,7 +24,8 @@ pub async fn compact(args: CompactArgs, quiet: bool) -> anyhow::Result<u8> {
     let stop = run::stop_signal()?;
     let mut summaries = Vec::new();
     for table in spec.tables.iter().filter(|t| args.tables.is_empty() || args.tables.contains(&t.name)) {
-        let bar = bar(&table.name, !args.dry_run && !quiet && !args.spec.json);
+        let bar = output::bar(BAR, Some(0), !args.dry_run && !quiet && !args.spec.json);
+        bar.set_message(table.name.clone());
         let mut progress = |all: u64, done: u64| {
             bar.set_length(all);
             bar.set_position(done);
@@ -44,19 +44,6 @@ pub async fn compact(args: CompactArgs, quiet: bool) -> anyhow::Result<u8> {
         eprintln!("stopped before the end; what was committed stays, the rest is for the next call");
     }
     Ok(if failed || stopped { output::FAILED } else { output::DONE })
-}
-
-fn bar(table: &str, wanted: bool) -> ProgressBar {
-    if !wanted || !std::io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr_with_hz(5));
-    let template = "{msg}  {bar:30} {binary_bytes}/{binary_total_bytes}  {binary_bytes_per_sec}  eta {eta}";
-    if let Ok(style) = ProgressStyle::with_template(template) {
-        bar.set_style(style);
-    }
-    bar.set_message(table.to_owned());
-    bar
 }
 
 fn report(summaries: &[CompactionSummary], json: bool) -> anyhow::Result<()> {

@@ -1,8 +1,8 @@
 //! `backfill --files`: history that lies in files.
 
-use std::{convert::Infallible, io::IsTerminal, path::PathBuf, sync::Arc, time::Duration};
+use std::{convert::Infallible, path::PathBuf, sync::Arc, time::Duration};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::ProgressBar;
 use siltstone_spec::{SourceFiles, Spec, TableSpec};
 use siltstone_worker::import::{ImportOptions, ImportProgress, ImportSummary, import};
 
@@ -11,6 +11,8 @@ use crate::{
     args::FileArgs,
     output::{self, Invalid},
 };
+
+const BAR: &str = "{bar:30} {binary_bytes}/{binary_total_bytes}  {binary_bytes_per_sec}  eta {eta}  {msg}";
 
 /// What both kinds of backfill take.
 pub struct Means {
@@ -45,7 +47,7 @@ pub async fn backfill(
         dry_run: means.dry_run,
     };
     let progress = Arc::new(ImportProgress::default());
-    let bar = bar(!means.dry_run && !means.quiet && !means.json);
+    let bar = output::bar(BAR, Some(0), !means.dry_run && !means.quiet && !means.json);
     let done = import(spec, table, &files, &options, run::stop_signal()?, Arc::clone(&progress));
     let done = tokio::select! {
         done = done => done,
@@ -55,18 +57,6 @@ pub async fn backfill(
     let summary = done?;
     report(&summary, means.json)?;
     Ok(if summary.stopped || summary.files.failed > 0 { output::FAILED } else { output::DONE })
-}
-
-fn bar(wanted: bool) -> ProgressBar {
-    if !wanted || !std::io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr_with_hz(5));
-    let template = "{bar:30} {binary_bytes}/{binary_total_bytes}  {binary_bytes_per_sec}  eta {eta}  {msg}";
-    if let Ok(style) = ProgressStyle::with_template(template) {
-        bar.set_style(style);
-    }
-    bar
 }
 
 async fn draw(bar: &ProgressBar, progress: &ImportProgress) -> Infallible {

@@ -1,8 +1,8 @@
 //! `expire` and `vacuum`: one round of maintenance by hand.
 
-use std::{io::IsTerminal, sync::atomic::Ordering, time::Duration};
+use std::{sync::atomic::Ordering, time::Duration};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::ProgressBar;
 use siltstone_spec::{Spec, TableSpec};
 use siltstone_worker::maintenance::{self, Sweep, TableExpired, TableVacuumed, VacuumOptions};
 
@@ -11,6 +11,8 @@ use crate::{
     args::{ExpireArgs, VacuumArgs},
     output::{self, Failure, Invalid},
 };
+
+const BAR: &str = "{spinner} {pos} files looked at  {per_sec}  {msg}";
 
 pub async fn expire(args: ExpireArgs) -> anyhow::Result<u8> {
     let spec = load(&args.spec.file)?;
@@ -62,7 +64,7 @@ pub async fn vacuum(args: VacuumArgs, quiet: bool) -> anyhow::Result<u8> {
     let older_than = args.older_than.as_deref().map(age).transpose()?;
     let options = VacuumOptions { dry_run: args.dry_run, older_than, ..VacuumOptions::default() };
     let progress = Sweep::default();
-    let bar = bar(!quiet && !args.spec.json);
+    let bar = output::bar(BAR, None, !quiet && !args.spec.json);
     let vacuumed = maintenance::vacuum(&spec, &tables, options, &progress);
     let all = tokio::select! {
         all = vacuumed => all,
@@ -119,17 +121,6 @@ fn chosen<'a>(spec: &'a Spec, names: &[String]) -> anyhow::Result<Vec<&'a TableS
     }
     let wanted = |table: &&TableSpec| names.is_empty() || names.contains(&table.name);
     Ok(spec.tables.iter().filter(wanted).collect())
-}
-
-fn bar(wanted: bool) -> ProgressBar {
-    if !wanted || !std::io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(5));
-    if let Ok(style) = ProgressStyle::with_template("{spinner} {pos} files looked at  {per_sec}  {msg}") {
-        bar.set_style(style);
-    }
-    bar
 }
 
 async fn draw(bar: &ProgressBar, progress: &Sweep) -> std::convert::Infallible {

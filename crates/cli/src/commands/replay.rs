@@ -1,8 +1,7 @@
 //! `dead-letters replay`: makes rows of dead letters that can be rows by now.
 
-use std::{collections::BTreeMap, io::IsTerminal};
+use std::collections::BTreeMap;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use siltstone_protocol::RejectReason;
 use siltstone_worker::{
     inspect,
@@ -11,6 +10,8 @@ use siltstone_worker::{
 
 use super::{choose, load, run};
 use crate::{args::ReplayArgs, output};
+
+const BAR: &str = "{msg}  {bar:30} {pos}/{len} dead letters  {per_sec}  eta {eta}";
 
 pub async fn replay(args: ReplayArgs, quiet: bool) -> anyhow::Result<u8> {
     let spec = load(&args.table.spec.file)?;
@@ -22,7 +23,8 @@ pub async fn replay(args: ReplayArgs, quiet: bool) -> anyhow::Result<u8> {
     };
     let lake = inspect::open_lake(&spec)?;
     let stop = run::stop_signal()?;
-    let bar = bar(&table.name, !quiet && !args.table.spec.json);
+    let bar = output::bar(BAR, Some(0), !quiet && !args.table.spec.json);
+    bar.set_message(table.name.clone());
     let mut progress = |all: u64, done: u64| {
         bar.set_length(all);
         bar.set_position(done);
@@ -39,19 +41,6 @@ pub async fn replay(args: ReplayArgs, quiet: bool) -> anyhow::Result<u8> {
         eprintln!("stopped before the end; what was committed stays, the rest is for the next call");
     }
     Ok(if summary.stopped { output::FAILED } else { output::DONE })
-}
-
-fn bar(table: &str, wanted: bool) -> ProgressBar {
-    if !wanted || !std::io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr_with_hz(5));
-    let template = "{msg}  {bar:30} {pos}/{len} dead letters  {per_sec}  eta {eta}";
-    if let Ok(style) = ProgressStyle::with_template(template) {
-        bar.set_style(style);
-    }
-    bar.set_message(table.to_owned());
-    bar
 }
 
 fn report(summary: &ReplaySummary) {

@@ -1,8 +1,8 @@
 //! `run`: a worker in the foreground, with a progress bar for bounded runs on a terminal.
 
-use std::{io::IsTerminal, path::PathBuf, sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::ProgressBar;
 use siltstone_spec::Spec;
 use siltstone_worker::{
     RunOptions, RunSummary,
@@ -82,16 +82,9 @@ pub fn stop_signal() -> anyhow::Result<watch::Receiver<bool>> {
     Ok(receiver)
 }
 
+/// The bar of those who read a topic.
 pub fn bar(wanted: bool) -> ProgressBar {
-    if !wanted || !std::io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr_with_hz(5));
-    let template = "{bar:30} {pos}/{len} records  {per_sec}  eta {eta}  {msg}";
-    if let Ok(style) = ProgressStyle::with_template(template) {
-        bar.set_style(style);
-    }
-    bar
+    output::bar("{bar:30} {pos}/{len} records  {per_sec}  eta {eta}  {msg}", Some(0), wanted)
 }
 
 pub async fn draw(bar: ProgressBar, progress: Arc<Progress>) {
