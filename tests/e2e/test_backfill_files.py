@@ -189,7 +189,9 @@ def test_bad_records_and_bad_files(engine, name, folder):
     whole = container(100, 500, "deflate")
     source.put("c.avro", whole[: len(whole) // 2])
     run = engine([orders(name)])
-    summary = backfill(run, source, "*", code=1).json()
+    ended = backfill(run, source, "*", code=1)
+    assert f"\nerror[source_file_refused]: table {name}: 2 of 3 files " in f"\n{ended.err}", ended.said
+    summary = ended.json()
     assert summary["rejected"] == 2 and summary["files"] == {"matched": 3, "held": 0, "read": 1, "failed": 2}
     letters = readers.ICEBERG["PyIceberg"](run.table().dead_letters).to_pylist()
     told = {(one["cluster"], one["partition"], one["offset"], one["value"], one["reason"]) for one in letters}
@@ -253,6 +255,28 @@ def test_killed_at_every_step_and_at_any_time(engine, name, folder):
     assert len(run.table().ledger()) > first + 5, "it was killed between commits"
     readers.check(run.table(), rows(0, 6000))
     assert len(readers.ICEBERG["PyIceberg"](run.table().dead_letters).to_pylist()) == 10
+
+
+def test_told_to_stop_it_says_so(engine, name, folder):
+    source = Source(folder)
+    for index in range(40):
+        source.put(f"{index:02}.parquet", parquet(index * 10, index * 10 + 10, "zstd"))
+    run = engine([orders(name)])
+    words = ["backfill", "-f", str(run.spec), name, "--files", source.pattern("*")]
+    # A limit of a byte commits file by file, and a pause after each leaves time to stop between two.
+    process = subprocess.Popen([run.binary, *words, "--spill-limit", "1", "--parallel", "1"], cwd=run.folder,
+                               env={**run.environment, "FAILPOINTS": "import.committed=sleep(500)"},
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # fmt: skip
+    wait(lambda: run.table().exists() and len(run.table().ledger()) > 2, 60, "the first commits")
+    process.terminate()
+    told, said = process.communicate(timeout=60)
+    assert process.returncode == 1, told + said
+    assert f"\nerror[command_stopped]: table {name}: " in f"\n{said}", said
+    held = readers.count(run.table())
+    assert 0 < held < 400, "it was not stopped on the way"
+    ended = backfill(run, source, "*").json()
+    assert ended["rows"] == 400 - held
+    readers.check(run.table(), rows(0, 400))
 
 
 def test_two_at_once_beside_a_live_worker(engine, name, folder):

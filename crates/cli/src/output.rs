@@ -43,6 +43,15 @@ impl Failure {
         Self::outside(ErrorCode::MachineFailed, message)
     }
 
+    /// Some files were not read in; which and why was told.
+    pub fn source_files(table: &str, failed: u64, matched: u64) -> Self {
+        let message = format!(
+            "table {table}: {failed} of {matched} files cannot be read in; they hold up no other file: mend them, and \
+             run it again"
+        );
+        Self::outside(ErrorCode::SourceFileRefused, message)
+    }
+
     /// The spec has no table of this name.
     pub fn unknown_table(spec: &Spec, name: &str) -> Self {
         let names: Vec<&str> = spec.tables.iter().map(|table| table.name.as_str()).collect();

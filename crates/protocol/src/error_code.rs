@@ -99,7 +99,7 @@ codes! {
     StoreWithoutConditionalPut = "store_without_conditional_put",
     /// An object of ours breaks its format.
     StoredDataBroken = "stored_data_broken",
-    /// A record of a file that is read in cannot be a row, and the spec says to stop.
+    /// A file cannot be read in, or a record of it cannot be a row and the spec says to stop.
     SourceFileRefused = "source_file_refused",
 
     /// The catalog does not answer.

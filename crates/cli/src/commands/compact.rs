@@ -1,6 +1,7 @@
 //! `compact`: rewrites files by hand, until nothing is left to do.
 
 use siltstone_worker::{
+    WorkerError,
     compactor::{CompactionSummary, compact as compact_table},
     inspect,
 };
@@ -39,11 +40,10 @@ pub async fn compact(args: CompactArgs, quiet: bool) -> anyhow::Result<u8> {
     }
     report(&summaries, args.spec.json)?;
     let failed = summaries.iter().any(|summary| summary.done.failed > 0);
-    let stopped = summaries.iter().any(|summary| summary.stopped);
-    if stopped {
-        eprintln!("stopped before the end; what was committed stays, the rest is for the next call");
+    if let Some(stopped) = summaries.into_iter().find(|summary| summary.stopped) {
+        return Err(WorkerError::Stopped { table: stopped.table }.into());
     }
-    Ok(if failed || stopped { output::FAILED } else { output::DONE })
+    Ok(if failed { output::FAILED } else { output::DONE })
 }
 
 fn report(summaries: &[CompactionSummary], json: bool) -> anyhow::Result<()> {

@@ -4,12 +4,15 @@ use std::{convert::Infallible, path::PathBuf, sync::Arc, time::Duration};
 
 use indicatif::ProgressBar;
 use siltstone_spec::{SourceFiles, Spec, TableSpec};
-use siltstone_worker::import::{ImportOptions, ImportProgress, ImportSummary, import};
+use siltstone_worker::{
+    WorkerError,
+    import::{ImportOptions, ImportProgress, ImportSummary, import},
+};
 
 use super::run;
 use crate::{
     args::FileArgs,
-    output::{self, Invalid},
+    output::{self, Failure, Invalid},
 };
 
 const BAR: &str = "{bar:30} {binary_bytes}/{binary_total_bytes}  {binary_bytes_per_sec}  eta {eta}  {msg}";
@@ -56,7 +59,14 @@ pub async fn backfill(
     bar.finish_and_clear();
     let summary = done?;
     report(&summary, means.json)?;
-    Ok(if summary.stopped || summary.files.failed > 0 { output::FAILED } else { output::DONE })
+    if summary.stopped {
+        return Err(WorkerError::Stopped { table: summary.table }.into());
+    }
+    if summary.files.failed > 0 {
+        let files = summary.files;
+        return Err(Failure::source_files(&summary.table, files.failed, files.matched).into());
+    }
+    Ok(output::DONE)
 }
 
 async fn draw(bar: &ProgressBar, progress: &ImportProgress) -> Infallible {
@@ -111,9 +121,6 @@ fn report(summary: &ImportSummary, json: bool) -> anyhow::Result<()> {
     }
     if summary.dry_run {
         eprintln!("dry run: nothing was changed; `read` files are to be read");
-    }
-    if summary.stopped {
-        eprintln!("stopped before the end; what was committed stays, the rest is for the next call");
     }
     Ok(())
 }

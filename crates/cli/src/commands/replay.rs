@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use siltstone_protocol::RejectReason;
 use siltstone_worker::{
-    inspect,
+    WorkerError, inspect,
     replay::{ReplayOptions, ReplaySummary, Selection, replay as replay_table},
 };
 
@@ -38,9 +38,9 @@ pub async fn replay(args: ReplayArgs, quiet: bool) -> anyhow::Result<u8> {
         report(&summary);
     }
     if summary.stopped {
-        eprintln!("stopped before the end; what was committed stays, the rest is for the next call");
+        return Err(WorkerError::Stopped { table: summary.table }.into());
     }
-    Ok(if summary.stopped { output::FAILED } else { output::DONE })
+    Ok(output::DONE)
 }
 
 fn report(summary: &ReplaySummary) {
