@@ -58,7 +58,8 @@ pub enum Command {
     Run(RunArgs),
     /// Read history that no worker read: offsets of the topic that the table does not cover.
     Backfill(BackfillArgs),
-    /// Read a range of the topic anew, and put its rows in the place of those that the table has of it.
+    /// Read a range of the topic anew, and put its rows in the place of those that the table has of it. All rows of the
+    /// table must say which records they were made from: `kafka_metadata: true`, and none from files.
     Reset(ResetArgs),
     /// Rewrite many small or overlapping data files into few sorted ones, now.
     Compact(CompactArgs),

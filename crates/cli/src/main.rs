@@ -5,7 +5,7 @@
 //! | code | meaning |
 //! | --- | --- |
 //! | 0 | done |
-//! | 1 | failed: something outside is at fault, or a record; the message says what |
+//! | 1 | failed: something outside is at fault, or a record or a file, or a command was stopped before its end; the message says what |
 //! | 2 | the command, the spec or a setting is wrong, or `plan` or `apply` refuses a change; nothing was changed there |
 //! | 3 | `plan --exit-code` found changes |
 

@@ -16,7 +16,8 @@ pub struct BackfillArgs {
     /// time like 2026-01-31T00:00:00Z.
     #[arg(long, value_name = "BOUND", default_value = "earliest", value_parser = bound)]
     pub from: Bound,
-    /// Where it ends, in the same words; it is not part of it.
+    /// Where it ends, in the same words; it is not part of it. A partition that has no position yet gets it here: live
+    /// workers begin where this ends.
     #[arg(long, value_name = "BOUND", default_value = "latest", value_parser = bound)]
     pub to: Bound,
     #[command(flatten)]
