@@ -37,7 +37,7 @@ groups! {
         spec_invalid command_refused command_stopped reset_refused unknown_table table_not_found unknown_column
         column_not_usable partition_field_refused;
     "Changes of a table":
-        column_change_refused data_loss_refused column_given_up format_removed format_cannot_show;
+        column_change_refused data_loss_refused changes_pending column_given_up format_removed format_cannot_show;
     "Kafka":
         kafka_unreachable kafka_unavailable kafka_access_refused kafka_tls_failed kafka_setting_refused
         kafka_client_stopped topic_not_found lost_range position_beyond_end;

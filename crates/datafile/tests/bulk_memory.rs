@@ -51,6 +51,7 @@ fn layout() -> Layout {
             bloom_filters: vec!["id".to_owned()],
         },
         annotate_uuids: true,
+        names: Arc::default(),
         token_key: Arc::new([1; 32]),
         host: Default::default(),
     }

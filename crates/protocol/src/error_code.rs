@@ -48,6 +48,8 @@ codes! {
     DataLossRefused = "data_loss_refused",
     /// Records have a column that the table gave up by another spec than this worker's.
     ColumnGivenUp = "column_given_up",
+    /// The spec renames or retypes columns, and nobody applied it yet.
+    ChangesPending = "changes_pending",
     /// A format of a live table cannot be taken away.
     FormatRemoved = "format_removed",
     /// A format has no form for a column, or cannot follow a change.

@@ -5,7 +5,7 @@
 
 use siltstone_ingest::{HttpRegistry, IngestError, SchemaRegistry};
 use siltstone_lakehouse::{Committed, TableStore};
-use siltstone_protocol::{Change, ErrorKind, Schema};
+use siltstone_protocol::{Change, ErrorCode, ErrorKind, Schema};
 use siltstone_spec::{
     SchemaMode, Spec, TableSpec,
     plan::{LiveTable, Step, TablePlan, incompatible, pending, plan},
@@ -158,7 +158,8 @@ pub(crate) async fn check_drift(spec: &TableSpec, table: &Table) -> Result<(), W
     let live = live(table).await;
     if let Some(what) = pending(spec, &live.schema) {
         let message = format!("{what}, which is not done yet: run `siltstone plan`, then `siltstone apply`");
-        return Err(WorkerError::Spec { table: spec.name.clone(), message });
+        let (code, table) = (ErrorCode::ChangesPending, spec.name.clone());
+        return Err(WorkerError::Spec { code, table, message });
     }
     let plan = plan(spec, Some(&live), None);
     if !matches!(plan, TablePlan::NothingToDo { .. }) {

@@ -68,7 +68,7 @@ impl Mapper<'_> {
     fn fields(&mut self, given: &Fields, like: Option<&[Field]>) -> Mapped<Vec<Field>> {
         let mut fields = Vec::with_capacity(given.len());
         for field in given {
-            let like = like.and_then(|like| like.iter().find(|like| like.name == *field.name()));
+            let like = like.and_then(|like| like.iter().find(|like| like.is_called(field.name())));
             if field.data_type() == &DataType::Null {
                 self.leaf += 1;
                 continue;
@@ -76,7 +76,7 @@ impl Mapper<'_> {
             let id = self.next_id();
             let data_type = self.inside(field, like.map(|like| &like.data_type))?;
             let required = required(field, like.map(|like| like.required));
-            fields.push(Field { id, name: field.name().clone(), required, data_type });
+            fields.push(Field::new(id, field.name(), required, data_type));
         }
         Ok(fields)
     }

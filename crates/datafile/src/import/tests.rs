@@ -30,7 +30,7 @@ async fn file(batch: &RecordBatch) -> ParquetFile {
 
 async fn read(file: ParquetFile, table: Schema, start: u64) -> (RecordBatch, BTreeMap<u64, R>) {
     let rows = tokio::task::spawn_blocking(move || {
-        let rows = file.rows_from(&table, start).unwrap().unwrap();
+        let rows = file.rows_from(&table, &table, start).unwrap().unwrap();
         let batches: Vec<ParquetBatch> = rows.map(Result::unwrap).collect();
         let schema = arrow_schema(&table).unwrap();
         let mut next = start;
@@ -155,8 +155,10 @@ async fn what_the_table_cannot_take_is_named() {
         ("b", Arc::new(Int64Array::from(vec![1])) as ArrayRef),
     ]);
     let file = file(&batch.unwrap()).await;
-    let fault =
-        |table: Vec<Field>| file.rows_from(&Schema::new(0, table), 0).unwrap().unwrap_err().to_string();
+    let fault = |table: Vec<Field>| {
+        let table = Schema::new(0, table);
+        file.rows_from(&table, &table, 0).unwrap().unwrap_err().to_string()
+    };
     let (a, b) = (Field::optional(1, "a", P::String.into()), Field::optional(2, "b", P::Int.into()));
     assert_eq!(fault(vec![a.clone()]), "column b: the table has no such column yet");
     assert_eq!(fault(vec![a.clone(), b]), "column b: its type does not fit the column's type");

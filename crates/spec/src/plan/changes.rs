@@ -20,7 +20,7 @@
 
 use std::collections::HashSet;
 
-use siltstone_protocol::{Field, PartitionSpec, PrimitiveType, Schema, SchemaHistory, Type};
+use siltstone_protocol::{ErrorCode, Field, PartitionSpec, PrimitiveType, Schema, SchemaHistory, Type};
 
 use super::{
     LiveTable, Reason, Step,

@@ -41,6 +41,7 @@ fn layout(schema: Schema) -> Layout {
             bloom_filters: Vec::new(),
         },
         annotate_uuids: true,
+        names: Arc::default(),
         token_key: Arc::new([7; 32]),
         host: Default::default(),
     }
@@ -173,7 +174,7 @@ async fn what_was_pushed_before_the_schema_grew_is_of_the_new_one() {
             writer.spill().await.unwrap();
         }
         if round == 1 {
-            writer.set_schema(Arc::new(grown.clone())).unwrap();
+            writer.set_schema(Arc::new(grown.clone()), writer.names()).unwrap();
         }
     }
     let new = testing::batch(&grown, 500, &mut rng);

@@ -412,7 +412,7 @@ proptest! {
                     Merge::Refused(_) if !rules.variants => continue,
                     other => return Err(TestCaseError::fail(format!("{other:?}"))),
                 };
-                let mut program = AvroProgram::compile(&version.writer, &view).unwrap();
+                let program = AvroProgram::compile(&version.writer, &view).unwrap();
                 let bytes = to_avro_datum(&version.oracle, version.kind.value(&mut Random(seed))).unwrap();
                 prop_assert_eq!(program.decode(&mut columns, &bytes), Ok(()));
                 let oracle = from_avro_datum(&version.oracle, &mut bytes.as_slice(), None).unwrap();
