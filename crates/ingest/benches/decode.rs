@@ -1,73 +1,30 @@
 //! How fast Avro and Protobuf records become columns, on one core.
 //!
 //! `orders`: seven fields, about 100 bytes. `wide`: sixteen fields, about 512 bytes, in both. `decoder`: the same
-//! orders with Confluent framing through the whole decoder, of one schema id and of two
-//! in turn, the newer of which renames a column.
+//! orders with Confluent framing through the whole decoder: all of an older schema id, all of a newer one with a field
+//! more, and of both in turn. At the end it prints what a record costs in turn against the mean of both alone.
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use std::hint::black_box;
+mod support;
+
+use std::{
+    hint::black_box,
+    time::{Duration, Instant},
+};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use siltstone_ingest::{
-    Headers, Record,
     avro::{AvroProgram, AvroSchema, table_schema},
     columns::Columns,
-    decoder::{Decoder, Learned, Pushed},
+    decoder::Decoder,
     protobuf::{self, ProtobufFile, ProtobufProgram},
-    registry::{FixedRegistry, RegisteredSchema, RegistryFormat},
 };
-use siltstone_spec::TableSpec;
 
-const ROWS: usize = 8192;
-const ORDERS: &str = r#"{"type":"record","name":"Order","fields":[
-    {"name":"id","type":"long"},{"name":"customer_id","type":"long"},
-    {"name":"ts","type":{"type":"long","logicalType":"timestamp-micros"}},{"name":"amount","type":"double"},
-    {"name":"status","type":"string"},{"name":"country","type":"string"},
-    {"name":"note","type":["null","string"]}]}"#;
+use self::support::{ORDERS, ROWS, Random, decode, framed, long, orders, registry, spec, text};
 
-/// A linear congruential generator, so that every run reads the same.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % bound
-    }
-}
-
-fn long(to: &mut Vec<u8>, value: i64) {
-    let mut rest = ((value << 1) ^ (value >> 63)).cast_unsigned();
-    while rest >= 0x80 {
-        to.push(rest as u8 | 0x80);
-        rest >>= 7;
-    }
-    to.push(rest as u8);
-}
-
-fn text(to: &mut Vec<u8>, length: u64, random: &mut Random) {
-    long(to, length.cast_signed());
-    to.extend((0..length).map(|_| b'a' + random.below(26) as u8));
-}
-
-fn orders() -> Vec<Vec<u8>> {
-    let mut random = Random(7);
-    (0..ROWS as i64)
-        .map(|row| {
-            let mut body = Vec::new();
-            long(&mut body, 10_000_000 + row);
-            long(&mut body, random.below(1_000_000).cast_signed());
-            long(&mut body, 1_780_000_000_000_000 + row * 37_000);
-            body.extend((random.below(100_000) as f64 / 100.0).to_le_bytes());
-            text(&mut body, 4 + row.cast_unsigned() % 5, &mut random);
-            text(&mut body, 2, &mut random);
-            long(&mut body, 1);
-            let length = 40 + random.below(40);
-            text(&mut body, length, &mut random);
-            body
-        })
-        .collect()
-}
+/// Passes of each stream for the ratio; the quickest counts.
+const PASSES: usize = 60;
 
 /// Eight longs, four doubles, four strings of about 110 bytes.
 fn wide() -> (String, Vec<Vec<u8>>) {
@@ -194,60 +151,66 @@ fn protobuf_program(criterion: &mut Criterion) {
     }
 }
 
-fn spec() -> TableSpec {
-    let spec = "source_clusters: [{name: c, bootstrap_brokers: ['b:9092'], \
-                schema_registry: {url: 'http://registry.internal'}}]\n\
-                destination_bucket_url: file:///lake\n\
-                tables: [{name: orders, source_cluster_name: c, source_topic: orders, source_format: avro, \
-                wire_format: confluent, schema_mode: registry, formats: [iceberg]}]\n";
-    siltstone_spec::parse(spec, "spec.yaml", &|_| None).unwrap().tables.remove(0)
+/// The orders' schema with a field more.
+fn newer_schema() -> String {
+    let fields = ORDERS.strip_suffix("]}").unwrap();
+    format!(r#"{fields},{{"name":"channel","type":["null","string"],"default":null}}]}}"#)
+}
+
+/// The same orders by both schemas, framed, and in turn.
+fn streams() -> [(&'static str, Vec<Vec<u8>>); 3] {
+    let mut random = Random(11);
+    let bodies = orders();
+    let newer = |body: &Vec<u8>| {
+        let mut body = body.clone();
+        long(&mut body, 1);
+        text(&mut body, 3, &mut random);
+        framed(2, &body)
+    };
+    let newer: Vec<Vec<u8>> = bodies.iter().map(newer).collect();
+    let older: Vec<Vec<u8>> = bodies.iter().map(|body| framed(1, body)).collect();
+    let pairs = older.iter().zip(&newer).enumerate();
+    let in_turn = pairs.map(|(row, (older, newer))| if row % 2 == 0 { older } else { newer }.clone());
+    let in_turn = in_turn.collect();
+    [("older", older), ("newer", newer), ("in_turn", in_turn)]
 }
 
 fn decoder(criterion: &mut Criterion) {
-    let registry = FixedRegistry::new();
-    // The same bytes; the second schema has another name for a column, and the table that of the newer one.
-    let renamed = r#""remark","aliases":["note"]"#;
-    for (id, schema) in [(1, ORDERS.to_owned()), (2, ORDERS.replace(r#""note""#, renamed))] {
-        let schema = RegisteredSchema { id, format: RegistryFormat::Avro, schema, references: vec![] };
-        registry.put("orders-value", schema);
-    }
+    let newer = newer_schema();
+    let registry = registry(&[ORDERS, &newer]);
+    let streams = streams();
+    // The table has the newer columns, whatever comes.
+    let first = &streams[1].1[..1];
+    let decoder = || {
+        let mut decoder = Decoder::new(&spec(""), None).unwrap();
+        assert_eq!(decode(&mut decoder, &registry, first), 1);
+        decoder
+    };
     let mut group = criterion.benchmark_group("decoder");
     group.throughput(Throughput::Elements(ROWS as u64));
-    for ids in [1u32, 2] {
-        let framed = |(row, body): (usize, Vec<u8>)| {
-            let id = 1 + row as u32 % ids;
-            [&[0], &id.to_be_bytes()[..], &body].concat()
-        };
-        let values: Vec<Vec<u8>> = orders().into_iter().enumerate().map(framed).collect();
-        let mut decoder = Decoder::new(&spec(), None).unwrap();
-        group.bench_function(format!("orders/{ids}_ids"), |bencher| {
-            bencher.iter(|| {
-                for (offset, value) in (0..).zip(&values) {
-                    let value = Some(black_box(value.as_slice()));
-                    let headers = Headers::empty();
-                    let record =
-                        Record { partition: 0, offset, timestamp_ms: None, key: None, value, headers };
-                    push(&mut decoder, &record, &registry);
-                }
-                decoder.finish().unwrap().map(|batch| batch.num_rows())
-            });
+    for (name, values) in &streams {
+        let mut decoder = decoder();
+        group.bench_function(format!("orders/{name}"), |bencher| {
+            bencher.iter(|| decode(&mut decoder, &registry, values));
         });
     }
-}
-
-fn push(decoder: &mut Decoder, record: &Record<'_>, registry: &FixedRegistry) {
-    loop {
-        match decoder.push(record) {
-            Pushed::Row => return,
-            Pushed::NeedsSchema(need) => {
-                let learned = futures::executor::block_on(decoder.learn(need, Some(registry))).unwrap();
-                if let Learned::Evolves(schema) = learned {
-                    decoder.set_table_schema(schema).unwrap();
-                }
-            }
-            other => assert_eq!(other, Pushed::Row),
+    group.finish();
+    let mut best = [Duration::MAX; 3];
+    let mut decoders = [decoder(), decoder(), decoder()];
+    for _ in 0..PASSES {
+        for (((_, values), decoder), best) in streams.iter().zip(&mut decoders).zip(&mut best) {
+            let began = Instant::now();
+            assert_eq!(decode(decoder, &registry, values), ROWS);
+            *best = began.elapsed().min(*best);
         }
     }
+    print_ratio(best);
+}
+
+#[allow(clippy::print_stderr)]
+fn print_ratio([older, newer, in_turn]: [Duration; 3]) {
+    let mean = (older + newer).as_secs_f64() / 2.0;
+    eprintln!("decoder/orders: two schema ids in turn cost {:.3} of one", in_turn.as_secs_f64() / mean);
 }
 
 criterion_group!(benches, programs, protobuf_program, decoder);
