@@ -29,9 +29,10 @@ def parser(about):
     return options
 
 
-def parsed(options):
+def parsed(options, broker=True):
+    """The options as given; a benchmark that needs no broker says so."""
     options = options.parse_args()
-    if not options.bootstrap:
+    if broker and not options.bootstrap:
         sys.exit("start a broker (bash tests/services/kafka.sh up) and name it with --bootstrap host:port")
     options.dir = pathlib.Path(options.dir)
     options.dir.mkdir(parents=True, exist_ok=True)
@@ -91,6 +92,18 @@ def metrics(http, names):
     with urllib.request.urlopen(f"http://{http}/metrics", timeout=5) as answer:
         series = [line.rsplit(" ", 1) for line in answer.read().decode().splitlines() if not line.startswith("#")]
     return {name: sum(float(value) for key, value in series if key.split("{")[0] == name) for name in names}
+
+
+def measured(command, env=None, out=None):
+    """Runs a command, its output into the file `out`; its wall time, CPU time of user and system, and peak memory, MiB."""
+    command = [str(word) for word in command]
+    kept = [(os.POSIX_SPAWN_OPEN, 1, str(out), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)] if out else []
+    began = time.time()
+    pid = os.posix_spawnp(command[0], command, {**os.environ, **(env or {})}, file_actions=kept)
+    _, status, usage = os.wait4(pid, 0)
+    if status != 0:
+        sys.exit(f"failed with status {status}: {' '.join(command)}")
+    return time.time() - began, usage.ru_utime, usage.ru_stime, usage.ru_maxrss / 1024
 
 
 def load():

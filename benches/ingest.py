@@ -8,12 +8,9 @@ print wall time, CPU-seconds (user and system of the worker, start-up included),
 CPU-second and the peak resident memory. Needs `tests/setup.sh` (the broker) and `cargo build --release --workspace`.
 Only the standard library is used."""
 
-import os
 import shutil
-import sys
-import time
 
-from bench import SILTSTONE, SORTED, filled, load, parsed, parser, registry, report, write_spec
+from bench import SILTSTONE, SORTED, filled, load, measured, parsed, parser, registry, report, write_spec
 
 REGISTRY = "127.0.0.1:39181"
 
@@ -32,16 +29,6 @@ JSON_FIELDS = {"id": "long", "customer_id": "long", "ts": "timestamptz", "amount
                "country": "string", "note": "string"}
 JSON = {"source_format": "json", "schema_mode": "inline", "wire_format": "raw",
         "input_schema": {"fields": [{"name": name, "type": kind} for name, kind in JSON_FIELDS.items()]}}
-
-
-def measured(command):
-    """Runs a command; its wall time, CPU time and peak memory."""
-    began = time.time()
-    pid = os.posix_spawnp(command[0], command, os.environ)
-    _, status, usage = os.wait4(pid, 0)
-    if status != 0:
-        sys.exit(f"failed with status {status}: {' '.join(command)}")
-    return time.time() - began, usage.ru_utime, usage.ru_stime, usage.ru_maxrss / 1024
 
 
 def main():
@@ -65,7 +52,7 @@ def main():
                 file = write_spec(lake / f"{name}.yaml", options.bootstrap, REGISTRY, f"file://{lake / 'tables'}",
                                   f"bench.{topic.replace('-', '_')}", topic, **changes)
                 wall, user, system, memory = measured(
-                    [str(SILTSTONE), "--quiet", "run", "-f", str(file), "--once", *arguments])
+                    [SILTSTONE, "--quiet", "run", "-f", file, "--once", *arguments])
                 cpu = user + system
                 report({"workload": name, "rows": rows, "wall_s": round(wall, 1), "user_s": round(user, 2),
                         "sys_s": round(system, 2), "rows_per_cpu_s": int(rows / cpu),

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Where the CPU time of an ingest goes, stage by stage.
+"""Where the CPU time of an ingest, or of a backfill from files, goes, stage by stage.
 
     python3 benches/stages.py -- target/release/siltstone --quiet run -f SPEC --once
 
@@ -17,8 +17,10 @@ import tempfile
 
 # The first match wins. A gather runs inside the encoder, and a commit never runs inside a flush's blocking part.
 STAGES = [
+    ("read files", re.compile(r"siltstone_datafile::import|siltstone_ingest::files|worker::import::input")),
     ("take", re.compile(r"siltstone_datafile::gather|arrow_select::interleave")),
     ("sort", re.compile(r"siltstone_datafile::sort|datafile::partition|datafile::transform")),
+    ("spill", re.compile(r"rewrite::spill|arrow_ipc")),
     ("encode", re.compile(r"siltstone_datafile::encode|siltstone_datafile::write|parquet::|ZSTD_")),
     ("upload", re.compile(r"siltstone_datafile::upload|object_store::")),
     ("commit", re.compile(r"siltstone_lakehouse|projector|::flush::")),

@@ -7,6 +7,7 @@
 
 mod commits;
 mod compact;
+mod container;
 mod produce;
 mod registry;
 mod rows;
@@ -32,6 +33,8 @@ enum Command {
     Compact(compact::CompactArgs),
     /// Measure what a commit costs, on tables of more and more files and after more and more commits.
     Commits(commits::CommitsArgs),
+    /// Write a workload's rows as an Avro object container file.
+    Container(container::ContainerArgs),
     /// Measure the stages of ingestion, each alone.
     Stages(stages::StagesArgs),
     /// Serve the workloads' schemas as a Confluent-API registry until ended.
@@ -46,6 +49,7 @@ fn main() -> anyhow::Result<()> {
         Command::Produce(args) => produce::produce(&args),
         Command::Commits(args) => commits::commits(&args),
         Command::Compact(args) => compact::compact(&args),
+        Command::Container(args) => container::container(&args),
         Command::Stages(args) => stages::stages(&args),
         Command::Registry { listen } => registry::serve(listen),
     }

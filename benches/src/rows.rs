@@ -303,7 +303,7 @@ fn frame(out: &mut Vec<u8>, id: u32) {
     out.extend(id.to_be_bytes());
 }
 
-fn long(out: &mut Vec<u8>, value: i64) {
+pub fn long(out: &mut Vec<u8>, value: i64) {
     varint(out, ((value << 1) ^ (value >> 63)) as u64);
 }
 
@@ -315,7 +315,7 @@ fn varint(out: &mut Vec<u8>, mut rest: u64) {
     out.push(rest as u8);
 }
 
-fn string(out: &mut Vec<u8>, text: &str) {
+pub fn string(out: &mut Vec<u8>, text: &str) {
     long(out, text.len() as i64);
     out.extend(text.as_bytes());
 }
