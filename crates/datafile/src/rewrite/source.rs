@@ -32,8 +32,9 @@ use crate::{
 const OPEN_MAX: usize = 16;
 /// An input larger than this is never held whole.
 const WHOLE_BYTES_MAX: u64 = 16 << 20;
-/// Bytes that one read call asks for.
-const READ_BYTES: usize = 256 << 10;
+/// Bytes that one read call asks for: at first, and of one that goes on.
+const READ_BYTES_MIN: usize = 8 << 10;
+const READ_BYTES_MAX: usize = 256 << 10;
 
 /// An input whose footer was read.
 pub(super) struct Input {
@@ -188,62 +189,86 @@ impl Object {
         if let Some(whole) = &inner.whole {
             return Ok(whole.slice(start as usize..end as usize));
         }
-        let chunk_end = inner.chunk_ends.get(inner.chunk_ends.partition_point(|chunk| *chunk <= start));
-        let chunk_end = chunk_end.copied().unwrap_or(inner.place.size).max(end);
+        if length == 0 {
+            return Ok(Bytes::new());
+        }
+        let chunk_end = inner.chunk_end(start).max(end);
         let mut blocks = lock(&inner.blocks);
-        let held = blocks.remove(&chunk_end);
-        let block = match held {
-            Some(block) if block.start <= start && end <= block.end() => block,
-            held => self.advance(held, start, end, chunk_end)?,
+        let mut block = match blocks.remove(&chunk_end) {
+            Some(block) if block.start <= start && start <= block.end() => block,
+            _ => self.fetch(start, end, chunk_end)?,
         };
-        let from = (start - block.start) as usize;
-        let bytes = block.bytes.slice(from..from + length);
+        // Only what lies in several blocks is copied; the last of them is then the one in use.
+        let mut joined = BytesMut::new();
+        let mut at = start;
+        while block.end() < end {
+            if at < block.end() {
+                joined.reserve(length - joined.len());
+                joined.extend_from_slice(&block.bytes[(at - block.start) as usize..]);
+                at = block.end();
+            }
+            block = self.after(block, end, chunk_end)?;
+        }
+        let bytes = block.bytes.slice((at - block.start) as usize..(end - block.start) as usize);
         if block.end() > end || block.next.is_some() {
             blocks.insert(chunk_end, block);
         }
-        Ok(bytes)
+        if joined.is_empty() {
+            return Ok(bytes);
+        }
+        joined.extend_from_slice(&bytes);
+        Ok(joined.freeze())
     }
 
-    /// A block from `start` that holds all up to `end`, with the next one on its way.
-    fn advance(&self, held: Option<Block>, start: u64, end: u64, chunk_end: u64) -> Result<Block> {
+    /// Bytes from `start`, at most so many: those of them that the block in use has, when it has any.
+    fn bytes_at_hand(&self, start: u64, most: usize) -> parquet::errors::Result<Bytes> {
         let inner = &self.0;
-        let mut joined = BytesMut::new();
-        let mut at = start;
-        if let Some(mut block) = held {
-            let (held_start, held_end) = (block.start, block.end());
-            if held_start <= start && start < held_end {
-                joined.extend_from_slice(&block.bytes[(start - held_start) as usize..]);
-                at = held_end;
-            }
-            if let Some(next) = block.next.take_if(|_| at == held_end) {
-                let bytes = inner.handle.block_on(next).map_err(|_| DataFileError::Stopped)?;
-                let bytes = bytes.map_err(|error| inner.place.failed(&error))?;
-                joined.extend_from_slice(&bytes);
-                at += bytes.len() as u64;
-            }
-        }
-        if at < end {
-            let until = end.max(at + inner.block_bytes).min(chunk_end);
-            let Place { store, path, .. } = &inner.place;
-            let bytes = inner.handle.block_on(store.get_range(path, at..until));
-            let bytes = bytes.map_err(|error| inner.place.failed(&error))?;
-            if joined.is_empty() {
-                return Ok(self.followed(start, bytes, chunk_end));
-            }
-            joined.extend_from_slice(&bytes);
-        }
-        Ok(self.followed(start, joined.freeze(), chunk_end))
+        let held = lock(&inner.blocks).get(&inner.chunk_end(start)).and_then(|block| {
+            (block.start <= start && start < block.end()).then(|| (block.end() - start) as usize)
+        });
+        self.get_bytes(start, held.map_or(most, |held| most.min(held)))
     }
 
-    fn followed(&self, start: u64, bytes: Bytes, chunk_end: u64) -> Block {
+    /// A block from `start` on, with all up to `end`.
+    fn fetch(&self, start: u64, end: u64, chunk_end: u64) -> Result<Block> {
         let inner = &self.0;
+        let until = end.max(start + inner.block_bytes).min(chunk_end);
+        let Place { store, path, .. } = &inner.place;
+        let bytes = inner.handle.block_on(store.get_range(path, start..until));
+        let bytes = bytes.map_err(|error| inner.place.failed(&error))?;
+        self.followed(start, bytes, end, chunk_end)
+    }
+
+    /// The block after one: what is on its way.
+    fn after(&self, mut block: Block, end: u64, chunk_end: u64) -> Result<Block> {
+        let inner = &self.0;
+        let Some(next) = block.next.take() else { return self.fetch(block.end(), end, chunk_end) };
+        let bytes = inner.handle.block_on(next).map_err(|_| DataFileError::Stopped)?;
+        let bytes = bytes.map_err(|error| inner.place.failed(&error))?;
+        self.followed(block.end(), bytes, end, chunk_end)
+    }
+
+    /// These bytes as a block, with the next one on its way: all that lacks up to `end`, or as much as a block has.
+    fn followed(&self, start: u64, bytes: Bytes, end: u64, chunk_end: u64) -> Result<Block> {
+        let inner = &self.0;
+        if bytes.is_empty() {
+            return Err(DataFileError::corrupt(&inner.place.label, "it is shorter than its entry says"));
+        }
         let at = start + bytes.len() as u64;
         let next = (at < chunk_end).then(|| {
             let (store, path) = (Arc::clone(&inner.place.store), inner.place.path.clone());
-            let until = (at + inner.block_bytes).min(chunk_end);
+            let until = end.max(at + inner.block_bytes).min(chunk_end);
             inner.handle.spawn(async move { store.get_range(&path, at..until).await })
         });
-        Block { start, bytes, next }
+        Ok(Block { start, bytes, next })
+    }
+}
+
+impl Inner {
+    /// Where the column chunk ends in which this byte lies.
+    fn chunk_end(&self, at: u64) -> u64 {
+        let end = self.chunk_ends.get(self.chunk_ends.partition_point(|end| *end <= at));
+        end.copied().unwrap_or(self.place.size).min(self.place.size)
     }
 }
 
@@ -267,7 +292,8 @@ impl ChunkReader for Object {
     type T = ObjectRead;
 
     fn get_read(&self, start: u64) -> parquet::errors::Result<ObjectRead> {
-        Ok(ObjectRead { object: self.clone(), at: start, buffer: Bytes::new() })
+        let (object, ahead) = (self.clone(), READ_BYTES_MIN);
+        Ok(ObjectRead { object, at: start, ahead, buffer: Bytes::new() })
     }
 
     fn get_bytes(&self, start: u64, length: usize) -> parquet::errors::Result<Bytes> {
@@ -282,22 +308,23 @@ impl ChunkReader for Object {
 pub(crate) struct ObjectRead {
     object: Object,
     at: u64,
+    /// Bytes to ask for: few for the head of a page, ever more for whoever reads on.
+    ahead: usize,
     buffer: Bytes,
 }
 
 impl Read for ObjectRead {
     fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
         if self.buffer.is_empty() {
-            let inner = &self.object.0;
-            let chunk = inner.chunk_ends.get(inner.chunk_ends.partition_point(|end| *end <= self.at));
-            let end = chunk.copied().unwrap_or(inner.place.size).min(inner.place.size);
-            let length = (end.saturating_sub(self.at)).min(READ_BYTES as u64) as usize;
-            if length == 0 {
+            let left = self.object.0.chunk_end(self.at).saturating_sub(self.at);
+            let most = left.min(self.ahead as u64) as usize;
+            if most == 0 {
                 return Ok(0);
             }
-            let bytes = self.object.get_bytes(self.at, length);
+            let bytes = self.object.bytes_at_hand(self.at, most);
             self.buffer = bytes.map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
-            self.at += length as u64;
+            self.at += self.buffer.len() as u64;
+            self.ahead = (self.ahead * 2).min(READ_BYTES_MAX);
         }
         let length = to.len().min(self.buffer.len());
         self.buffer.copy_to_slice(&mut to[..length]);
