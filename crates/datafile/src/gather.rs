@@ -35,7 +35,8 @@ impl std::fmt::Debug for Gather {
     }
 }
 
-type GatherFn = Box<dyn Fn(&[u32], u32) -> Result<ArrayRef> + Send>;
+/// Makes the array of these places, with these nulls: once, for text is looked through whenever an array of it is made.
+type GatherFn = Box<dyn Fn(&[u32], u32, Option<NullBuffer>) -> Result<ArrayRef> + Send>;
 
 enum Column {
     Flat {
@@ -82,18 +83,7 @@ fn locate(place: u32, row_bits: u32) -> (usize, usize) {
 
 fn take(column: &Column, places: &[u32], row_bits: u32) -> Result<ArrayRef> {
     match column {
-        Column::Flat { take, nulls } => {
-            let array = take(places, row_bits)?;
-            match nulls.take(places, row_bits) {
-                None => Ok(array),
-                Some(nulls) => {
-                    // Only the null mask is replaced; the values were built for this length.
-                    let data = array.to_data().into_builder().nulls(Some(nulls));
-                    let data = data.build().map_err(|_| DataFileError::compute("gathering nulls"))?;
-                    Ok(arrow::array::make_array(data))
-                }
-            }
-        }
+        Column::Flat { take, nulls } => take(places, row_bits, nulls.take(places, row_bits)),
         Column::Struct { fields, members, nulls } => {
             let members =
                 members.iter().map(|member| take(member, places, row_bits)).collect::<Result<Vec<_>>>()?;
@@ -164,7 +154,7 @@ fn primitive<T: ArrowPrimitiveType>(arrays: &[ArrayRef]) -> GatherFn {
     let values: Vec<ScalarBuffer<T::Native>> =
         arrays.iter().map(|array| array.as_primitive::<T>().values().clone()).collect();
     let data_type = arrays.first().map_or(DataType::Null, |array| array.data_type().clone());
-    Box::new(move |places, row_bits| {
+    Box::new(move |places, row_bits, nulls| {
         let slices: Vec<&[T::Native]> = values.iter().map(|values| values.as_ref()).collect();
         let taken: Vec<T::Native> = places
             .iter()
@@ -173,18 +163,18 @@ fn primitive<T: ArrowPrimitiveType>(arrays: &[ArrayRef]) -> GatherFn {
                 slices[batch][row]
             })
             .collect();
-        Ok(Arc::new(PrimitiveArray::<T>::new(taken.into(), None).with_data_type(data_type.clone())))
+        Ok(Arc::new(PrimitiveArray::<T>::new(taken.into(), nulls).with_data_type(data_type.clone())))
     })
 }
 
 fn boolean(arrays: &[ArrayRef]) -> GatherFn {
     let values: Vec<BooleanBuffer> = arrays.iter().map(|array| array.as_boolean().values().clone()).collect();
-    Box::new(move |places, row_bits| {
+    Box::new(move |places, row_bits, nulls| {
         let taken = BooleanBuffer::collect_bool(places.len(), |index| {
             let (batch, row) = locate(places[index], row_bits);
             values[batch].value(row)
         });
-        Ok(Arc::new(BooleanArray::new(taken, None)))
+        Ok(Arc::new(BooleanArray::new(taken, nulls)))
     })
 }
 
@@ -194,9 +184,9 @@ fn strings(arrays: &[ArrayRef]) -> GatherFn {
         (array.offsets().clone(), array.values().clone())
     });
     let parts: Vec<_> = parts.collect();
-    Box::new(move |places, row_bits| {
+    Box::new(move |places, row_bits, nulls| {
         let (offsets, values) = take_bytes(&parts, places, row_bits)?;
-        let array = StringArray::try_new(offsets, values, None);
+        let array = StringArray::try_new(offsets, values, nulls);
         Ok(Arc::new(array.map_err(|_| DataFileError::compute("gathering strings"))?))
     })
 }
@@ -207,9 +197,9 @@ fn binary(arrays: &[ArrayRef]) -> GatherFn {
         (array.offsets().clone(), array.values().clone())
     });
     let parts: Vec<_> = parts.collect();
-    Box::new(move |places, row_bits| {
+    Box::new(move |places, row_bits, nulls| {
         let (offsets, values) = take_bytes(&parts, places, row_bits)?;
-        let array = BinaryArray::try_new(offsets, values, None);
+        let array = BinaryArray::try_new(offsets, values, nulls);
         Ok(Arc::new(array.map_err(|_| DataFileError::compute("gathering bytes"))?))
     })
 }
@@ -258,13 +248,13 @@ fn take_bytes(
 fn fixed(arrays: &[ArrayRef], size: i32) -> GatherFn {
     let arrays: Vec<FixedSizeBinaryArray> =
         arrays.iter().map(|array| array.as_fixed_size_binary().clone()).collect();
-    Box::new(move |places, row_bits| {
+    Box::new(move |places, row_bits, nulls| {
         let mut values = MutableBuffer::with_capacity(places.len() * size.unsigned_abs() as usize);
         for place in places {
             let (batch, row) = locate(*place, row_bits);
             values.extend_from_slice(arrays[batch].value(row));
         }
-        let array = FixedSizeBinaryArray::try_new(size, values.into(), None);
+        let array = FixedSizeBinaryArray::try_new(size, values.into(), nulls);
         Ok(Arc::new(array.map_err(|_| DataFileError::compute("gathering fixed bytes"))?))
     })
 }
