@@ -42,9 +42,12 @@ use crate::{
     write::write_sorted,
 };
 
-/// Neighbours with fewer rows are joined until they have so many: a batch has costs of its own.
+/// Neighbours with fewer rows are joined until they have so many, or so many bytes: a batch has costs of its own.
 const ROWS_JOINED: usize = 8192;
 const SMALL_BYTES_MAX: u64 = 8 << 20;
+/// One with so many rows and bytes is not worth the copy. Sorting joins those with fewer rows anyway.
+const ROWS_ENOUGH: usize = 2048;
+const BYTES_ENOUGH: u64 = 1 << 20;
 
 /// What a bulk writer may use.
 #[derive(Debug, Clone)]
@@ -147,7 +150,7 @@ impl BulkWriter {
         self.rows += batch.num_rows();
         self.pushed += batch.num_rows() as u64;
         self.stats.rows += batch.num_rows() as u64;
-        if batch.num_rows() < ROWS_JOINED && bytes < SMALL_BYTES_MAX {
+        if is_small(batch.num_rows(), bytes) {
             self.small_rows += batch.num_rows();
             self.small_bytes += bytes;
             self.small.push(batch);
@@ -320,6 +323,12 @@ impl BulkWriter {
         self.runs.push(Arc::new(run));
         Ok(())
     }
+}
+
+/// Whether a batch is to be joined with its neighbours.
+fn is_small(rows: usize, bytes: u64) -> bool {
+    let enough = rows >= ROWS_ENOUGH && bytes >= BYTES_ENOUGH;
+    rows < ROWS_JOINED && bytes < SMALL_BYTES_MAX && !enough
 }
 
 /// Work that blocks, on a thread for it.
