@@ -27,6 +27,7 @@ use parquet::{
         },
     },
     basic::Type as PhysicalType,
+    file::metadata::ParquetMetaData,
     schema::types::ColumnDescPtr,
 };
 use siltstone_protocol::{RejectReason, Schema};
@@ -88,9 +89,8 @@ impl ParquetFile {
         let place =
             Place { store: Arc::clone(store), path: path.clone(), label: LABEL.to_owned(), size: bytes };
         let whole = bytes <= WHOLE_BYTES_MAX;
-        // How many columns there are is known once the footer is read; files have some dozens.
-        let block_bytes = (BLOCKS_BYTES / 64).clamp(BLOCK_BYTES_MIN, BLOCK_BYTES_MAX);
         let (object, metadata) = Object::open(place, whole, block_bytes).await?;
+        let block_bytes = block_bytes(&metadata);
         let corrupt = |_| DataFileError::corrupt(LABEL, "its schema cannot be read");
         let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
         let metadata = Arc::new(metadata);
@@ -187,6 +187,12 @@ impl ParquetFile {
         let damaged = || DataFileError::corrupt(LABEL, "it is no readable Parquet file");
         self.object.failure().unwrap_or_else(damaged)
     }
+}
+
+/// Bytes of a block: of each column, one is in use and the next on its way.
+fn block_bytes(metadata: &ParquetMetaData) -> u64 {
+    let columns = metadata.file_metadata().schema_descr().num_columns().max(1) as u64;
+    (BLOCKS_BYTES / columns / 2).clamp(BLOCK_BYTES_MIN, BLOCK_BYTES_MAX)
 }
 
 /// Rows of a file as rows of a table.

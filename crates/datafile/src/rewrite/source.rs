@@ -75,7 +75,7 @@ async fn open_one(
     let corrupt = |_| DataFileError::corrupt(&input.entry.path, "it is no readable Parquet file");
     let place =
         Place { store: Arc::clone(store), label: input.entry.path.clone(), path, size: input.entry.bytes };
-    let (object, metadata) = Object::open(place, whole, block_bytes).await?;
+    let (object, metadata) = Object::open(place, whole, move |_| block_bytes).await?;
     if u64::try_from(metadata.file_metadata().num_rows()) != Ok(input.entry.rows) {
         let fault = "it has another number of rows than its entry";
         return Err(DataFileError::corrupt(&input.entry.path, fault));
@@ -143,8 +143,12 @@ impl Drop for Block {
 }
 
 impl Object {
-    /// Reads the footer, or all of it. `block_bytes`: of a block of one that is not held whole.
-    pub(crate) async fn open(place: Place, whole: bool, block_bytes: u64) -> Result<(Self, ParquetMetaData)> {
+    /// Reads the footer, or all of it. `block_bytes`: of a block of one that is not held whole, by its footer.
+    pub(crate) async fn open(
+        place: Place,
+        whole: bool,
+        block_bytes: impl FnOnce(&ParquetMetaData) -> u64,
+    ) -> Result<(Self, ParquetMetaData)> {
         let corrupt = |fault| DataFileError::corrupt(&place.label, fault);
         let (metadata, whole) = if whole {
             let failed = |error| place.failed(&error);
@@ -165,7 +169,7 @@ impl Object {
             chunk_ends: chunk_ends(&metadata),
             place,
             whole,
-            block_bytes,
+            block_bytes: block_bytes(&metadata),
             blocks: Mutex::default(),
             failed: Mutex::default(),
         };
