@@ -3,25 +3,16 @@
 
 use std::io::Read;
 
-use super::{FileFault, FileInput};
+use super::{FileFault, FileInput, codec::Codec};
 
 const MAGIC: [u8; 4] = *b"Obj\x01";
 const SYNC_BYTES: usize = 16;
 /// The schema and everything else in a header.
 const HEADER_BYTES_MAX: u64 = 16 << 20;
-/// A block, compressed, and unpacked: writers make blocks of some kilobytes to some megabytes.
+/// A block, compressed: writers make blocks of some kilobytes to some megabytes.
 const PACKED_BYTES_MAX: u64 = 64 << 20;
-const BLOCK_BYTES_MAX: u64 = 128 << 20;
 
 const CUT: &str = "it ends in the middle of a block";
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Codec {
-    Null,
-    Deflate,
-    Zstandard,
-    Snappy,
-}
 
 /// A container file being read.
 pub struct ContainerFile {
@@ -90,7 +81,7 @@ impl ContainerFile {
                 let value = text(input.as_mut(), &mut left)?;
                 match key.as_slice() {
                     b"avro.schema" => schema = Some(String::from_utf8(value).map_err(|_| NONE)?),
-                    b"avro.codec" => codec = codec_of(&value)?,
+                    b"avro.codec" => codec = Codec::of_name(&value)?,
                     _ => {}
                 }
             }
@@ -139,8 +130,7 @@ impl ContainerFile {
                 return Err(FileFault::Damaged("a block does not end with the file's marker"));
             }
             if wanted {
-                self.unpack()?;
-                let bytes = if self.codec == Codec::Null { &self.packed } else { &self.block };
+                let bytes = self.codec.unpack(&self.packed, &mut self.block)?;
                 // A record takes a byte at least, or there is nothing in it to read.
                 if records > bytes.len() as u64 {
                     return Err(FileFault::Damaged(
@@ -151,51 +141,6 @@ impl ContainerFile {
             }
         }
     }
-
-    fn unpack(&mut self) -> Result<(), FileFault> {
-        const BAD: FileFault = FileFault::Damaged("a block cannot be unpacked");
-        const LARGE: FileFault = FileFault::Unsupported("it has a block of more than 128 MiB, unpacked");
-        self.block.clear();
-        let limited = |read: &mut dyn Read, block: &mut Vec<u8>| {
-            read.take(BLOCK_BYTES_MAX + 1).read_to_end(block).map_err(|_| BAD)?;
-            if block.len() as u64 > BLOCK_BYTES_MAX { Err(LARGE) } else { Ok(()) }
-        };
-        match self.codec {
-            Codec::Null => Ok(()),
-            Codec::Deflate => {
-                let mut inflate = flate2::read::DeflateDecoder::new(self.packed.as_slice());
-                limited(&mut inflate, &mut self.block)
-            }
-            Codec::Zstandard => {
-                let mut decoder = zstd::Decoder::with_buffer(self.packed.as_slice()).map_err(|_| BAD)?;
-                limited(&mut decoder, &mut self.block)
-            }
-            Codec::Snappy => {
-                let (bytes, sum) = self.packed.split_last_chunk::<4>().ok_or(BAD)?;
-                let length = snap::raw::decompress_len(bytes).map_err(|_| BAD)?;
-                if length as u64 > BLOCK_BYTES_MAX {
-                    return Err(LARGE);
-                }
-                self.block.resize(length, 0);
-                snap::raw::Decoder::new().decompress(bytes, &mut self.block).map_err(|_| BAD)?;
-                let mut found = flate2::Crc::new();
-                found.update(&self.block);
-                if found.sum() == u32::from_be_bytes(*sum) { Ok(()) } else { Err(BAD) }
-            }
-        }
-    }
-}
-
-fn codec_of(name: &[u8]) -> Result<Codec, FileFault> {
-    Ok(match name {
-        b"null" | b"" => Codec::Null,
-        b"deflate" => Codec::Deflate,
-        b"zstandard" => Codec::Zstandard,
-        b"snappy" => Codec::Snappy,
-        _ => {
-            return Err(FileFault::Unsupported("its codec is none of null, deflate, zstandard and snappy"));
-        }
-    })
 }
 
 /// A zigzag varint; `None` at the end of the file.

@@ -7,6 +7,7 @@
 //! Absent on purpose: where files lie, which are read, and what becomes of their rows. Faults name no value and no
 //! path.
 
+mod codec;
 mod container;
 mod decoder;
 mod fault;

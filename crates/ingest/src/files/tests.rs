@@ -3,7 +3,7 @@ use std::io::{Cursor, Write};
 use futures::executor::block_on;
 use siltstone_protocol::RejectReason;
 
-use super::*;
+use super::{codec::Codec, *};
 use crate::decoder::{Decoder, Learned, Pushed, SchemaNeed};
 
 const SCHEMA: &str = r#"{"type":"record","name":"R","fields":[
@@ -126,6 +126,59 @@ fn blocks_of_every_codec_are_read_from_any_record_on() {
             assert_eq!(decoder.rows(), ids.len());
         }
     }
+}
+
+#[test]
+fn blocks_are_unpacked_however_they_were_packed() {
+    let all: Vec<u8> = (0..200_000_u32).flat_map(|n| (n % 251).to_le_bytes()).collect();
+    let unended = |plain: &[u8]| {
+        let mut encoder = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(plain).unwrap();
+        encoder.flush().unwrap();
+        encoder.get_ref().clone()
+    };
+    let with_size = |plain: &[u8]| zstd::bulk::compress(plain, 1).unwrap();
+    let in_frames = |plain: &[u8]| {
+        let (first, second) = plain.split_at(plain.len() / 2);
+        [with_size(first), with_size(second)].concat()
+    };
+    let followed = |plain: &[u8]| [packed("deflate", plain), b"sum".to_vec()].concat();
+    let ways: [(&str, &dyn Fn(&[u8]) -> Vec<u8>); 8] = [
+        ("null", &|plain| plain.to_vec()),
+        ("snappy", &|plain| packed("snappy", plain)),
+        ("deflate", &|plain| packed("deflate", plain)),
+        ("deflate", &followed),
+        ("deflate", &unended),
+        ("zstandard", &|plain| packed("zstandard", plain)),
+        ("zstandard", &with_size),
+        ("zstandard", &in_frames),
+    ];
+    for (number, (name, pack)) in ways.iter().enumerate() {
+        let (mut codec, mut block) = (Codec::of_name(name.as_bytes()).unwrap(), Vec::new());
+        // One file's blocks, one after the other.
+        for length in [1_000, all.len(), 0, 7, 100_000, all.len()] {
+            let plain = &all[..length];
+            let found = codec.unpack(&pack(plain), &mut block).unwrap().to_vec();
+            assert!(found == plain, "{name}, way {number}: {} bytes of {length}", found.len());
+        }
+    }
+    for (name, bad) in [
+        ("deflate", vec![0xff; 50]),
+        ("snappy", vec![0xff; 50]),
+        ("zstandard", vec![0xff; 50]),
+        ("zstandard", packed("zstandard", &all)[..50].to_vec()),
+        ("zstandard", with_size(&all)[..50].to_vec()),
+    ] {
+        let mut codec = Codec::of_name(name.as_bytes()).unwrap();
+        let mut block = Vec::new();
+        assert!(matches!(codec.unpack(&bad, &mut block), Err(FileFault::Damaged(_))), "{name}");
+        // The next block of a file that goes on is not touched by it.
+        let good = packed(name, b"good");
+        assert_eq!(codec.unpack(&good, &mut block), Ok(b"good".as_slice()), "{name}");
+    }
+    let large = with_size(&vec![0; (128 << 20) + 1]);
+    let large = Codec::of_name(b"zstandard").unwrap().unpack(&large, &mut Vec::new()).map(<[u8]>::len);
+    assert!(matches!(large, Err(FileFault::Unsupported(_))), "{large:?}");
 }
 
 #[test]
