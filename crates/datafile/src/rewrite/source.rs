@@ -335,3 +335,7 @@ impl Read for ObjectRead {
         Ok(length)
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
