@@ -2,6 +2,7 @@
 //!
 //! Values are copied from the buffered batches straight into the slice's array, which is small enough to
 //! stay in cache until it is encoded. Nothing else is allocated: the extra memory is one column of one slice.
+//! Rows that lie one after the other in a batch, as those of an unsorted table do, are not copied at all.
 
 use std::sync::Arc;
 
@@ -40,6 +41,7 @@ type GatherFn = Box<dyn Fn(&[u32], u32, Option<NullBuffer>) -> Result<ArrayRef> 
 
 enum Column {
     Flat {
+        arrays: Vec<ArrayRef>,
         take: GatherFn,
         nulls: Nulls,
     },
@@ -81,9 +83,21 @@ fn locate(place: u32, row_bits: u32) -> (usize, usize) {
     crate::sort::locate(place, row_bits)
 }
 
+/// Batch and first row of places that are neighbours in one batch.
+fn stretch(places: &[u32], row_bits: u32) -> Option<(usize, usize)> {
+    let (first, last) = (*places.first()?, *places.last()?);
+    let (batch, row) = locate(first, row_bits);
+    let are_near = last.checked_sub(first)? as usize + 1 == places.len() && locate(last, row_bits).0 == batch;
+    let are_neighbours = || places.windows(2).all(|pair| pair[0].wrapping_add(1) == pair[1]);
+    (are_near && are_neighbours()).then_some((batch, row))
+}
+
 fn take(column: &Column, places: &[u32], row_bits: u32) -> Result<ArrayRef> {
     match column {
-        Column::Flat { take, nulls } => take(places, row_bits, nulls.take(places, row_bits)),
+        Column::Flat { arrays, take, nulls } => match stretch(places, row_bits) {
+            Some((batch, row)) => Ok(arrays[batch].slice(row, places.len())),
+            None => take(places, row_bits, nulls.take(places, row_bits)),
+        },
         Column::Struct { fields, members, nulls } => {
             let members =
                 members.iter().map(|member| take(member, places, row_bits)).collect::<Result<Vec<_>>>()?;
@@ -147,7 +161,7 @@ fn prepare(arrays: Vec<ArrayRef>) -> Result<Column> {
         DataType::List(_) | DataType::Map(..) => return Ok(Column::Other(arrays)),
         _ => return Err(DataFileError::compute("gathering a column")),
     };
-    Ok(Column::Flat { take, nulls })
+    Ok(Column::Flat { arrays, take, nulls })
 }
 
 fn primitive<T: ArrowPrimitiveType>(arrays: &[ArrayRef]) -> GatherFn {
@@ -257,4 +271,46 @@ fn fixed(arrays: &[ArrayRef], size: i32) -> GatherFn {
         let array = FixedSizeBinaryArray::try_new(size, values.into(), nulls);
         Ok(Arc::new(array.map_err(|_| DataFileError::compute("gathering fixed bytes"))?))
     })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use arrow::{
+        array::UInt32Array,
+        compute::{concat, take},
+    };
+
+    use super::*;
+    use crate::{arrow_schema, layout::tests::every_type, testing};
+
+    #[test]
+    fn rows_come_as_they_are_wherever_they_lie() {
+        let schema = every_type();
+        let batch = |seed| testing::batch(&schema, 3_000, &mut testing::rng(seed));
+        let batches = Batches::new(vec![batch(1), batch(2)], &arrow_schema(&schema).unwrap()).unwrap();
+        let places: Vec<u32> = batches.places().collect();
+        let rows: [Vec<u32>; 9] = [
+            Vec::new(),
+            (0..3_000).collect(),
+            (17..2_999).collect(),
+            (3_001..6_000).collect(),
+            (2_990..3_010).collect(),
+            vec![7, 7, 9],
+            vec![7, 9, 8, 10],
+            vec![9, 8, 7],
+            (0..6_000).rev().step_by(7).collect(),
+        ];
+        for column in 0..schema.fields.len() {
+            let arrays = batches.batches().iter().map(|batch| batch.column(column).as_ref());
+            let all = concat(&arrays.collect::<Vec<_>>()).unwrap();
+            let gather = Gather::new(&batches, column).unwrap();
+            for rows in &rows {
+                let wanted: Vec<u32> = rows.iter().map(|row| places[*row as usize]).collect();
+                let found = gather.rows(&wanted).unwrap();
+                let expected = take(&all, &UInt32Array::from(rows.clone()), None).unwrap();
+                assert_eq!(&found, &expected, "column {column}");
+            }
+        }
+    }
 }
