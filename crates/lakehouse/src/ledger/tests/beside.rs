@@ -1,10 +1,10 @@
 //! Dead letters that become rows, files that are read in, ranges that are ingested anew.
 
-use siltstone_protocol::{Change, ErrorKind, OffsetRange, SourceFileRange};
+use siltstone_protocol::{Change, ErrorCode, ErrorKind, OffsetRange, SourceFileRange};
 
 use super::{
-    super::{Committed, Import, LedgerState, SourcePartition},
-    append, file, range, table,
+    super::{Committed, Import, LedgerState, RANGES_PER_ENTRY_MAX, SourcePartition},
+    append, file, lost, range, table,
 };
 
 fn replay(name: &str, replayed: Vec<OffsetRange>) -> Change {
@@ -177,4 +177,69 @@ async fn what_a_look_did_not_see_is_not_overwritten_or_replayed() {
     let again = overwrite(&[], "e", vec![range(0, 20, 50)], version);
     assert_eq!(refused(&mut state, again, "10").await, ErrorKind::Conflict);
     assert_eq!(refused(&mut state, replay("s", vec![range(0, 40, 41)]), "11").await, ErrorKind::Conflict);
+}
+
+/// Its files must be live, and its look newer than the rows of its partition; compaction lays no such rows down.
+#[tokio::test]
+async fn an_overwrite_names_what_came_between() {
+    let (ledger, mut state) = table().await;
+    ledger.commit(&mut state, append("a", vec![range(0, 0, 10)]), "1", 2).await.unwrap();
+    ledger.commit(&mut state, append("b", vec![range(0, 10, 20), range(1, 0, 10)]), "2", 2).await.unwrap();
+    let mut looked = state.clone();
+    let removed = ["a", "b"].map(|name| format!("data/{name}.parquet")).to_vec();
+    let compacted = Change::Replace { removed, added: vec![file("c", 30)], effort: Default::default() };
+    ledger.commit(&mut state, compacted, "3", 2).await.unwrap();
+    let gone = overwrite(&["a"], "d", vec![range(0, 0, 10)], 2);
+    let error = ledger.commit(&mut looked, gone, "4", 2).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict);
+    assert!(error.to_string().contains("file data/a.parquet is not live any more"), "{error}");
+    assert_eq!(looked, state);
+    let change = overwrite(&["c"], "d", vec![range(0, 0, 10)], 2);
+    assert_eq!(ledger.commit(&mut state, change, "5", 2).await.unwrap(), Committed::At(4));
+    assert_eq!((state.total_rows, state.live_files.len()), (7, 1));
+    // Other offsets of the partition: the file that holds them now is not the one that was looked at.
+    let change = overwrite(&["d"], "e", vec![range(0, 10, 20)], 2);
+    let error = ledger.commit(&mut state, change, "6", 2).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict);
+    let said = "rows of c/t/0 came with version 4, after the look at version 2";
+    assert!(error.to_string().contains(said), "{error}");
+    // Another partition; with nothing to take away; with nothing to lay down.
+    ledger.commit(&mut state, overwrite(&["d"], "e", vec![range(1, 0, 10)], 2), "7", 2).await.unwrap();
+    ledger.commit(&mut state, overwrite(&[], "f", vec![range(1, 3, 4)], 5), "8", 2).await.unwrap();
+    assert_eq!(state.total_rows, 14);
+    let removed = vec!["data/f.parquet".to_owned()];
+    let ranges = vec![range(1, 3, 4)];
+    let change = Change::Overwrite { removed, added: vec![], ranges, base: 6, rejected: vec![] };
+    ledger.commit(&mut state, change, "9", 2).await.unwrap();
+    assert_eq!((state.total_rows, state.live_files.len()), (7, 1));
+    // A look is as old as it is, whoever asks.
+    ledger.checkpoint(&state).await.unwrap();
+    let mut fresh = ledger.load().await.unwrap().unwrap();
+    let stale = overwrite(&["e"], "g", vec![range(1, 0, 1)], 6);
+    assert_eq!(ledger.commit(&mut fresh, stale, "10", 2).await.unwrap_err().kind(), ErrorKind::Conflict);
+}
+
+#[tokio::test]
+async fn an_overwrite_that_makes_no_sense_is_invalid() {
+    let (ledger, mut state) = table().await;
+    ledger.commit(&mut state, append("a", vec![range(0, 0, 10)]), "1", 2).await.unwrap();
+    let before = state.clone();
+    let many: Vec<OffsetRange> = (0..=RANGES_PER_ENTRY_MAX).map(|_| range(0, 0, 1)).collect();
+    for wrong in [
+        overwrite(&["a"], "b", vec![range(0, 0, 5), range(0, 4, 6)], 1),
+        overwrite(&["a"], "b", vec![range(0, 3, 3)], 1),
+        overwrite(&["a"], "b", vec![lost(0, 0, 5)], 1),
+        overwrite(&["a"], "b", vec![range(7, 0, 1)], 1),
+        overwrite(&["a", "a"], "b", vec![range(0, 0, 5)], 1),
+        overwrite(&["a"], "a", vec![range(0, 0, 5)], 1),
+        overwrite(&["a"], "../b", vec![range(0, 0, 5)], 1),
+        overwrite(&["a"], "b", many.clone(), 1),
+    ] {
+        let error = ledger.commit(&mut state, wrong, "w", 2).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+    }
+    let error = ledger.commit(&mut state, overwrite(&["a"], "b", many, 1), "w", 2).await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::ChangeTooLarge);
+    assert_eq!(state, before);
+    assert_eq!(ledger.load().await.unwrap().unwrap(), before);
 }
