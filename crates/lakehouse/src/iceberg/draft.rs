@@ -163,7 +163,9 @@ impl Draft {
         }
         pool.replaced.extend(leaving.deletes);
         let mut totals = FileTotals::default();
-        pool.entries.values().flatten().filter(|entry| !entry.is_live()).for_each(|e| totals.remove(e));
+        for (spec_id, entries) in &pool.entries {
+            entries.iter().filter(|entry| !entry.is_live()).for_each(|entry| totals.remove(*spec_id, entry));
+        }
         for (entry, details) in &added {
             let file = Arc::new(DataFile::new(bucket.url_of(&entry.path), entry, details)?);
             let new = ManifestEntry {

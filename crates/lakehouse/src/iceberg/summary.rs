@@ -15,7 +15,7 @@ pub(crate) struct FileTotals {
     removed_files: u64,
     removed_rows: i64,
     removed_bytes: i64,
-    /// Partitions that the snapshot adds to.
+    /// Partitions that the snapshot adds to or removes from.
     partitions: HashSet<(i32, Vec<Option<Literal>>)>,
     pub(crate) manifests_created: usize,
     pub(crate) manifests_replaced: usize,
@@ -29,10 +29,11 @@ impl FileTotals {
         self.partitions.insert((spec_id, entry.file.partition.clone()));
     }
 
-    pub(crate) fn remove(&mut self, entry: &ManifestEntry) {
+    pub(crate) fn remove(&mut self, spec_id: i32, entry: &ManifestEntry) {
         self.removed_files += 1;
         self.removed_rows += entry.file.rows;
         self.removed_bytes += entry.file.bytes;
+        self.partitions.insert((spec_id, entry.file.partition.clone()));
     }
 }
 
@@ -53,12 +54,14 @@ pub(crate) fn summary(
         put("added-data-files", totals.added_files.to_string());
         put("added-records", totals.added_rows.to_string());
         put("added-files-size", totals.added_bytes.to_string());
-        put("changed-partition-count", totals.partitions.len().to_string());
     }
     if totals.removed_files > 0 {
         put("deleted-data-files", totals.removed_files.to_string());
         put("deleted-records", totals.removed_rows.to_string());
         put("removed-files-size", totals.removed_bytes.to_string());
+    }
+    if !totals.partitions.is_empty() {
+        put("changed-partition-count", totals.partitions.len().to_string());
     }
     put("manifests-created", totals.manifests_created.to_string());
     put("manifests-replaced", totals.manifests_replaced.to_string());

@@ -325,6 +325,39 @@ async fn both_formats_changed_at_once_stop_unless_rows_stayed() {
     }
 }
 
+/// A reset or a replay of rows that another program took away, wholly or in part: they must not come back.
+#[tokio::test]
+async fn rows_that_are_changed_here_and_there_at_once_stop_the_projection() {
+    for whole in [true, false] {
+        let mut rig = Rig::new().await;
+        let mut table = rig.table();
+        let ours = shown(&mut rig, &mut table, 2).await;
+        if whole {
+            commit(&rig, "delete", &[&ours[0]], &[]).await;
+            // What nobody else touched is shown.
+            overwrite(&mut rig, &ours[1]).await;
+            rig.show(&mut table).await;
+            assert!(!live(&rig).await.contains(&ours[1]));
+        } else {
+            delete_file(&rig, "data/d.parquet", &ours[0], &[2]).await;
+            commit(&rig, "delete", &[], &[("data/d.parquet", 1, 1)]).await;
+        }
+        let before = live(&rig).await;
+        overwrite(&mut rig, &ours[0]).await;
+        let error = table.catch_up(&rig.ledger, &rig.state, &rig.details).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        let said = error.to_string();
+        assert!(said.contains("whose rows a reset or a replay changed at the same time"), "{said}");
+        assert!(said.contains("delete metadata/"), "{said}");
+        assert_eq!(live(&rig).await, before);
+    }
+}
+
+async fn overwrite(rig: &mut Rig, path: &str) -> u64 {
+    let (removed, added, base) = (vec![path.to_owned()], vec![rig.file(9)], rig.state.version);
+    rig.commit(Change::Overwrite { removed, added, ranges: vec![], base, rejected: vec![] }).await
+}
+
 /// Entries between are gone: what is missing could be anybody's.
 #[tokio::test]
 async fn what_left_entries_behind_does_not_bring_back_what_was_taken_away() {

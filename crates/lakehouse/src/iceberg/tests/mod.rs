@@ -8,6 +8,7 @@ mod cost;
 mod failures;
 mod foreign;
 mod model;
+mod overwrite;
 mod readers;
 mod rest;
 mod rig;
