@@ -57,6 +57,11 @@ impl World {
         }
     }
 
+    async fn overwrite(&mut self, n: u64) {
+        let (removed, added, base) = (vec![path(n)], vec![self.file(9)], self.state.version);
+        self.commit(Change::Overwrite { removed, added, ranges: vec![], base, rejected: vec![] }).await;
+    }
+
     async fn absorb(&mut self, apart: &Apart, rows: u64) {
         let file = self.file(rows);
         self.commit(Self::change(apart, vec![file])).await;
@@ -165,6 +170,25 @@ async fn both_formats_changed_at_once_stop_unless_rows_stayed(#[case] same_rows:
     world.absorb(&apart, 10).await;
     world.show(&mut table).await;
     world.agrees().await;
+}
+
+/// A reset or a replay of rows that another program took away: they must not come back.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_are_changed_here_and_there_at_once_stop_the_projection() {
+    let (mut world, mut table) = shown(2).await;
+    commit(&world, "DELETE", true, &[&name(1)], &[]).await;
+    // What nobody else touched is shown.
+    world.overwrite(2).await;
+    world.show(&mut table).await;
+    let before = BTreeSet::from([name(3)]);
+    assert_eq!(files(&read(Arc::clone(&world.store)).await), before);
+    world.overwrite(1).await;
+    let error = table.catch_up(&world.ledger, &world.state, &world.details).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    let said = error.to_string();
+    assert!(said.contains("whose rows a reset or a replay changed at the same time"), "{said}");
+    assert!(said.contains("delete data/_delta_log"), "{said}");
+    assert_eq!(files(&read(Arc::clone(&world.store)).await), before);
 }
 
 /// The log before a checkpoint is gone: what the checkpoint says of another program's files is enough.

@@ -2,6 +2,7 @@
 
 mod absorb;
 mod mapping;
+mod overwrite;
 mod partitions;
 mod real_files;
 
