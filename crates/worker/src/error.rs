@@ -52,6 +52,11 @@ pub enum WorkerError {
          while they were read; run it again: it reads what the topic still has"
     )]
     LeftTheTopic { table: String, topic: String, partition: i32, offset: i64 },
+    #[error(
+        "table {table}: others committed offsets {start}..{end} of topic {topic}, partition {partition}, or part of \
+         them, while they were read; what was committed stays, run it again for what is still missing"
+    )]
+    HoleFilled { table: String, topic: String, partition: i32, start: i64, end: i64 },
     #[error("table {table}: stopped before the end; what was committed stays, run it again for the rest")]
     Stopped { table: String },
     #[error("table {table}: {what}")]
@@ -86,6 +91,7 @@ impl WorkerError {
             | Self::LostRange { .. }
             | Self::LeftTheTopic { .. }
             | Self::PositionBeyondEnd { .. } => ErrorKind::Data,
+            Self::HoleFilled { .. } => ErrorKind::Conflict,
             Self::Stopped { .. } => ErrorKind::Unavailable,
             Self::Internal { .. } => ErrorKind::Internal,
             Self::Tables { first, .. } => first.kind(),
@@ -104,6 +110,7 @@ impl WorkerError {
             Self::RejectedRecord { .. } => ErrorCode::RecordRejected,
             Self::IncompatibleSchema { .. } => ErrorCode::IncompatibleSchemaStop,
             Self::LostRange { .. } | Self::LeftTheTopic { .. } => ErrorCode::LostRange,
+            Self::HoleFilled { .. } => ErrorCode::CommitConflict,
             Self::Stopped { .. } => ErrorCode::CommandStopped,
             Self::PositionBeyondEnd { .. } => ErrorCode::PositionBeyondEnd,
             Self::SourceFile { .. } => ErrorCode::SourceFileRefused,

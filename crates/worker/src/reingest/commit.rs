@@ -68,7 +68,7 @@ impl Committer {
     /// Commits offsets that nobody committed. False: others did meanwhile, all of them; the files are orphans.
     ///
     /// # Errors
-    /// `Fenced`: others committed some of them: plan anew.
+    /// `Conflict`: others committed some of them: plan anew.
     pub(super) async fn fill(&self, table: &Table, unit: Unit) -> Result<bool, WorkerError> {
         let Unit { files, dead_letters, ranges, rejected } = unit;
         self.replace_dead_letters(&ranges, dead_letters).await?;
@@ -78,7 +78,7 @@ impl Committer {
         match landed {
             Landed::At(_) => Ok(true),
             Landed::AlreadySo => Ok(false),
-            Landed::Refused(error) => Err(error).for_table(&table.name),
+            Landed::Refused(error) => Err(hole_filled(&table.name, error)),
             Landed::Stopped => Err(stopped(table)),
         }
     }
@@ -234,6 +234,17 @@ fn up_to_the_ends(ranges: &[OffsetRange], state: &LedgerState) -> Vec<OffsetRang
         ..range
     });
     missing.filter(|range| range.start < range.end).collect()
+}
+
+/// A refusal in the words of a command: there is no buffer that goes on from the ledger, there is a next run.
+fn hole_filled(table: &str, error: LakeError) -> WorkerError {
+    let table = table.to_owned();
+    match error {
+        LakeError::Fenced { topic, partition, start, end, .. } => {
+            WorkerError::HoleFilled { table, topic, partition, start, end }
+        }
+        other => WorkerError::Lake { table, source: Box::new(other) },
+    }
 }
 
 pub(super) fn stopped(table: &Table) -> WorkerError {

@@ -111,7 +111,7 @@ struct History<'a> {
 /// Reads what lies in holes of the table's coverage, and commits it.
 ///
 /// # Errors
-/// `Stopped`: what was read until then is committed. `Fenced`: others filled the same holes. Those of brokers,
+/// `Stopped`: what was read until then is committed. `Conflict`: others filled the same holes. Those of brokers,
 /// registry and store: what was committed stays.
 pub async fn backfill(
     spec: &Spec,
