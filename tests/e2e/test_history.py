@@ -1,12 +1,14 @@
 """`backfill` from the topic and `reset`: each offset once, whatever was read before, killed or beside a worker."""
 
 import dataclasses
+import subprocess
 
 import pytest
 
+import files
 import readers
-from produce import Sent, create_topic, send
-from siltstone import json_table, wait
+from produce import ORDER_AVRO, AvroWriter, Registry, Sent, create_topic, order, order_avro, order_expected, send
+from siltstone import cluster, json_table, table, wait
 
 COLUMNS = [{"name": "id", "type": "long"}, {"name": "text", "type": "string"}]
 
@@ -157,3 +159,94 @@ def test_what_cannot_be_reset_is_refused(engine, name):
     assert "kafka_metadata" in said
     said = run.command("backfill", name, "--from", "yesterday", code=2).said
     assert "earliest" in said
+
+
+def at_once(run, point: str | None, *commands: tuple[str, ...]) -> None:
+    """These commands, begun together; the one that comes to `point` stands still there, so that others overtake it.
+
+    All of them end well, or one is refused and says that it is to be run again.
+    """
+    stands = {"FAILPOINTS": f"{point}=1*sleep(3000)"} if point else {}
+    begun = [
+        subprocess.Popen(
+            [run.binary, *words, "-f", str(run.spec), "--json"],
+            cwd=run.folder,
+            env={**run.environment, **stands},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        for words in commands
+    ]
+    said = [one.communicate(timeout=120)[1].decode(errors="replace") for one in begun]
+    refused = [text for one, text in zip(begun, said) if one.returncode != 0]
+    assert len(refused) <= 1, refused
+    for text in refused:
+        assert "error[" in text and "run it again" in text, text[-4000:]
+
+
+@pytest.mark.parametrize("point", [None, "reset.dead_letters_done", "reset.files_written", "replay.files_written",
+                                   "replay.marks_written"])  # fmt: skip
+def test_a_reset_beside_a_replay(engine, name, registry_proxy, point):
+    """Both make rows of the same dead letters."""
+    topic = create_topic()
+    registry = Registry()
+    extended = {**ORDER_AVRO, "fields": [*ORDER_AVRO["fields"], {"name": "extra", "type": ["null", "long"], "default": None}]}
+    good = AvroWriter(ORDER_AVRO, registry.register(f"{topic}-value", ORDER_AVRO))
+    number = registry.register(f"late-{topic}", extended)
+    late = AvroWriter(extended, number)
+    registry_proxy.hidden = {number}
+    records = []
+    for n in range(200):
+        row = order_avro(order(n))
+        value = good(row) if n % 5 else late({**row, "extra": n})
+        records.append(Sent(value, timestamp_ms=1))
+    sent = send(topic, records)
+    run = engine([table(name, topic, kafka_metadata=True)], [cluster(registry={"url": registry_proxy.url})])
+    run.once()
+    assert [reason for *_, reason in letters_of(run)] == ["unknown_schema_id"] * 40
+    registry_proxy.hidden = set()
+    reset = ("reset", name, "--from", "20", "--to", "150")
+    replay = ("dead-letters", "replay", name)
+    at_once(run, point, reset, replay)
+    run.command(*reset)
+    run.command(*replay)
+    expected = [{**order_expected(order(n)), "extra": None if n % 5 else n} for n in range(200)]
+    readers.check(run.table(), expected, ignore=("_kafka",))
+    for read in readers.QUICK.values():
+        places = [one["offset"] for one in read(run.table()).column("_kafka").to_pylist()]
+        assert sorted(places) == [one.offset for one in sent]
+    # Letters that became rows by the reset are gone, the others are marked; none is open.
+    for read in readers.QUICK.values():
+        letters = read(run.table().dead_letters).to_pylist()
+        assert sorted(one["offset"] for one in letters) == [n for n in range(0, 200, 5) if not 20 <= n < 150]
+        assert all(one["replayed_at"] is not None for one in letters)
+    for one in (run.table(), run.table().dead_letters):
+        files.check_same_files(one)
+    done = run.command(*replay, "--json").json()
+    assert (done["tried"], done["rows"], done["commits"], done["marked"]) == (0, 0, 0, 0)
+
+
+@pytest.mark.parametrize("point", [None, "backfill.dead_letters_pinned", "backfill.dead_letters_done",
+                                   "reset.dead_letters_done", "reset.files_written"])  # fmt: skip
+def test_a_reset_beside_a_backfill(engine, name, point):
+    """The range of the reset begins in the hole that the backfill fills, and ends in rows that live workers wrote."""
+    topic = create_topic()
+    send(topic, [record(n, "old") if n % 10 else Sent(b"junk") for n in range(200)])
+    run = engine([spec(name, topic, start="latest")])
+    run.once()
+    send(topic, [record(n, "new") for n in range(200, 250)])
+    run.once()
+    backfill, reset = ("backfill", name), ("reset", name, "--from", "150", "--to", "230")
+    at_once(run, point, backfill, reset)
+    for words in (backfill, reset):
+        run.command(*words)
+    check_both(run, [row(n, "old" if n < 200 else "new") for n in range(250) if n >= 200 or n % 10])
+    assert letters_of(run) == [(0, n, "malformed") for n in range(0, 200, 10)]
+    for one in (run.table(), run.table().dead_letters):
+        files.check_same_files(one)
+    done = run.command(*backfill, "--json").json()
+    assert (done["offsets"], done["commits"]) == (0, 0)
+    # Live consumption goes on where it was.
+    send(topic, [record(n, "new") for n in range(250, 260)])
+    run.once()
+    check_both(run, [row(n, "old" if n < 200 else "new") for n in range(260) if n >= 200 or n % 10])
