@@ -97,9 +97,9 @@ pub(crate) fn named(table: &TableModel, path: &str, now_ms: i64) -> Option<&'sta
 
 fn brings(entry: &Entry, path: &str) -> bool {
     match &entry.change {
-        Change::Append { files, .. } | Change::Replace { added: files, .. } => {
-            files.iter().any(|file| file.path == path)
-        }
+        Change::Append { files, .. }
+        | Change::Replace { added: files, .. }
+        | Change::Overwrite { added: files, .. } => files.iter().any(|file| file.path == path),
         _ => false,
     }
 }

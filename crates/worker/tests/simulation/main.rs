@@ -7,6 +7,7 @@
 //! | real | stands in |
 //! | --- | --- |
 //! | flusher, dead letters, ledger, both projections, compactor, janitor | a group that hands partitions over, instead of Kafka's |
+//! | what a replay, an import and a reset commit | [`history`]: what they read, and their looks at the table |
 //! | Parquet files, sorted and rewritten | a handful of rows each; encoding is done in place |
 //! | names, ids, jitter, time | taken from the seed and the clock by [`siltstone_datafile::Host`] |
 //! | | [`store`]: an object store in memory with dates, faults and crashes |
@@ -22,6 +23,7 @@
 mod cleanup;
 mod delta;
 mod files;
+mod history;
 mod iceberg;
 mod model;
 mod objects;
@@ -43,7 +45,18 @@ const SEEDS: u64 = 10_000;
 const SEEDS_TWICE: u64 = 32;
 /// With so many seeds, each of these must have happened.
 const SEEDS_TO_GO_EVERYWHERE: u64 = 1_000;
-const EVERYWHERE: [&str; 7] = ["crash", "lands", "fenced", "compacted", "cleaned", "delete", "grow"];
+const EVERYWHERE: [&str; 10] = [
+    "crash",
+    "lands",
+    "fenced",
+    "compacted",
+    "cleaned",
+    "delete",
+    "grow",
+    "replayed",
+    "imported",
+    "overwritten",
+];
 /// A fault of the program is found within so many seeds.
 const SEEDS_TO_FIND: u64 = 300;
 
@@ -152,4 +165,10 @@ fn a_worker_that_keeps_refused_rows_is_found() {
 fn a_store_that_loses_files_is_found() {
     let (seed, invariant) = found(Mutation::WritesLost);
     assert_eq!(invariant, "I-6", "seed {seed}");
+}
+
+#[test]
+fn an_overwrite_that_ignores_its_look_is_found() {
+    let (seed, invariant) = found(Mutation::LookIgnored);
+    assert_eq!(invariant, "I-3", "seed {seed}");
 }

@@ -2,14 +2,17 @@
 //!
 //! A ledger entry is checked when it comes to be, a form of the table when it shows it, a deletion before it is done.
 
+mod history;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
 use object_store::path::Path;
-use siltstone_protocol::{Change, Entry, FileEntry, Format, OffsetRange};
+use siltstone_protocol::{Change, Entry, FileEntry, Format, OffsetRange, RejectedCount};
 
+use self::history::{Anew, Revised};
 use crate::{
     delta::Delta,
     files::{FileRows, Place, read_rows},
@@ -38,6 +41,11 @@ pub(crate) struct TableModel {
     pub(crate) ledger: Vec<Version>,
     /// The next offset of each partition of the topic.
     pub(crate) next: BTreeMap<i32, i64>,
+    /// Dead letters that are rows.
+    pub(crate) replayed: BTreeSet<Place>,
+    /// Records of source files that are rows.
+    pub(crate) imports: BTreeMap<u64, u64>,
+    revised: BTreeMap<i32, Revised>,
     /// Rows that left by their age.
     pub(crate) left_rows: BTreeSet<Place>,
     /// When files left the ledger.
@@ -61,6 +69,9 @@ impl Model {
             formats: scenario.spec.formats.clone(),
             ledger: Vec::new(),
             next: BTreeMap::new(),
+            replayed: BTreeSet::new(),
+            imports: BTreeMap::new(),
+            revised: BTreeMap::new(),
             left_rows: BTreeSet::new(),
             left_ms: BTreeMap::new(),
             iceberg: Iceberg::default(),
@@ -141,6 +152,20 @@ impl Model {
     }
 }
 
+/// I-3: the rows of an entry are those of the records that it names.
+fn same_rows(mut rows: Vec<Place>, mut expected: Vec<Place>) -> Result<(), Violation> {
+    rows.sort_unstable();
+    expected.sort_unstable();
+    if rows == expected {
+        return Ok(());
+    }
+    Err(violation("I-3", format_args!("rows {rows:?} are committed for {expected:?}")))
+}
+
+fn sum(counts: &[RejectedCount]) -> u64 {
+    counts.iter().map(|count| count.records).sum()
+}
+
 fn contains(bytes: &[u8], part: &[u8]) -> bool {
     bytes.windows(part.len()).any(|window| window == part)
 }
@@ -211,10 +236,18 @@ impl TableModel {
         let mut live = self.live();
         match &entry.change {
             Change::Create { .. } | Change::SetSchema { .. } => {}
-            Change::Append { files, ranges, rejected, .. } => {
+            Change::Append { files, ranges, rejected, replayed, imported, base } => {
                 let rows = self.added(objects, &mut live, files)?;
-                self.appended(scenario, ranges, rows)?;
-                let count: u64 = rejected.iter().map(|rejected| rejected.records).sum();
+                let mut expected = self.appended(scenario, ranges)?;
+                if ranges.is_empty() {
+                    let base = base.unwrap_or_default();
+                    expected.extend(self.replay(scenario, replayed, base, entry.version)?);
+                } else {
+                    self.not_rejected(scenario, replayed)?;
+                }
+                expected.extend(self.import(scenario, imported)?);
+                same_rows(rows, expected)?;
+                let count = sum(rejected);
                 let all = self.records_of(scenario, ranges, true).len() as u64;
                 if !self.dead_letters && count != all {
                     return Err(violation("I-3", format_args!("{count} rejected are counted, {all} were")));
@@ -233,6 +266,13 @@ impl TableModel {
                 let before = self.removed(objects, &mut live, removed, now_ms)?;
                 let stay = self.added(objects, &mut live, added)?;
                 self.expired(scenario, removed, &before, &stay, now_ms)?;
+            }
+            Change::Overwrite { removed, added, ranges, base, rejected } if !ranges.is_empty() => {
+                let before = self.removed(objects, &mut live, removed, now_ms)?;
+                let after = self.added(objects, &mut live, added)?;
+                let (version, base, rejected) = (entry.version, *base, sum(rejected));
+                let anew = Anew { version, base, ranges, rejected, before, after };
+                self.overwrite(scenario, objects, &live, anew)?;
             }
             other => return Err(violation("I-3", format_args!("nobody asked for {}", other.kind()))),
         }
@@ -283,13 +323,8 @@ impl TableModel {
         Ok(all)
     }
 
-    /// I-3: each range begins where coverage ends, and the rows are those of the ranges.
-    fn appended(
-        &mut self,
-        scenario: &Scenario,
-        ranges: &[OffsetRange],
-        mut rows: Vec<Place>,
-    ) -> Result<(), Violation> {
+    /// I-3: each range begins where coverage ends. The rows of the ranges.
+    fn appended(&mut self, scenario: &Scenario, ranges: &[OffsetRange]) -> Result<Vec<Place>, Violation> {
         for range in ranges {
             let next = self.next.entry(range.partition).or_default();
             // A table of dead letters begins with the first of them.
@@ -302,13 +337,7 @@ impl TableModel {
             }
             *next = range.end;
         }
-        let mut expected = self.records_of(scenario, ranges, self.dead_letters);
-        rows.sort_unstable();
-        expected.sort_unstable();
-        if rows != expected {
-            return Err(violation("I-3", format_args!("rows {rows:?} are committed for {expected:?}")));
-        }
-        Ok(())
+        Ok(self.records_of(scenario, ranges, self.dead_letters))
     }
 
     fn records_of(&self, scenario: &Scenario, ranges: &[OffsetRange], rejected: bool) -> Vec<Place> {

@@ -45,6 +45,26 @@ pub(crate) fn offsets(
     all.map(|offset| (partition, offset)).collect()
 }
 
+/// Source files that may be read in.
+pub(crate) const SOURCES: u64 = 3;
+/// Rows of source files have the numbers of partitions that the topic has not.
+const SOURCES_FROM: i32 = 100;
+
+/// The ledger's name of a source file.
+pub(crate) fn source(file: u64) -> String {
+    format!("{file:064x}")
+}
+
+/// How many records a source file has.
+pub(crate) fn count_of_source(scenario: &Scenario, file: u64) -> u64 {
+    1 + mix(scenario.seed, SOURCES_FROM, file as i64) % 6
+}
+
+/// Records of a source file, by the places that they have as rows.
+pub(crate) fn places_of_source(file: u64, start: u64, end: u64) -> Vec<(i32, i64)> {
+    (start..end).map(|record| (SOURCES_FROM + file as i32, record as i64)).collect()
+}
+
 /// When a row is from, microseconds; some rows have no time, some are older than rows are kept.
 pub(crate) fn at_us(scenario: &Scenario, partition: i32, offset: i64) -> Option<i64> {
     let bits = mix(scenario.seed, partition, offset) >> 8;

@@ -2,10 +2,14 @@
 //!
 //! 1. Faults: workers live and crash until the topic is consumed or enough was done.
 //! 2. Healing: all of them crash, and what is on its way lands. Nothing fails any more.
-//! 3. One worker does what is left, shows it, compacts, and days later cleans up.
+//! 3. One worker does what is left, history too, shows it, compacts, and days later cleans up.
 //! 4. The end is compared with what the topic held.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use object_store::{PutOptions, path::Path};
 use siltstone_lakehouse::SourcePartition;
@@ -13,7 +17,10 @@ use siltstone_worker::{WorkerError, compactor::Share, projector::catch_up_all, t
 use tokio::task::JoinHandle;
 
 use crate::{
-    cleanup, records,
+    cleanup,
+    files::Place,
+    history::{History, Work},
+    records,
     scenario::{CLUSTER, Mutation, ROOT, Scenario, TOPIC},
     worker::{Parts, Source, live},
     world::{Counts, Life, Violation, World, violation},
@@ -126,6 +133,7 @@ async fn finish(parts: &Arc<Parts>) -> Result<(), WorkerError> {
             break;
         }
     }
+    history(parts, &table).await?;
     let mut tables = vec![table];
     tables.extend(
         Table::open_dead_letters(&parts.world.lake(&parts.life), &scenario.spec).await?.map(Arc::new),
@@ -155,6 +163,31 @@ async fn finish(parts: &Arc<Parts>) -> Result<(), WorkerError> {
     Ok(())
 }
 
+/// Source files to their ends, all ranges anew, then every dead letter.
+async fn history(parts: &Arc<Parts>, table: &Arc<Table>) -> Result<(), WorkerError> {
+    let scenario = &parts.world.scenario;
+    let of = |work| History::new(Arc::clone(parts), Arc::clone(table), work);
+    if scenario.importers > 0 {
+        to_the_end(of(Work::Import)).await?;
+    }
+    if scenario.overwriters > 0 {
+        of(Work::Overwrite).step(true).await?;
+    }
+    if scenario.replayers > 0 {
+        to_the_end(of(Work::Replay)).await?;
+    }
+    Ok(())
+}
+
+async fn to_the_end(mut history: History) -> Result<(), WorkerError> {
+    for _ in 0..ROUNDS_MAX {
+        if !history.step(true).await? {
+            break;
+        }
+    }
+    Ok(())
+}
+
 async fn show(tables: &[Arc<Table>]) -> Result<(), WorkerError> {
     for table in tables {
         catch_up_all(table).await?;
@@ -162,7 +195,8 @@ async fn show(tables: &[Arc<Table>]) -> Result<(), WorkerError> {
     Ok(())
 }
 
-/// I-3 at the end: every record of the topic is a row or a dead letter, once; every form shows all of it.
+/// I-3 at the end: every record of the topic is a row or a dead letter, once, or both when it was replayed; every
+/// record of a source file is a row, once; every form shows all of it.
 fn all_rows(world: &World) -> Result<(), Violation> {
     let mut state = world.state();
     let scenario = &world.scenario;
@@ -171,6 +205,15 @@ fn all_rows(world: &World) -> Result<(), Violation> {
         let mut expected = Vec::new();
         for partition in 0..scenario.partitions {
             expected.extend(records::offsets(scenario, partition, 0, scenario.records, dead_letters));
+            if !dead_letters && scenario.replayers > 0 {
+                expected.extend(records::offsets(scenario, partition, 0, scenario.records, true));
+            }
+        }
+        if !dead_letters && scenario.importers > 0 {
+            for file in 0..records::SOURCES {
+                let all = records::count_of_source(scenario, file);
+                expected.extend(records::places_of_source(file, 0, all));
+            }
         }
         let live = state.model.table(dead_letters).live();
         let table = state.model.table_mut(dead_letters);
@@ -229,8 +272,17 @@ async fn same_state(world: &World, table: &Table) -> Result<(), WorkerError> {
         found.next_offset(&source)
     };
     let newest = model.newest().map(|version| version.entry.version);
+    let imported: BTreeMap<u64, u64> = (0..records::SOURCES)
+        .filter_map(|file| Some((file, found.imports.get(&records::source(file))?.records)))
+        .collect();
+    let replayed = |place: &Place| {
+        let source = SourcePartition { cluster: CLUSTER.into(), topic: TOPIC.into(), partition: place.0 };
+        found.replayed.get(&source).is_some_and(|held| held.covers(place.1, place.1 + 1))
+    };
     let same = Some(found.version) == newest
         && live == model.live()
+        && model.imports == imported
+        && model.replayed.iter().all(replayed)
         && model.next.iter().all(|(partition, offset)| next(partition) == Some(*offset));
     drop(state);
     world.check(if same {

@@ -29,6 +29,8 @@ pub(crate) enum Mutation {
     RefusalIgnored,
     /// The store says that a data file is there, and loses it.
     WritesLost,
+    /// An overwrite says that it looked at the newest version, whatever it looked at.
+    LookIgnored,
 }
 
 /// How often a fault comes, of 1,000 operations.
@@ -77,6 +79,10 @@ pub(crate) struct Scenario {
     pub(crate) rows_leave: bool,
     /// The schema grows, of 100 steps of a worker.
     pub(crate) grows: u32,
+    /// Workers that replay dead letters, read source files in, ingest ranges anew.
+    pub(crate) replayers: usize,
+    pub(crate) importers: usize,
+    pub(crate) overwriters: usize,
     /// What Iceberg shows is read from its manifests. Otherwise it is believed to show what it says, for speed.
     pub(crate) reads_manifests: bool,
     /// Operations after which the faults end.
@@ -99,7 +105,7 @@ impl Scenario {
         let rows_leave = rng.random_bool(0.25);
         let (spec, schema) = table(rng, rows_leave);
         let skew = [0, 0, 20_000, -20_000, 300_000, -300_000];
-        Self {
+        let mut scenario = Self {
             seed,
             mutation,
             workers,
@@ -118,8 +124,25 @@ impl Scenario {
             grows: if rng.random_bool(0.3) { 10 } else { 0 },
             reads_manifests: seed.is_multiple_of(4),
             operations: rng.random_range(40..=140),
+            replayers: 0,
+            importers: 0,
+            overwriters: 0,
             spec,
             schema,
+        };
+        scenario.draw_history(rng);
+        scenario
+    }
+
+    /// History is made in some seeds only: it takes operations from consumption.
+    fn draw_history(&mut self, rng: &mut StdRng) {
+        if rng.random_bool(0.3) {
+            self.replayers = rng.random_range(0..=self.workers);
+            self.importers = rng.random_range(0..=self.workers);
+            self.overwriters = rng.random_range(0..=self.workers);
+        }
+        if self.mutation == Some(Mutation::LookIgnored) {
+            (self.replayers, self.overwriters, self.rejected_percent) = (self.workers, self.workers, 40);
         }
     }
 }

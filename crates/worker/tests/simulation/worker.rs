@@ -26,6 +26,7 @@ use siltstone_worker::{
 use tokio::{sync::watch, task::JoinSet};
 
 use crate::{
+    history::{self, Work},
     records,
     scenario::{CLUSTER, Mutation, SECRET, TOPIC},
     world::{Life, World, violation},
@@ -118,12 +119,25 @@ impl Parts {
         if self.life.slot < scenario.compactors {
             self.spawn(compact(Arc::clone(self), Arc::clone(&table)));
         }
+        let history = [
+            (Work::Replay, scenario.replayers),
+            (Work::Import, scenario.importers),
+            (Work::Overwrite, scenario.overwriters),
+        ];
+        for (work, _) in history.into_iter().filter(|(_, workers)| self.life.slot < *workers) {
+            self.spawn(history::go_on(Arc::clone(self), Arc::clone(&table), work));
+        }
+        Ok(self.flusher(table, letters))
+    }
+
+    /// What commits to the table.
+    pub(crate) fn flusher(self: &Arc<Self>, table: Arc<Table>, dead_letters: Option<Arc<Table>>) -> Flusher {
         let parts = Arc::downgrade(self);
-        Ok(Flusher {
-            spec: scenario.spec.clone(),
+        Flusher {
+            spec: self.world.scenario.spec.clone(),
             lake: self.lake.clone(),
             table: Some(table),
-            dead_letters: letters,
+            dead_letters,
             metrics: Arc::clone(&self.metrics),
             identity: Arc::clone(&self.identity),
             abandon: self.stop.subscribe(),
@@ -132,7 +146,7 @@ impl Parts {
                 let own = Arc::clone(&parts);
                 parts.spawn(async move { own.attend(&table).await });
             }),
-        })
+        }
     }
 
     /// Shows a table in its formats, and looks after it.
@@ -396,6 +410,6 @@ impl Source {
     }
 }
 
-fn range(partition: i32, start: i64, end: i64) -> OffsetRange {
+pub(crate) fn range(partition: i32, start: i64, end: i64) -> OffsetRange {
     OffsetRange { cluster: CLUSTER.into(), topic: TOPIC.into(), partition, start, end, lost: false }
 }
