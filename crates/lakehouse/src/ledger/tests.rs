@@ -409,6 +409,7 @@ async fn racing_writers_commit_every_offset_once(#[case] local: bool) {
 enum Op {
     Commit(i64, i64),
     Skip(i64, i64),
+    Again(i64, i64),
     Move(i64),
 }
 
@@ -416,10 +417,32 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
     let pair = (0i64..40, 0i64..12);
     let op = prop_oneof![
         6 => pair.clone().prop_map(|(start, length)| Op::Commit(start, start + length)),
+        2 => pair.clone().prop_map(|(start, length)| Op::Again(start, start + length)),
         1 => pair.prop_map(|(start, length)| Op::Skip(start, start + length)),
         1 => (0i64..40).prop_map(Op::Move),
     ];
     prop::collection::vec(op, 1..60)
+}
+
+/// An empty interval marks a position: whatever is committed again around it, it is the position and no hole.
+#[test]
+fn committing_again_keeps_the_position_and_its_mark() {
+    let of = |intervals: &[(i64, i64)]| Coverage::from_intervals(intervals.to_vec()).unwrap();
+    let check = |before: &[(i64, i64)], start: i64, end: i64, after: &[(i64, i64)]| {
+        let mut coverage = of(before);
+        coverage.commit_again(start, end);
+        assert_eq!(coverage, of(after), "{start}..{end} over {before:?}");
+        assert_eq!(coverage.next(), of(before).next());
+    };
+    check(&[(0, 5), (10, 10)], 2, 4, &[(0, 5), (10, 10)]);
+    check(&[(0, 5), (10, 10)], 5, 7, &[(0, 7), (10, 10)]);
+    check(&[(0, 5), (10, 10)], 7, 9, &[(0, 5), (7, 9), (10, 10)]);
+    check(&[(0, 5), (10, 10)], 4, 10, &[(0, 10)]);
+    check(&[(10, 10)], 3, 4, &[(3, 4), (10, 10)]);
+    check(&[(10, 10)], 0, 10, &[(0, 10)]);
+    check(&[(2, 4), (6, 8), (9, 20)], 0, 20, &[(0, 20)]);
+    check(&[(2, 4), (6, 8), (9, 20)], 3, 7, &[(2, 8), (9, 20)]);
+    check(&[(2, 4), (6, 8), (9, 20)], 4, 6, &[(2, 8), (9, 20)]);
 }
 
 proptest! {
@@ -451,6 +474,15 @@ proptest! {
                         position = Some(end);
                     }
                 }
+                // What is ingested anew lies below the position: that is seen to before (`admit`).
+                Op::Again(start, end) => {
+                    let end = end.min(position.unwrap_or(0));
+                    if start < end {
+                        coverage.commit_again(start, end);
+                        set.extend(start..end);
+                        prop_assert!(coverage.covers(start, end));
+                    }
+                }
                 Op::Move(to) => {
                     coverage.move_to(to);
                     set.retain(|offset| *offset < to);
@@ -458,6 +490,8 @@ proptest! {
                 }
             }
             prop_assert_eq!(coverage.next(), position);
+            let held: BTreeSet<i64> = coverage.intervals().iter().flat_map(|&(from, to)| from..to).collect();
+            prop_assert_eq!(&held, &set);
             prop_assert_eq!(coverage.offsets(), set.len() as u64);
             let stored = Coverage::from_intervals(coverage.intervals().to_vec());
             prop_assert_eq!(stored.as_ref(), Some(&coverage));
