@@ -7,7 +7,7 @@
 use std::fmt;
 
 use arrow::{
-    array::{AsArray, RecordBatch, UInt64Array},
+    array::{Array, AsArray, RecordBatch, UInt64Array},
     compute::take_record_batch,
     datatypes::{Int32Type, Int64Type},
 };
@@ -29,10 +29,16 @@ pub const REPLAYED_AT: &str = "replayed_at";
 /// What a rejection is about, beside its reason. Names of columns and types only.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct About {
-    /// Dotted path of the column.
-    pub field: String,
+    /// Dotted path of the column, `[]` and `{}` inside lists and maps; `None`: the record as a whole.
+    pub field: Option<String>,
     /// Closed words and names of types.
     pub detail: String,
+}
+
+impl About {
+    pub(crate) fn of_record(detail: impl Into<String>) -> Self {
+        Self { field: None, detail: detail.into() }
+    }
 }
 
 /// The schema of every dead-letter table.
@@ -57,11 +63,24 @@ pub fn schema() -> Schema {
     Schema::new(0, fields)
 }
 
-/// Partition and offset of the first record of a batch of dead letters.
-pub fn first_place(batch: &RecordBatch) -> Option<(i32, i64)> {
+/// Where a record is, and what it says of its schema.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    pub partition: i32,
+    pub offset: i64,
+    pub schema_id: Option<u32>,
+}
+
+/// The place of the first record of a batch of dead letters.
+pub fn first_place(batch: &RecordBatch) -> Option<Place> {
+    if batch.num_rows() == 0 {
+        return None;
+    }
     let partitions = batch.column(2).as_primitive_opt::<Int32Type>()?;
     let offsets = batch.column(3).as_primitive_opt::<Int64Type>()?;
-    (batch.num_rows() > 0).then(|| (partitions.value(0), offsets.value(0)))
+    let ids = batch.column(8).as_primitive_opt::<Int64Type>()?;
+    let schema_id = ids.is_valid(0).then(|| ids.value(0)).and_then(|id| u32::try_from(id).ok());
+    Some(Place { partition: partitions.value(0), offset: offsets.value(0), schema_id })
 }
 
 /// The schema of a dead-letter table that an older program made, with the columns that it lacks; `None`: it lacks none.
@@ -201,7 +220,10 @@ impl DeadLetters {
         rejected_at.push(why.now_ms.saturating_mul(1000));
         match why.about {
             Some(about) => {
-                field.push_str(&about.field)?;
+                match &about.field {
+                    Some(path) => field.push_str(path)?,
+                    None => field.push_null(),
+                }
                 detail.push_str(&about.detail)?;
             }
             None => {
@@ -243,7 +265,7 @@ impl DeadLetters {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use arrow::{array::Array, datatypes::TimestampMicrosecondType};
+    use arrow::datatypes::TimestampMicrosecondType;
 
     use super::*;
     use crate::Headers;
@@ -274,7 +296,7 @@ mod tests {
     #[test]
     fn a_rejection_says_what_it_is_about() {
         let mut letters = DeadLetters::new("prod", "orders").unwrap();
-        let about = About { field: "a.b".into(), detail: "long cannot become string".into() };
+        let about = About { field: Some("a.b".into()), detail: "long cannot become string".into() };
         assert!(letters.push_about(
             &record(b"x"),
             RejectReason::IncompatibleSchema,

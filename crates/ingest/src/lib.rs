@@ -17,6 +17,7 @@ pub mod record;
 pub mod registry;
 pub mod replay;
 pub mod source;
+mod trail;
 mod transform;
 
 pub use error::IngestError;

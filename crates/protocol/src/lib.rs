@@ -20,6 +20,7 @@ pub mod history;
 pub mod image;
 pub mod layout;
 pub mod message;
+pub mod path;
 pub mod presence;
 pub mod reason;
 pub mod report;

@@ -16,7 +16,10 @@
 //! Pure, and knows nothing of Avro or JSON. All that it decides by is in the table's schema, so workers that meet
 //! the same schemas in any order come to tables that take them all, and none asks for the same change twice.
 
-use siltstone_protocol::{Field, Format, PrimitiveType, Schema, Type};
+use siltstone_protocol::{
+    Field, Format, PrimitiveType, Schema, Type,
+    path::{ELEMENT, MAP_VALUE, dotted},
+};
 
 use crate::{
     model::{OnIncompatible, TableSpec},
@@ -68,7 +71,7 @@ pub enum Merge {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("records have {records} for a column of {column}{}", self.hint())]
 pub struct Mismatch {
-    /// Dotted path of the column.
+    /// Path of the column, `[]` and `{}` inside lists and maps.
     pub field: String,
     /// The column's type.
     pub column: String,
@@ -303,7 +306,7 @@ impl Merger {
                 Type::List { element_id, element_required, element },
                 Type::List { element_required: newer_required, element: newer, .. },
             ) => {
-                let (types, after) = self.inside("element", element, newer, progress)?;
+                let (types, after) = self.inside(ELEMENT, element, newer, progress)?;
                 progress = after;
                 let (element_id, required) = (*element_id, *element_required && *newer_required);
                 progress.change(required != *element_required);
@@ -320,7 +323,7 @@ impl Merger {
                     self.path.pop();
                     return Err(mismatch);
                 }
-                let (types, after) = self.inside("value", value, newer, progress)?;
+                let (types, after) = self.inside(MAP_VALUE, value, newer, progress)?;
                 progress = after;
                 let (key_id, value_id, required) = (*key_id, *value_id, *value_required && *newer_required);
                 progress.change(required != *value_required);
@@ -343,7 +346,7 @@ impl Merger {
     }
 
     fn mismatch(&self, table: &Type, incoming: &Type, widening: bool) -> Mismatch {
-        Mismatch { field: self.path.join("."), column: kind_of(table), records: kind_of(incoming), widening }
+        Mismatch { field: dotted(&self.path), column: kind_of(table), records: kind_of(incoming), widening }
     }
 
     fn primitive(&self, table: PrimitiveType, incoming: PrimitiveType) -> Result<PrimitiveType, Mismatch> {

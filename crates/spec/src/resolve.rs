@@ -194,7 +194,8 @@ fn allowed(transform: Transform) -> &'static str {
     }
 }
 
-pub(crate) fn kind_of(data_type: &Type) -> String {
+/// What a type is called in messages, without what is inside it.
+pub fn kind_of(data_type: &Type) -> String {
     match data_type {
         Type::Primitive(primitive) => primitive.to_string(),
         Type::Struct(_) => "struct".to_owned(),

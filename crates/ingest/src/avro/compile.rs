@@ -11,7 +11,10 @@ use super::{
     schema::{AvroSchema, Kind, Node, NodeId, RecordField, Unit},
     table::{BARE_COLUMN, branches},
 };
-use crate::IngestError;
+use crate::{
+    IngestError,
+    trail::{ELEMENT, MAP_VALUE, dotted},
+};
 
 impl AvroProgram {
     /// Compiles a program for records of `writer` into columns of `table`.
@@ -39,7 +42,7 @@ struct Compiler<'a> {
 
 impl Compiler<'_> {
     fn refused(&self, why: impl Into<String>) -> IngestError {
-        IngestError::schema_refused(format!("at {}", self.path.join(".")), why)
+        IngestError::schema_refused(format!("at {}", dotted(&self.path)), why)
     }
 
     fn node(&self, id: NodeId) -> Result<&Node, IngestError> {
@@ -86,12 +89,12 @@ impl Compiler<'_> {
                 Op::Struct(Box::new(self.fields(fields, members)?))
             }
             (Kind::Array(items), Type::List { element, element_required, .. }) => {
-                Op::List(Box::new(self.inside("element", *items, element, *element_required)?))
+                Op::List(Box::new(self.inside(ELEMENT, *items, element, *element_required)?))
             }
             (Kind::Map(values), Type::Map { key, value, value_required, .. })
                 if **key == Type::Primitive(PrimitiveType::String) =>
             {
-                Op::Map(Box::new(self.inside("value", *values, value, *value_required)?))
+                Op::Map(Box::new(self.inside(MAP_VALUE, *values, value, *value_required)?))
             }
             (kind, Type::Primitive(primitive)) => match leaf(kind, *primitive) {
                 Some(op) => op,
@@ -172,7 +175,8 @@ fn leaf(kind: &Kind, target: PrimitiveType) -> Option<Op> {
             Unit::Micros => Op::Long,
             Unit::Nanos => Op::NanosToMicros,
         },
-        (Kind::String | Kind::Bytes, To::String) => Op::Text,
+        (Kind::String, To::String) => Op::Text,
+        (Kind::Bytes, To::String) => Op::BytesToText,
         (Kind::String | Kind::Bytes, To::Binary) => Op::Bytes,
         (Kind::Enum(symbols), To::String) => Op::Enum(symbols.clone().into()),
         (Kind::Enum(symbols), To::Binary) => Op::EnumToBytes(symbols.clone().into()),

@@ -6,7 +6,10 @@ use super::{
     cursor::Cursor,
     program::{AvroProgram, Branches, Fields, Op, Step},
 };
-use crate::columns::{Column, Columns, DecimalValues, FixedBytes};
+use crate::{
+    columns::{Column, Columns, DecimalValues, FixedBytes},
+    trail::{At, Notes},
+};
 
 /// Items of all lists and maps of one record: one byte of an item can become many null columns.
 pub(super) const ITEMS_MAX: usize = 1 << 20;
@@ -14,28 +17,29 @@ pub(super) const ITEMS_MAX: usize = 1 << 20;
 const FOREIGN: RejectReason = RejectReason::IncompatibleSchema;
 const MICROS_PER_DAY: i64 = 86_400_000_000;
 
-type Outcome = Result<(), RejectReason>;
+pub(super) type Outcome = Result<(), RejectReason>;
 
 impl AvroProgram {
     /// Appends the record as one row. On a reject the columns are as they were.
     pub fn decode(&self, columns: &mut Columns, body: &[u8]) -> Outcome {
-        let all = |left| if left == 0 { Ok(()) } else { Err(RejectReason::TrailingBytes) };
-        self.walk(columns, body, all).map(|_| ())
+        self.walk(columns, body, (), whole).map(|_| ())
     }
 
     /// As [`Self::decode`], of the first of the records that `bodies` holds one after the other. Says how many
     /// bytes it takes.
     pub fn decode_first(&self, columns: &mut Columns, bodies: &[u8]) -> Result<usize, RejectReason> {
-        self.walk(columns, bodies, |_| Ok(()))
+        self.walk(columns, bodies, (), |_| Ok(()))
     }
 
-    fn walk(
+    /// `notes`: get where a fault is.
+    pub(super) fn walk<N: Notes>(
         &self,
         columns: &mut Columns,
         body: &[u8],
+        notes: N,
         check_left: impl FnOnce(usize) -> Outcome,
     ) -> Result<usize, RejectReason> {
-        let mut walk = Walk { cursor: Cursor::new(body), items: ITEMS_MAX };
+        let mut walk = Walk { cursor: Cursor::new(body), items: ITEMS_MAX, notes };
         let outcome = walk.fields(&self.row, columns.columns());
         match outcome.and_then(|()| check_left(walk.cursor.left())) {
             Ok(()) => {
@@ -50,10 +54,16 @@ impl AvroProgram {
     }
 }
 
-struct Walk<'a> {
+/// Nothing may be left after a record.
+pub(super) fn whole(left: usize) -> Outcome {
+    if left == 0 { Ok(()) } else { Err(RejectReason::TrailingBytes) }
+}
+
+struct Walk<'a, N> {
     cursor: Cursor<'a>,
     /// Items that this record may still have.
     items: usize,
+    notes: N,
 }
 
 /// The builder that the instruction was compiled for.
@@ -66,11 +76,11 @@ macro_rules! expect {
     };
 }
 
-impl Walk<'_> {
+impl<N: Notes> Walk<'_, N> {
     #[inline]
     fn fields(&mut self, fields: &Fields, columns: &mut [Column]) -> Outcome {
         for step in &fields.steps {
-            self.step(step, columns)?;
+            self.step(step, columns).inspect_err(|_| self.notes.note(At::Member(step.column)))?;
         }
         for index in &fields.absent {
             columns.get_mut(*index).ok_or(FOREIGN)?.append_null();
@@ -106,7 +116,7 @@ impl Walk<'_> {
                 expect!(column, Int64).push(micros);
             }
             Op::NanosToMicros => expect!(column, Int64).push(cursor.long()?.div_euclid(1000)),
-            Op::Text => expect!(column, Utf8).push(cursor.bytes()?)?,
+            Op::Text | Op::BytesToText => expect!(column, Utf8).push(cursor.bytes()?)?,
             Op::Bytes => expect!(column, Binary).push(cursor.bytes()?)?,
             Op::Fixed(size) => expect!(column, FixedBytes).push(cursor.take(*size)?)?,
             Op::FixedToBytes(size) => expect!(column, Binary).push(cursor.take(*size)?)?,
@@ -130,7 +140,7 @@ impl Walk<'_> {
                 if cursor.index(2)? == *null {
                     column.append_null();
                 } else {
-                    self.value(op, column)?;
+                    self.value(op, column).inspect_err(|_| self.notes.note(At::Inner))?;
                 }
             }
             Op::Struct(_) | Op::List(_) | Op::Map(_) | Op::Only(_) | Op::Union(_) => {
@@ -154,7 +164,7 @@ impl Walk<'_> {
                 let items = builder.items();
                 while let Some(count) = self.block()? {
                     for _ in 0..count {
-                        self.value(item, items)?;
+                        self.value(item, items).inspect_err(|_| self.notes.note(At::Element))?;
                     }
                 }
                 builder.end()
@@ -163,15 +173,17 @@ impl Walk<'_> {
                 let builder = expect!(column, Map);
                 while let Some(count) = self.block()? {
                     for _ in 0..count {
-                        expect!(builder.keys(), Utf8).push(self.cursor.bytes()?)?;
-                        self.value(value, builder.values())?;
+                        let key = self.cursor.bytes();
+                        let pushed = key.and_then(|key| expect!(builder.keys(), Utf8).push(key));
+                        pushed.inspect_err(|_| self.notes.note(At::Key))?;
+                        self.value(value, builder.values()).inspect_err(|_| self.notes.note(At::Value))?;
                     }
                 }
                 builder.end()
             }
             Op::Only(op) => {
                 self.cursor.index(1)?;
-                self.value(op, column)
+                self.value(op, column).inspect_err(|_| self.notes.note(At::Inner))
             }
             Op::Union(branches) => self.union(branches, column),
             _ => Err(FOREIGN),
@@ -198,7 +210,7 @@ impl Walk<'_> {
         let builder = expect!(column, Struct);
         for (index, member) in builder.members().iter_mut().enumerate() {
             if index == step.column {
-                self.value(&step.op, member)?;
+                self.value(&step.op, member).inspect_err(|_| self.notes.note(At::Member(index)))?;
             } else {
                 member.append_null();
             }

@@ -5,6 +5,7 @@
 //! 3. `compile` matches writer fields to columns by name and makes an [`AvroProgram`], once per schema id.
 //! 4. `decode` runs the program over each record with a `cursor`, straight into the column builders; `skip` only
 //!    finds where a record ends.
+//! 5. `explain` says what a rejected record is about, by the walk of `decode` with notes of where it is.
 //!
 //! Own parser, on purpose: the arena holds no documentation and no default, nothing is logged, a logical type
 //! stays with its named type when that is referred to again, and a uuid knows whether it is text or fixed.
@@ -12,6 +13,7 @@
 mod compile;
 mod cursor;
 mod decode;
+mod explain;
 mod parse;
 mod program;
 mod schema;

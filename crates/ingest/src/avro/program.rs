@@ -44,6 +44,7 @@ pub(super) enum Op {
     MillisToMicros,
     NanosToMicros,
     Text,
+    BytesToText,
     Bytes,
     Fixed(usize),
     FixedToBytes(usize),

@@ -51,7 +51,7 @@ impl Skip<'_> {
             | Op::EnumToBytes(_) => cursor.long().map(|_| ())?,
             Op::Float | Op::FloatToDouble => cursor.take(4).map(|_| ())?,
             Op::Double => cursor.take(8).map(|_| ())?,
-            Op::Text | Op::Bytes | Op::UuidText | Op::Decimal { size: None, .. } => {
+            Op::Text | Op::BytesToText | Op::Bytes | Op::UuidText | Op::Decimal { size: None, .. } => {
                 cursor.bytes().map(|_| ())?;
             }
             Op::Fixed(size) | Op::FixedToBytes(size) | Op::Decimal { size: Some(size), .. } => {

@@ -31,7 +31,10 @@ use siltstone_protocol::{Field, PrimitiveType, Schema, Type};
 use super::schema::{AvroSchema, Kind, Node, NodeId};
 use siltstone_spec::evolve::assign_ids;
 
-use crate::IngestError;
+use crate::{
+    IngestError,
+    trail::{ELEMENT, MAP_VALUE, dotted},
+};
 
 /// Types nest at most this deep.
 const DEPTH_MAX: usize = 64;
@@ -78,7 +81,7 @@ type Mapped = (Type, bool);
 impl Mapper<'_> {
     fn refused(&self, why: impl Into<String>) -> IngestError {
         let column =
-            if self.path.is_empty() { "of Avro".to_owned() } else { format!("at {}", self.path.join(".")) };
+            if self.path.is_empty() { "of Avro".to_owned() } else { format!("at {}", dotted(&self.path)) };
         IngestError::schema_refused(column, why)
     }
 
@@ -107,14 +110,14 @@ impl Mapper<'_> {
             Kind::Union(ids) => self.union(ids),
             Kind::Record(_) => required(Type::Struct(self.record(id)?)),
             Kind::Array(items) => {
-                let Some(item) = self.field("element", *items)? else {
+                let Some(item) = self.field(ELEMENT, *items)? else {
                     return Err(self.refused("it is an array of null"));
                 };
                 let (element_required, element) = (item.required, Box::new(item.data_type));
                 required(Type::List { element_id: 0, element_required, element })
             }
             Kind::Map(values) => {
-                let Some(value) = self.field("value", *values)? else {
+                let Some(value) = self.field(MAP_VALUE, *values)? else {
                     return Err(self.refused("it is a map of null"));
                 };
                 required(Type::Map {

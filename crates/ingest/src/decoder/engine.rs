@@ -132,6 +132,7 @@ impl Decoder {
             return Pushed::Full;
         }
         if record.size() > RECORD_BYTES_MAX {
+            self.about = Some(About::of_record("key and value have more than 64 MiB together"));
             return Pushed::Rejected { reason: RejectReason::TooLarge, schema_id: None };
         }
         let Some(value) = record.value else { return self.tombstone(record) };
@@ -153,7 +154,7 @@ impl Decoder {
                     }
                     Err(reason) => {
                         batch.columns.rollback(mark);
-                        self.about = program.explain(&mut batch.columns, body);
+                        self.about = program.explain(&batch.body.fields, &mut batch.columns, body);
                         rejected(reason)
                     }
                 }
@@ -197,7 +198,12 @@ impl Decoder {
                 batch.grown(length);
                 (Pushed::Row, Some(length))
             }
-            Err(reason) => (Pushed::Rejected { reason, schema_id: None }, program.skip_first(bodies).ok()),
+            Err(reason) => {
+                let length = program.skip_first(bodies).ok();
+                let body = length.and_then(|length| bodies.get(..length)).unwrap_or(bodies);
+                self.about = program.explain(&batch.body.fields, &mut batch.columns, body);
+                (Pushed::Rejected { reason, schema_id: None }, length)
+            }
         }
     }
 

@@ -78,9 +78,8 @@ impl Decoder {
             },
             Merge::Evolves(schema) => Ok(Learned::Evolves(schema)),
             Merge::Refused(mismatch) => {
-                let (field, detail) = (mismatch.field.clone(), mismatch.to_string());
-                let error = IngestError::schema_refused(format!("at {field}"), detail.clone());
-                self.unusable_about(key, error, Some(About { field, detail }))
+                let why = mismatch.to_string();
+                self.unusable(key, IngestError::schema_refused(format!("at {}", mismatch.field), why))
             }
         }
     }
@@ -131,7 +130,7 @@ impl Decoder {
                 match known(&self.table, registry)?.schema_by_id(id).await {
                     Ok(schema) => schema,
                     Err(IngestError::NotFound { .. }) => {
-                        return Ok(Found::Refused(RejectReason::UnknownSchemaId));
+                        return Ok(Found::Refused(RejectReason::UnknownSchemaId, None));
                     }
                     Err(error) => return Err(error),
                 }
@@ -164,15 +163,6 @@ impl Decoder {
     /// A schema from the registry is the producers' matter: what becomes of its records is in the spec. One from the
     /// spec is an error that somebody must correct.
     pub(super) fn unusable(&mut self, key: Key, error: IngestError) -> Result<Learned, IngestError> {
-        self.unusable_about(key, error, None)
-    }
-
-    fn unusable_about(
-        &mut self,
-        key: Key,
-        error: IngestError,
-        about: Option<About>,
-    ) -> Result<Learned, IngestError> {
         if matches!(own(&self.table), Own::Fixed(_)) {
             return Err(error);
         }
@@ -180,7 +170,7 @@ impl Decoder {
             return Ok(Learned::Stops(error));
         }
         self.warn(key.id, &error);
-        Ok(self.refuse(key, RejectReason::IncompatibleSchema, about))
+        Ok(self.refuse(key, RejectReason::IncompatibleSchema, about(error)))
     }
 
     fn warn(&self, schema_id: Option<u32>, error: &IngestError) {
@@ -193,6 +183,12 @@ impl Decoder {
             "records of this schema are rejected"
         );
     }
+}
+
+/// The column that a schema is refused for, and why.
+fn about(error: IngestError) -> Option<About> {
+    let IngestError::SchemaRefused { schema, why } = error else { return None };
+    Some(About { field: schema.strip_prefix("at ").map(str::to_owned), detail: why })
 }
 
 /// The schema of a table's first version, as its source has it now; `None` when the subject does not exist

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use siltstone_protocol::RejectReason;
+use siltstone_protocol::{Field, RejectReason};
 
 use crate::{
     avro::AvroProgram,
@@ -31,12 +31,14 @@ pub(super) enum Program {
 }
 
 impl Program {
-    /// What a record that was just rejected is about, where that can be told.
+    /// What a record that was just rejected is about, where that can be told. `table`: what the program is for.
     #[cold]
-    pub(super) fn explain(&mut self, columns: &mut Columns, body: &[u8]) -> Option<About> {
+    pub(super) fn explain(&mut self, table: &[Field], columns: &mut Columns, body: &[u8]) -> Option<About> {
         match self {
+            Self::Avro(program) => program.explain(table, columns, body),
             Self::Json(program) => program.explain(columns, body),
-            Self::Avro(_) | Self::Protobuf(_) | Self::Raw => None,
+            Self::Protobuf(program) => program.explain(table, columns, body),
+            Self::Raw => None,
         }
     }
 

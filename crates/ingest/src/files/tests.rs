@@ -188,9 +188,13 @@ fn a_bad_record_leaves_its_neighbours_alone() {
     let mut decoder = decoder();
     let rejected = Pushed::Rejected { reason: RejectReason::InvalidUtf8, schema_id: None };
     assert_eq!(decoder.push_first(&both), (rejected, Some(bad.len())));
+    let about = |decoder: &Decoder| decoder.about().map(|about| (about.field.clone(), about.detail.clone()));
+    let told = |detail: &str| Some((Some("text".to_owned()), detail.to_owned()));
+    assert_eq!(about(&decoder), told("string that is not UTF-8 where string is wanted"));
     assert_eq!(decoder.push_first(&both[bad.len()..]).0, Pushed::Row);
     let cut = Pushed::Rejected { reason: RejectReason::Truncated, schema_id: None };
     assert_eq!(decoder.push_first(&bad[..3]), (cut, None));
+    assert_eq!(about(&decoder), told("the record ends before its string does"));
     assert_eq!(decoder.rows(), 1);
 }
 

@@ -7,9 +7,13 @@ use siltstone_protocol::RejectReason;
 
 use super::{
     program::{Item, JsonProgram, Members, Plan},
-    schema::{ELEMENT, MAP_VALUE},
+    schema::DEPTH_MAX,
 };
-use crate::{columns::Columns, dead_letter::About};
+use crate::{
+    columns::Columns,
+    dead_letter::About,
+    trail::{ELEMENT, MAP_VALUE, dotted},
+};
 
 /// Where a fault is, from the inside out.
 #[derive(Debug, Default)]
@@ -31,7 +35,7 @@ impl Trail {
 }
 
 impl JsonProgram {
-    /// What a rejected record is about; `None` when no column can be named.
+    /// What a rejected record is about; `None` when that cannot be told.
     pub fn explain(&self, columns: &mut Columns, body: &[u8]) -> Option<About> {
         let mut trail = Trail::default();
         let mark = columns.mark();
@@ -41,19 +45,35 @@ impl JsonProgram {
         for member in trail.members.iter().rev() {
             item = Some(step(&self.members, item, *member, &mut path)?);
         }
-        let wanted = wanted(&item?.plan);
         let found = found(trail.found);
-        let detail = match row.err()? {
-            RejectReason::WrongType => format!("{found} where {wanted} is wanted"),
-            RejectReason::MissingField => format!("{found} where {wanted} is required"),
-            RejectReason::OutOfRange => format!("{found} that does not fit {wanted}"),
-            RejectReason::BadTimestamp | RejectReason::BadLength | RejectReason::InvalidUtf8 => {
+        let wanted = item.map(|item| wanted(&item.plan));
+        let detail = match (row.err()?, wanted) {
+            (RejectReason::UnknownField, _) => {
+                format!("a member that the {} does not have", wanted.unwrap_or("table"))
+            }
+            (RejectReason::TooDeep, _) => format!("values nest deeper than {DEPTH_MAX}"),
+            (RejectReason::TrailingBytes, _) => "more after the end of the JSON text".to_owned(),
+            (RejectReason::WrongType, None) => format!("{} where object is wanted", bare(body)?),
+            (RejectReason::WrongType, Some(wanted)) => format!("{found} where {wanted} is wanted"),
+            (RejectReason::MissingField, Some(wanted)) => format!("{found} where {wanted} is required"),
+            (RejectReason::OutOfRange, Some(wanted)) => format!("{found} that does not fit {wanted}"),
+            (RejectReason::InvalidUtf8, Some(_)) => format!("{found} that is not UTF-8"),
+            (RejectReason::BadTimestamp | RejectReason::BadLength, Some(wanted)) => {
                 format!("{found} that is no {wanted}")
             }
             // The record breaks off or is no JSON: that the column was being read says nothing.
             _ => return None,
         };
-        Some(About { field: path.join("."), detail })
+        Some(About { field: (!path.is_empty()).then(|| dotted(&path)), detail })
+    }
+}
+
+/// What a record that is no object is; `None`: no JSON either.
+fn bare(body: &[u8]) -> Option<&'static str> {
+    let text = body.trim_ascii();
+    match text.first() {
+        Some(b'n' | b't' | b'f') if !matches!(text, b"null" | b"true" | b"false") => None,
+        first => Some(found(first.copied())),
     }
 }
 
@@ -125,6 +145,32 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_member_that_is_not_known_is_not_named() {
+        let inner = Type::Struct(vec![Field::optional(2, "b", PrimitiveType::Int.into())]);
+        let maps = Type::Map {
+            key_id: 4,
+            key: Box::new(PrimitiveType::String.into()),
+            value_id: 5,
+            value_required: false,
+            value: Box::new(inner.clone()),
+        };
+        let table = Schema::new(0, vec![Field::optional(1, "a", inner), Field::optional(3, "m", maps)]);
+        let program = JsonProgram::compile(&table, ExtraFields::Reject).unwrap();
+        let mut columns = Columns::new(&table).unwrap();
+        let mut about = |body: &str| {
+            let about = program.explain(&mut columns, body.as_bytes()).unwrap();
+            (about.field.unwrap_or_default(), about.detail)
+        };
+        let told =
+            |field: &str, of: &str| (field.to_owned(), format!("a member that the {of} does not have"));
+        assert_eq!(about(r#"{"secret": 1}"#), told("", "table"));
+        assert_eq!(about(r#"{"a": {"secret": 1}}"#), told("a", "struct"));
+        assert_eq!(about(r#"{"m": {"secret key": {"secret": 1}}}"#), told("m{}", "struct"));
+        let text = ("m{}.b".to_owned(), "string where int is wanted".to_owned());
+        assert_eq!(about(r#"{"m": {"secret key": {"b": "secret"}}}"#), text);
+    }
+
+    #[test]
     fn the_column_and_both_types_are_named() {
         let long = || Type::Primitive(PrimitiveType::Long);
         let inner =
@@ -148,7 +194,7 @@ mod tests {
             assert!(program.decode(&mut columns, body.as_bytes()).is_err(), "{body}");
             let about = program.explain(&mut columns, body.as_bytes());
             assert_eq!(columns.rows(), 0);
-            about.map(|about| format!("{}: {}", about.field, about.detail))
+            about.map(|about| format!("{}: {}", about.field.unwrap_or_default(), about.detail))
         };
         let told = [
             (r#"{"a": {"b": "x"}}"#, Some("a.b: string where long is wanted")),
@@ -156,11 +202,14 @@ mod tests {
             (r#"{"a": {"b": null}}"#, Some("a.b: null where long is required")),
             (r#"{"a": {"at": null}}"#, Some("a.b: nothing where long is required")),
             (r#"{"a": {"b": 1, "at": "soon"}}"#, Some("a.at: string that is no date")),
-            (r#"{"list": [1, 5000000000]}"#, Some("list.element: number that does not fit int")),
-            (r#"{"list": [1, [2]]}"#, Some("list.element: array where int is wanted")),
+            (r#"{"list": [1, 5000000000]}"#, Some("list[]: number that does not fit int")),
+            (r#"{"list": [1, [2]]}"#, Some("list[]: array where int is wanted")),
             (r#"{"id": "x"}"#, Some("id: string that is no uuid")),
             (r#"{"a": {"b": 1"#, None),
             ("no JSON", None),
+            ("[1, 2]", Some(": array where object is wanted")),
+            ("true ", Some(": boolean where object is wanted")),
+            (r#"{"a": {"b": 1}} {}"#, Some(": more after the end of the JSON text")),
         ];
         for (body, wanted) in told {
             assert_eq!(about(body).as_deref(), wanted, "{body}");

@@ -33,9 +33,12 @@ use siltstone_spec::model::ExtraFields;
 
 use super::{
     names::Names,
-    schema::{BARE_COLUMN, DEPTH_MAX, ELEMENT, Encoding, Hints, MAP_VALUE},
+    schema::{BARE_COLUMN, DEPTH_MAX, Encoding, Hints},
 };
-use crate::error::IngestError;
+use crate::{
+    error::IngestError,
+    trail::{ELEMENT, MAP_VALUE, dotted},
+};
 
 /// How to read the records of one table. Compiled once, shared freely.
 #[derive(Debug)]
@@ -123,7 +126,7 @@ struct Compiler<'a> {
 
 impl Compiler<'_> {
     fn invalid(&self, why: &str) -> IngestError {
-        IngestError::invalid(format!("column {}", self.path.join(".")), why).coded(ErrorCode::SchemaRefused)
+        IngestError::invalid(format!("column {}", dotted(&self.path)), why).coded(ErrorCode::SchemaRefused)
     }
 
     fn members(&mut self, fields: &[Field]) -> Result<Members, IngestError> {

@@ -32,7 +32,11 @@ use super::{
     ordered::Json,
     resolve::{Documents, Node},
 };
-use crate::{error::IngestError, registry::SchemaReference};
+use crate::{
+    error::IngestError,
+    registry::SchemaReference,
+    trail::{ELEMENT, MAP_VALUE, dotted},
+};
 
 /// Values nest at most this deep, in schemas and in records.
 pub(super) const DEPTH_MAX: usize = 64;
@@ -40,17 +44,13 @@ pub(super) const DEPTH_MAX: usize = 64;
 const FIELDS_MAX: usize = 10_000;
 /// Name of the only column of a table whose records are not objects.
 pub(super) const BARE_COLUMN: &str = "value";
-/// Name of a list's element in a path of [`Hints`].
-pub(super) const ELEMENT: &str = "element";
-/// Name of a map's value in a path of [`Hints`].
-pub(super) const MAP_VALUE: &str = "value";
 
 /// What a JSON Schema knows about the records and a table schema cannot say. The decoder takes it beside the
 /// table's schema; without it every record is an object, string columns take only strings, and decimals are
 /// written out.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Hints {
-    /// By path of names from the root, list elements as `element` and map values as `value`.
+    /// By path of names from the root, list elements as `[]` and map values as `{}`.
     pub encodings: BTreeMap<Vec<String>, Encoding>,
     /// The whole record is the value of the single column `value`.
     pub bare: bool,
@@ -135,7 +135,7 @@ struct Mapper<'a> {
 
 impl<'a> Mapper<'a> {
     fn refuse(&self, why: &str) -> IngestError {
-        let at = if self.path.is_empty() { "the root".to_owned() } else { self.path.join(".") };
+        let at = if self.path.is_empty() { "the root".to_owned() } else { dotted(&self.path) };
         IngestError::schema_refused("JSON Schema", format!("{why}, at {at}"))
     }
 

@@ -18,7 +18,10 @@ use super::{
     scratch::Scratch,
     table::{UINT64_DIGITS, fields},
 };
-use crate::IngestError;
+use crate::{
+    IngestError,
+    trail::{ELEMENT, MAP_VALUE, dotted},
+};
 
 /// Backstop: a schema that nests deeper, or is recursive, has no table.
 const DEPTH_MAX: usize = 64;
@@ -41,7 +44,7 @@ struct Compiler {
 
 impl Compiler {
     fn refused(&self, why: impl Into<String>) -> IngestError {
-        IngestError::schema_refused(format!("at {}", self.path.join(".")), why)
+        IngestError::schema_refused(format!("at {}", dotted(&self.path)), why)
     }
 
     fn message(&mut self, message: &MessageDescriptor, columns: &[Field]) -> Result<Fields, IngestError> {
@@ -105,7 +108,7 @@ impl Compiler {
                 (Op::One { value, absent }, wire(&kind, field.is_group()))
             }
             (Shape::Many(kind), Type::List { element, .. }) => {
-                let value = self.inside("element", &kind, element)?;
+                let value = self.inside(ELEMENT, &kind, element)?;
                 (Op::Many(value), wire(&kind, field.is_group()))
             }
             (Shape::Map { key, value }, Type::Map { key: to_key, value: to_value, .. }) => {
@@ -116,7 +119,7 @@ impl Compiler {
                     key: key_leaf,
                     key_wire: wire(&key, false),
                     value_wire: wire(&value, false),
-                    value: self.inside("value", &value, to_value)?,
+                    value: self.inside(MAP_VALUE, &value, to_value)?,
                 };
                 (Op::Map(Box::new(map)), Wire::Bytes)
             }
@@ -208,7 +211,8 @@ fn leaf(scalar: &Scalar, target: PrimitiveType) -> Option<Leaf> {
         (Scalar::Float, To::Float, _) => Leaf::Float,
         (Scalar::Float, To::Double, _) => Leaf::FloatToDouble,
         (Scalar::Double, To::Double, _) => Leaf::Double,
-        (Scalar::String | Scalar::Bytes, To::String, _) => Leaf::Text,
+        (Scalar::String, To::String, _) => Leaf::Text,
+        (Scalar::Bytes, To::String, _) => Leaf::BytesToText,
         (Scalar::String | Scalar::Bytes, To::Binary, _) => Leaf::Bytes,
         (Scalar::Enum(of), To::String, _) => Leaf::Enum(Box::new(symbols(of))),
         (Scalar::Enum(of), To::Binary, _) => Leaf::EnumToBytes(Box::new(symbols(of))),

@@ -3,7 +3,7 @@
 use siltstone_protocol::RejectReason;
 
 /// Groups of unknown fields nest at most this deep.
-const GROUPS_MAX: u32 = 100;
+pub(super) const GROUPS_MAX: u32 = 100;
 
 /// The four encodings that fields have, and the two marks of groups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,6 +14,20 @@ pub(super) enum Wire {
     Group,
     GroupEnd,
     Fixed32,
+}
+
+impl Wire {
+    /// What a value of this encoding is called in messages.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Varint => "varint",
+            Self::Fixed64 => "64-bit value",
+            Self::Bytes => "length-delimited value",
+            Self::Group => "group",
+            Self::GroupEnd => "end of a group",
+            Self::Fixed32 => "32-bit value",
+        }
+    }
 }
 
 /// Bytes of the record, by position.

@@ -7,11 +7,14 @@ use super::{
     program::{Absent, Fields, Leaf, MapOp, Op, ProtobufProgram, Value},
     scratch::{Entry, Frame, Scratch, Slot},
 };
-use crate::columns::{Column, Columns, Map};
+use crate::{
+    columns::{Column, Columns, Map},
+    trail::{At, Notes},
+};
 
 /// Items of all lists and maps of one record, and pieces of its messages: one byte of an item can become many null
 /// columns.
-const ITEMS_MAX: usize = 1 << 20;
+pub(super) const ITEMS_MAX: usize = 1 << 20;
 /// Columns that were not made from the program's table schema. A bug of the caller; no record can cause it.
 pub(super) const FOREIGN: RejectReason = RejectReason::IncompatibleSchema;
 /// Entries of a map among which doubles are found by looking at every pair.
@@ -22,8 +25,13 @@ pub(super) type Outcome = Result<(), RejectReason>;
 impl ProtobufProgram {
     /// Appends the record as one row. On a reject the columns are as they were.
     pub fn decode(&mut self, columns: &mut Columns, body: &[u8]) -> Outcome {
+        self.walk(columns, body, ())
+    }
+
+    /// `notes`: get where a fault is.
+    pub(super) fn walk<N: Notes>(&mut self, columns: &mut Columns, body: &[u8], notes: N) -> Outcome {
         self.scratch.begin();
-        let mut walk = Walk { body, scratch: &mut self.scratch, items: ITEMS_MAX };
+        let mut walk = Walk { body, scratch: &mut self.scratch, items: ITEMS_MAX, notes };
         let outcome = u32::try_from(body.len())
             .map_err(|_| RejectReason::TooLarge)
             .and_then(|end| walk.message(&self.row, Slot::of(Range { start: 0, end }), columns.columns()));
@@ -35,11 +43,12 @@ impl ProtobufProgram {
     }
 }
 
-pub(super) struct Walk<'a> {
+pub(super) struct Walk<'a, N> {
     pub(super) body: &'a [u8],
     pub(super) scratch: &'a mut Scratch,
     /// Items that this record may still have.
     items: usize,
+    notes: N,
 }
 
 /// The builder that the instruction was compiled for.
@@ -53,10 +62,17 @@ macro_rules! builder {
 }
 pub(super) use builder;
 
-impl Walk<'_> {
+impl<N: Notes> Walk<'_, N> {
     fn item(&mut self) -> Outcome {
         self.items = self.items.checked_sub(1).ok_or(RejectReason::TooDeep)?;
         Ok(())
+    }
+
+    /// Why a value of this encoding is none of the schema's type.
+    #[cold]
+    fn stray(&mut self, wire: Wire) -> RejectReason {
+        self.notes.note(At::Found(wire.name()));
+        RejectReason::WrongType
     }
 
     /// The message whose pieces are in `slot`. The depth is the schema's, which is bounded.
@@ -69,7 +85,9 @@ impl Walk<'_> {
         }
         for (index, step) in fields.steps.iter().enumerate() {
             let slot = self.scratch.slot(frame, index);
-            self.field(&step.op, step.wire, slot, columns.get_mut(step.column).ok_or(FOREIGN)?)?;
+            let column = columns.get_mut(step.column).ok_or(FOREIGN)?;
+            let appended = self.field(&step.op, step.wire, slot, column);
+            appended.inspect_err(|_| self.notes.note(At::Member(step.column)))?;
         }
         for index in &fields.absent {
             columns.get_mut(*index).ok_or(FOREIGN)?.append_null();
@@ -90,17 +108,22 @@ impl Walk<'_> {
             };
             let packed = wire != step.wire;
             if packed && !(wire == Wire::Bytes && step.op.is_packable(step.wire)) {
-                let stray = wire == Wire::GroupEnd;
-                return Err(if stray { RejectReason::Malformed } else { RejectReason::WrongType });
+                if wire == Wire::GroupEnd {
+                    return Err(RejectReason::Malformed);
+                }
+                let reason = self.stray(wire);
+                self.notes.note(At::Member(step.column));
+                return Err(reason);
             }
-            let bits = cursor.value(number, wire)?;
+            let value = cursor.value(number, wire);
+            let bits = value.inspect_err(|_| self.notes.note(At::Member(step.column)))?;
             if let Some(oneof) = step.oneof {
                 self.choose(frame, fields.steps.len() + oneof, index);
             }
             if step.op.is_single() {
                 self.scratch.set(frame, index, bits);
             } else {
-                self.item()?;
+                self.item().inspect_err(|_| self.notes.note(At::Member(step.column)))?;
                 self.scratch.add(frame, index, bits, packed)?;
             }
         }
@@ -135,16 +158,17 @@ impl Walk<'_> {
                 let mut next = slot.first();
                 while let Some(item) = next {
                     next = self.scratch.next(item);
-                    match value {
+                    let appended = match value {
                         Value::Leaf(leaf) if item.packed => {
-                            self.packed(leaf, wire, Range::from_bits(item.bits), builder.items())?;
+                            self.packed(leaf, wire, Range::from_bits(item.bits), builder.items())
                         }
-                        Value::Leaf(leaf) => leaf.append(self.body, item.bits, builder.items())?,
+                        Value::Leaf(leaf) => leaf.append(self.body, item.bits, builder.items()),
                         value => {
                             let one = Slot::of(Range::from_bits(item.bits));
-                            self.value(value, one, builder.items())?;
+                            self.value(value, one, builder.items())
                         }
-                    }
+                    };
+                    appended.inspect_err(|_| self.notes.note(At::Element))?;
                 }
                 builder.end()
             }
@@ -188,7 +212,7 @@ impl Walk<'_> {
         while let Some(entry) = next {
             next = self.scratch.next(entry);
             let entry = Range::from_bits(entry.bits);
-            let key = self.key(map, entry)?;
+            let key = self.key(map, entry).inspect_err(|_| self.notes.note(At::Key))?;
             let order = (self.scratch.entries.len() - base) as u32;
             self.scratch.entries.push(Entry { key, entry, order, replaced: false });
         }
@@ -202,8 +226,9 @@ impl Walk<'_> {
             else {
                 continue;
             };
-            map.key.append(self.body, key, builder.keys())?;
-            self.map_value(map, entry, builder.values())?;
+            let pushed = map.key.append(self.body, key, builder.keys());
+            pushed.inspect_err(|_| self.notes.note(At::Key))?;
+            self.map_value(map, entry, builder.values()).inspect_err(|_| self.notes.note(At::Value))?;
         }
         self.scratch.entries.truncate(base);
         builder.end()
@@ -215,7 +240,7 @@ impl Walk<'_> {
         while !cursor.is_empty() {
             match cursor.tag()? {
                 (1, wire) if wire == map.key_wire => key = cursor.value(1, wire)?,
-                (1, _) => return Err(RejectReason::WrongType),
+                (1, wire) => return Err(self.stray(wire)),
                 (number, wire) => cursor.pass(number, wire)?,
             }
         }
@@ -237,7 +262,7 @@ impl Walk<'_> {
                         }
                     }
                 }
-                (2, _) => return Err(RejectReason::WrongType),
+                (2, wire) => return Err(self.stray(wire)),
                 (number, wire) => cursor.pass(number, wire)?,
             }
         }

@@ -13,14 +13,14 @@ use super::{
     kind::Dynamic,
     scratch::{Scratch, Slot},
 };
-use crate::columns::Utf8;
+use crate::{columns::Utf8, trail::Notes};
 
 /// Values nest at most this deep, as in the official parsers.
-const DEPTH_MAX: usize = 100;
+pub(super) const DEPTH_MAX: usize = 100;
 /// Whole numbers below this are exact.
 const WHOLE_MAX: f64 = 9_007_199_254_740_992.0;
 
-impl Walk<'_> {
+impl<N: Notes> Walk<'_, N> {
     pub(super) fn dynamic(&mut self, dynamic: Dynamic, slot: Slot, column: &mut Utf8) -> Outcome {
         let mut text = std::mem::take(&mut self.scratch.text);
         text.clear();

@@ -7,6 +7,7 @@
 //! 3. `compile` matches fields to columns by name and makes a [`ProtobufProgram`], once per schema id and message.
 //! 4. `decode` runs the program over each record. Fields come in any order, scalars more than once, sub-messages in
 //!    pieces, so it first notes in `scratch` where each field's values lie and then appends them, column by column.
+//! 5. `explain` says what a rejected record is about, by the walk of `decode` with notes of where it is.
 //!
 //! | input | becomes |
 //! | --- | --- |
@@ -27,6 +28,7 @@ mod compile;
 mod cursor;
 mod decode;
 mod dynamic;
+mod explain;
 mod kind;
 mod known;
 mod lookup;

@@ -95,6 +95,7 @@ pub(super) enum Leaf {
     FloatToDouble,
     Double,
     Text,
+    BytesToText,
     Bytes,
     Enum(Box<Symbols>),
     EnumToBytes(Box<Symbols>),

@@ -39,7 +39,10 @@ use super::{
 };
 use siltstone_spec::evolve::assign_ids;
 
-use crate::IngestError;
+use crate::{
+    IngestError,
+    trail::{ELEMENT, MAP_VALUE, dotted},
+};
 
 /// Types nest at most this deep.
 const DEPTH_MAX: usize = 64;
@@ -79,7 +82,7 @@ impl Mapper {
     fn refused(&self, why: impl Into<String>) -> IngestError {
         let column = match self.path.as_slice() {
             [] => "of Protobuf".to_owned(),
-            path => format!("at {}", path.join(".")),
+            path => format!("at {}", dotted(path)),
         };
         IngestError::schema_refused(column, why)
     }
@@ -102,10 +105,10 @@ impl Mapper {
         self.enter(field.name())?;
         let (data_type, required) = match shape(field) {
             Shape::One { kind, presence, required } => (self.value(&kind)?, required || !presence),
-            Shape::Many(kind) => (self.inside("element", &kind)?.map(list), true),
+            Shape::Many(kind) => (self.inside(ELEMENT, &kind)?.map(list), true),
             Shape::Map { key, value } => {
                 let key = self.inside("key", &key)?;
-                (key.zip(self.inside("value", &value)?).map(|(key, value)| map(key, value)), true)
+                (key.zip(self.inside(MAP_VALUE, &value)?).map(|(key, value)| map(key, value)), true)
             }
         };
         self.path.pop();

@@ -10,7 +10,10 @@ use super::{
     program::{Leaf, Symbols, Value},
     scratch::Slot,
 };
-use crate::columns::{Binary, Column, Utf8};
+use crate::{
+    columns::{Binary, Column, Utf8},
+    trail::Notes,
+};
 
 /// 0001-01-01 to 9999-12-31, seconds: the bounds that `timestamp.proto` gives.
 const TIMESTAMP_SECONDS: std::ops::RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
@@ -45,7 +48,7 @@ impl Leaf {
             Self::Float => builder!(column, Float32).push(f32::from_bits(bits as u32)),
             Self::FloatToDouble => builder!(column, Float64).push(f64::from(f32::from_bits(bits as u32))),
             Self::Double => builder!(column, Float64).push(f64::from_bits(bits)),
-            Self::Text => builder!(column, Utf8).push(Range::from_bits(bits).of(body))?,
+            Self::Text | Self::BytesToText => builder!(column, Utf8).push(Range::from_bits(bits).of(body))?,
             Self::Bytes => builder!(column, Binary).push(Range::from_bits(bits).of(body))?,
             Self::Enum(symbols) => symbol(symbols, bits, builder!(column, Utf8))?,
             Self::EnumToBytes(symbols) => symbol_bytes(symbols, bits, builder!(column, Binary))?,
@@ -56,7 +59,9 @@ impl Leaf {
     /// The order of two keys of a map.
     pub(super) fn compare(&self, body: &[u8], a: u64, b: u64) -> Ordering {
         match self {
-            Self::Text | Self::Bytes => Range::from_bits(a).of(body).cmp(Range::from_bits(b).of(body)),
+            Self::Text | Self::BytesToText | Self::Bytes => {
+                Range::from_bits(a).of(body).cmp(Range::from_bits(b).of(body))
+            }
             Self::Bool => (a != 0).cmp(&(b != 0)),
             Self::Int(number)
             | Self::Long(number)
@@ -104,7 +109,7 @@ fn exact_f32(value: i64) -> Result<f32, RejectReason> {
     if float as i128 == i128::from(value) { Ok(float) } else { Err(RejectReason::OutOfRange) }
 }
 
-impl Walk<'_> {
+impl<N: Notes> Walk<'_, N> {
     /// A well-known message.
     pub(super) fn known(&mut self, value: &Value, slot: Slot, column: &mut Column) -> Outcome {
         match value {

@@ -3,6 +3,7 @@
 mod compiled;
 mod conformance;
 mod evolution;
+mod explained;
 mod model;
 mod oracle;
 mod schemas;

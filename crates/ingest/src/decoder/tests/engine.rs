@@ -103,6 +103,23 @@ fn interleaved_ids_share_a_batch_after_one_evolution() {
 }
 
 #[test]
+fn a_rejection_says_what_it_is_about() {
+    let (mut decoder, registry, mut done) = (Decoder::new(&spec(), None).unwrap(), registry(), Vec::new());
+    let mut about = |value: &[u8]| {
+        push(&mut decoder, &record(Some(value)), &registry, &mut done);
+        decoder.about().map(|about| (about.field.clone(), about.detail.clone()))
+    };
+    let told = |field: Option<&str>, detail: &str| Some((field.map(str::to_owned), detail.to_owned()));
+    assert_eq!(about(&framed(1, &[2])), None);
+    assert_eq!(about(&framed(3, &[2, b'x'])), told(Some("id"), "int cannot become string"));
+    assert_eq!(about(&framed(1, &[])), told(Some("id"), "the record ends before its int does"));
+    let left = "bytes after the last field of the writer's schema";
+    assert_eq!(about(&framed(1, &[2, 2])), told(None, left));
+    assert_eq!(about(&[0, 0, 0, 1]), None);
+    assert_eq!(about(&framed(1, &[4])), None);
+}
+
+#[test]
 fn what_the_table_cannot_take_is_rejected_with_its_reason() {
     let (mut decoder, registry, mut done) = (Decoder::new(&spec(), None).unwrap(), registry(), Vec::new());
     let mut outcome = |value: &[u8]| push(&mut decoder, &record(Some(value)), &registry, &mut done);

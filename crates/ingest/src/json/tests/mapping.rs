@@ -171,7 +171,7 @@ fn records_that_are_no_objects_have_one_column() {
     let (schema, hints) = table_schema_with_hints(r#"{"type":"array","items":{}}"#, &[]).unwrap();
     assert_eq!(schema.fields[0].name, "value");
     assert!(hints.bare && schema.fields[0].required);
-    let path = vec!["value".to_owned(), "element".to_owned()];
+    let path = vec!["value".to_owned(), "[]".to_owned()];
     assert_eq!(hints.encodings, [(path, Encoding::RawJson)].into());
     assert_eq!(columns(r#"{"type":["integer","null"]}"#, &[]).unwrap(), ["value: long"]);
     assert_eq!(columns("true", &[]).unwrap(), ["value: string"]);
@@ -179,7 +179,7 @@ fn records_that_are_no_objects_have_one_column() {
 
 #[rstest]
 #[case(r##"{"properties":{"next":{"$ref":"#"}}}"##, "recursive")]
-#[case(r##"{"properties":{"a":{"type":"array","items":{"$ref":"#/$defs/n"}}},"$defs":{"n":{"properties":{"secret":{"$ref":"#/$defs/n"}}}}}"##, "a.element.secret")]
+#[case(r##"{"properties":{"a":{"type":"array","items":{"$ref":"#/$defs/n"}}},"$defs":{"n":{"properties":{"secret":{"$ref":"#/$defs/n"}}}}}"##, "a[].secret")]
 #[case(r##"{"$ref":"#/$defs/a","$defs":{"a":{"$ref":"#/$defs/b"},"b":{"$ref":"#/$defs/a"}}}"##, "recursive")]
 #[case(r#"{"properties":{"a":{"$ref":"other.json"}}}"#, "points at nothing")]
 #[case(r#"{"properties":{"a":{"type":"canary"}}}"#, "none of JSON Schema's")]

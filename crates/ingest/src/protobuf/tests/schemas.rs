@@ -51,7 +51,7 @@ fn types_map_as_the_table_says() {
 #[rstest]
 #[case::recursive(
     "message T { int32 a = 1; repeated N n = 2; } message N { T t = 1; }",
-    "at n.element.t: cannot be used: message T contains itself"
+    "at n[].t: cannot be used: message T contains itself"
 )]
 #[case::empty("message T {}", "no field that can be a column")]
 #[case::none("enum E { A = 0; }", "it has no message")]

@@ -9,7 +9,7 @@ use crate::{
     protobuf::{MessagePath, ProtobufFile, ProtobufProgram},
 };
 
-fn proto3(fields: &str) -> String {
+pub(super) fn proto3(fields: &str) -> String {
     format!(
         "syntax = \"proto3\";\nimport \"google/protobuf/timestamp.proto\";\nimport \"google/protobuf/duration.proto\";\n\
          import \"google/protobuf/struct.proto\";\nimport \"google/protobuf/wrappers.proto\";\n\
