@@ -1,5 +1,6 @@
 //! Why a table or the whole worker stopped. No message quotes a record.
 
+use siltstone_ingest::dead_letter::About;
 use siltstone_protocol::{ErrorCode, ErrorKind, RejectReason};
 
 /// An error of the worker.
@@ -17,10 +18,22 @@ pub enum WorkerError {
     #[error("table {table}: {}", without_table(table, message))]
     Spec { code: ErrorCode, table: String, message: String },
     #[error(
-        "table {table}: record rejected at topic {topic}, partition {partition}, offset {offset}: {reason}; \
-         mend the producer, or set dlq_mode: dead_letter to keep such records aside, or dlq_mode: skip"
+        "table {table}: record rejected at topic {topic}, partition {partition}, offset {offset}: {}; \
+         mend the producer,{} or set dlq_mode: dead_letter to keep such records aside, or dlq_mode: skip",
+        rejection(*reason, *schema_id, about.as_deref()),
+        setting(*reason)
     )]
-    RejectedRecord { table: String, topic: String, partition: i32, offset: i64, reason: RejectReason },
+    RejectedRecord {
+        table: String,
+        topic: String,
+        partition: i32,
+        offset: i64,
+        reason: RejectReason,
+        /// The schema that the record names.
+        schema_id: Option<u32>,
+        /// The field, and the types or the limit.
+        about: Option<Box<About>>,
+    },
     #[error(
         "table {table}: topic {topic}, partition {partition}, offset {offset}: {}{why}; mend the producer, or set \
          on_incompatible to dead_letter or new_column instead of stop",
@@ -148,6 +161,34 @@ pub(crate) fn without_table<'t>(table: &str, text: &'t str) -> &'t str {
     named.and_then(|rest| rest.strip_prefix(": ")).unwrap_or(text)
 }
 
+/// Why a record was rejected: the reason, the field and its types, the schema; as far as they are known.
+pub(crate) fn rejection(reason: RejectReason, schema_id: Option<u32>, about: Option<&About>) -> String {
+    let mut text = reason.to_string();
+    if let Some(About { field, detail }) = about {
+        let place = field.as_ref().map(|field| format!(" at {field}")).unwrap_or_default();
+        text = format!("{text}{place}: {detail}");
+    }
+    match schema_id {
+        Some(id) => format!("{text} (schema id {id})"),
+        None => text,
+    }
+}
+
+/// What beside `dlq_mode` may have such records become rows, or be passed over.
+fn setting(reason: RejectReason) -> &'static str {
+    match reason {
+        RejectReason::NullValue => " set tombstones: skip or tombstones: row,",
+        RejectReason::BadFraming => " correct wire_format,",
+        RejectReason::WrongSchemaFormat => " correct source_format,",
+        RejectReason::Malformed | RejectReason::Truncated | RejectReason::TrailingBytes => {
+            " correct source_format, wire_format or schema_mode,"
+        }
+        RejectReason::UnknownField => " set extra_fields: ignore,",
+        RejectReason::TransformFailed => " change transforms,",
+        _ => "",
+    }
+}
+
 /// Adds the table's name to an error of a lower crate.
 pub(crate) trait ForTable<T> {
     fn for_table(self, table: &str) -> Result<T, WorkerError>;
@@ -195,6 +236,38 @@ mod tests {
             message: "table a.b: sort_by names the unknown column x".to_owned(),
         };
         assert_eq!(spec.to_string(), "table a.b: sort_by names the unknown column x");
+    }
+
+    #[test]
+    fn a_rejected_record_is_told_with_its_field_schema_and_setting() {
+        let told = |reason, schema_id, about: Option<(Option<&str>, &str)>| {
+            let about = about.map(|(field, detail)| {
+                Box::new(About { field: field.map(str::to_owned), detail: detail.to_owned() })
+            });
+            let (table, topic) = ("a.b".to_owned(), "t".to_owned());
+            let (partition, offset) = (3, 8812);
+            WorkerError::RejectedRecord { table, topic, partition, offset, reason, schema_id, about }
+                .to_string()
+        };
+        let at = "table a.b: record rejected at topic t, partition 3, offset 8812";
+        let modes = "or set dlq_mode: dead_letter to keep such records aside, or dlq_mode: skip";
+        assert_eq!(
+            told(RejectReason::OutOfRange, Some(7), Some((Some("a[].b"), "long that does not fit int"))),
+            format!(
+                "{at}: out_of_range at a[].b: long that does not fit int (schema id 7); mend the producer, {modes}"
+            )
+        );
+        assert_eq!(
+            told(RejectReason::UnknownField, None, Some((None, "a member that the table does not have"))),
+            format!(
+                "{at}: unknown_field: a member that the table does not have; mend the producer, \
+                 set extra_fields: ignore, {modes}"
+            )
+        );
+        assert_eq!(
+            told(RejectReason::NullValue, None, None),
+            format!("{at}: null_value; mend the producer, set tombstones: skip or tombstones: row, {modes}")
+        );
     }
 
     #[test]

@@ -347,6 +347,8 @@ impl Decoder {
 /// The columns being filled.
 pub(super) struct Batch {
     pub(super) schema: Schema,
+    /// The schema without the engine's own columns.
+    body: Schema,
     columns: Columns,
     /// The engine's own columns, and their positions among the table's.
     metadata: Option<(usize, Metadata)>,
@@ -388,6 +390,7 @@ impl Batch {
             arrow: arrow_schema(&schema)?,
             has_required: body.fields.iter().any(|field| field.required),
             schema,
+            body,
             metadata,
             event_type,
             measured: 0,

@@ -10,7 +10,7 @@ use object_store::ObjectStoreExt;
 use siltstone_datafile::{DataFileError, ParquetFile};
 use siltstone_ingest::{
     Headers, IngestError, Record,
-    dead_letter::DeadLetters,
+    dead_letter::{About, DeadLetters},
     decoder::{Decoder, Learned, Pushed, SchemaNeed},
     files::{ContainerFile, FileFault, FileFormat, FileInput, Lines, file_table, unpacked},
 };
@@ -29,7 +29,7 @@ use super::{
     plan::{Task, source_of},
     reader::{Event, FILE_BYTES_MIN, Known, Rows, Shared},
 };
-use crate::error::{ForTable, WorkerError};
+use crate::error::{ForTable, WorkerError, rejection};
 
 /// A batch is handed over at this many rows or bytes.
 const BATCH_ROWS_MAX: usize = 65_536;
@@ -137,18 +137,18 @@ impl<'a> Reading<'a> {
                 match (pushed, length) {
                     (Pushed::Row, Some(length)) => at += length,
                     (Pushed::Rejected { reason, .. }, Some(length)) => {
-                        out.reject(number, rest.get(..length), reason)?;
+                        out.reject(number, rest.get(..length), reason, decoder.about())?;
                         at += length;
                     }
                     (Pushed::Rejected { reason, .. }, None) => {
                         // Where it ends nobody can say, so the others of the block are lost with it.
-                        out.reject(number, Some(rest), reason)?;
+                        out.reject(number, Some(rest), reason, decoder.about())?;
                         for lost in number + 1..block.first + block.records {
                             out.next = lost;
                             if out.is_full(&decoder) {
                                 out.batch(&mut decoder)?;
                             }
-                            out.reject(lost, None, reason)?;
+                            out.reject(lost, None, reason, None)?;
                         }
                         at = block.bytes.len();
                         out.next = block.first + block.records;
@@ -188,7 +188,7 @@ impl<'a> Reading<'a> {
             match pushed {
                 Pushed::Row => {}
                 Pushed::Rejected { reason, .. } | Pushed::Skipped(reason) => {
-                    out.reject(number, Some(line), reason)?;
+                    out.reject(number, Some(line), reason, decoder.about())?;
                 }
                 _ => return Err(FileFault::Damaged("a line of it cannot be decoded").into()),
             }
@@ -291,7 +291,7 @@ fn parquet(out: &mut Out<'_>) -> Read<()> {
     for batch in rows.map_err(|fault| Ended::Failed(fault.to_string()))? {
         let batch = batch.map_err(|error| unreadable(table, error))?;
         for (number, reason) in &batch.rejected {
-            out.reject(*number, None, *reason)?;
+            out.reject(*number, None, *reason, None)?;
         }
         out.next = batch.start + batch.rows;
         out.send((batch.batch.num_rows() > 0).then_some(batch.batch))?;
@@ -387,7 +387,13 @@ impl Out<'_> {
     }
 
     /// A record that cannot be a row. It stays with the rows before it: they go out together.
-    fn reject(&mut self, number: u64, value: Option<&[u8]>, reason: RejectReason) -> Read<()> {
+    fn reject(
+        &mut self,
+        number: u64,
+        value: Option<&[u8]>,
+        reason: RejectReason,
+        about: Option<&About>,
+    ) -> Read<()> {
         let spec = &self.shared.spec;
         match spec.dlq_mode {
             DlqMode::Skip => {}
@@ -396,17 +402,24 @@ impl Out<'_> {
                     table: spec.name.clone(),
                     file: self.file.url.clone(),
                     what: format!(
-                        "record {number}: {reason}; mend the file, or set dlq_mode to dead_letter or skip"
+                        "record {number}: {}; mend the file, or set dlq_mode to dead_letter or skip",
+                        rejection(reason, None, about)
                     ),
                 }));
             }
-            DlqMode::DeadLetter => self.bury(number, value, reason)?,
+            DlqMode::DeadLetter => self.bury(number, value, reason, about)?,
         }
         *self.rejected.entry(reason).or_default() += 1;
         Ok(())
     }
 
-    fn bury(&mut self, number: u64, value: Option<&[u8]>, reason: RejectReason) -> Read<()> {
+    fn bury(
+        &mut self,
+        number: u64,
+        value: Option<&[u8]>,
+        reason: RejectReason,
+        about: Option<&About>,
+    ) -> Read<()> {
         let Some(known) = self.shared.known() else {
             return Err(Ended::Failed("it has no record that tells the table's columns".to_owned()));
         };
@@ -424,8 +437,8 @@ impl Out<'_> {
         let record = Record { partition: 0, offset, timestamp_ms, key, value, headers };
         let now_ms = self.shared.identity.now_ms();
         // What is larger than everything that may be held is told without its bytes.
-        let taken = letters.push(&record, reason, None, now_ms)
-            || letters.push(&Record { value: None, ..record }, reason, None, now_ms);
+        let taken = letters.push_about(&record, reason, None, about, now_ms)
+            || letters.push_about(&Record { value: None, ..record }, reason, None, about, now_ms);
         self.dead_bytes = letters.bytes();
         if taken { Ok(()) } else { Err(Ended::Failed("its rejected records cannot be kept".to_owned())) }
     }

@@ -15,7 +15,7 @@ use std::{
 use arrow::array::RecordBatch;
 use siltstone_ingest::{
     IngestError, Record, Visit,
-    dead_letter::{self, DeadLetters},
+    dead_letter::{self, About, DeadLetters, Place},
     decoder::{Decoder, Finished, Pushed, SchemaNeed},
 };
 use siltstone_protocol::{RejectReason, RejectedCount, Schema};
@@ -46,7 +46,7 @@ pub enum Halt {
     /// The next record's schema must be learned first.
     NeedsSchema(Wanting),
     /// A record was rejected and the spec says stop; it is not consumed.
-    Rejected { partition: i32, offset: i64, reason: RejectReason },
+    Rejected { place: Place, reason: RejectReason, about: Option<Box<About>> },
     /// The buffer reached its limit.
     Full,
     /// A batch could not be closed: a bug.
@@ -63,12 +63,14 @@ impl Halt {
             Self::Full => Ok(None),
             Self::NeedsSchema(wanting) => Ok(Some(wanting)),
             Self::Failed(error) => Err(error).for_table(&spec.name),
-            Self::Rejected { partition, offset, reason } => Err(WorkerError::RejectedRecord {
+            Self::Rejected { place, reason, about } => Err(WorkerError::RejectedRecord {
                 table: spec.name.clone(),
                 topic: spec.topic.clone(),
-                partition,
-                offset,
+                partition: place.partition,
+                offset: place.offset,
                 reason,
+                schema_id: place.schema_id,
+                about,
             }),
         }
     }
@@ -101,7 +103,7 @@ pub struct Intake {
     /// Rows of the batch being decoded that came before the first of them, and cannot fail.
     decided: usize,
     /// A record behind the positions that the spec says to stop at: nothing of the buffer may be committed.
-    stopped_at: Option<(i32, i64)>,
+    stopped_at: Option<Place>,
     /// Records and bytes since the last reading, for metrics.
     taken: (u64, u64),
 }
@@ -197,8 +199,9 @@ impl Intake {
             Pushed::Skipped(reason) => *self.rejected.entry(reason).or_default() += 1,
             Pushed::Rejected { reason, schema_id } => match self.dlq_mode {
                 DlqMode::Stop => {
-                    let (partition, offset) = (record.partition, record.offset);
-                    self.halt = Some(Halt::Rejected { partition, offset, reason });
+                    let place = Place { partition: record.partition, offset: record.offset, schema_id };
+                    let about = self.decoder.about().cloned().map(Box::new);
+                    self.halt = Some(Halt::Rejected { place, reason, about });
                     return Visit::Blocked;
                 }
                 DlqMode::Skip => *self.rejected.entry(reason).or_default() += 1,
@@ -321,11 +324,10 @@ impl Intake {
         let letters =
             letters.ok_or_else(|| IngestError::internal("a row failed whose record was not kept"))?;
         if self.dlq_mode == DlqMode::Stop {
-            let (partition, offset) = dead_letter::first_place(&letters)
+            let place = dead_letter::first_place(&letters)
                 .ok_or_else(|| IngestError::internal("a rejected record has no place"))?;
-            self.stopped_at = Some((partition, offset));
-            let reason = RejectReason::TransformFailed;
-            self.halt = Some(Halt::Rejected { partition, offset, reason });
+            self.stopped_at = Some(place);
+            self.halt = Some(Halt::Rejected { place, reason: RejectReason::TransformFailed, about: None });
             return Ok(());
         }
         *self.rejected.entry(RejectReason::TransformFailed).or_default() += unfit;
@@ -369,8 +371,8 @@ impl Intake {
         if let Some(failed) = self.halt.take_if(|halt| matches!(halt, Halt::Failed(_))) {
             return Err(failed);
         }
-        if let Some((partition, offset)) = self.stopped_at {
-            return Err(Halt::Rejected { partition, offset, reason: RejectReason::TransformFailed });
+        if let Some(place) = self.stopped_at {
+            return Err(Halt::Rejected { place, reason: RejectReason::TransformFailed, about: None });
         }
         let mut dead_letters = std::mem::take(&mut self.dead_batches);
         dead_letters.extend(self.dead_letters.finish().map_err(Halt::Failed)?);
@@ -555,11 +557,30 @@ tables:
     }
 
     #[test]
+    fn a_record_to_stop_at_is_told_with_its_field() {
+        let mut intake = cast(DlqMode::Stop);
+        assert_eq!(fill(&mut intake, &VALUES[..1]), 1);
+        let (partition, offset, timestamp_ms, key) = (0, 1, None, None);
+        let (value, headers) = (Some(VALUES[2].as_bytes()), Headers::empty());
+        let record = Record { partition, offset, timestamp_ms, key, value, headers };
+        assert_eq!(intake.take(&record), Visit::Blocked);
+        let spec = siltstone_spec::parse(CAST, "spec.yaml", &|_| None).unwrap().tables.remove(0);
+        let error = intake.take_halt().unwrap().need(&spec).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "table a.b: record rejected at topic t, partition 0, offset 1: wrong_type at k: string where long is \
+             wanted; mend the producer, or set dlq_mode: dead_letter to keep such records aside, or dlq_mode: skip"
+        );
+    }
+
+    #[test]
     fn a_row_to_stop_at_keeps_the_buffer_from_being_committed() {
         let mut intake = cast(DlqMode::Stop);
         assert_eq!(fill(&mut intake, &VALUES[..2]), 2);
         intake.close_batch();
-        let is_first = |halt: &Halt| matches!(halt, Halt::Rejected { partition: 0, offset: 1, .. });
+        let is_first = |halt: &Halt| {
+            matches!(halt, Halt::Rejected { place: Place { partition: 0, offset: 1, schema_id: None }, .. })
+        };
         assert!(intake.take_halt().as_ref().is_some_and(is_first));
         for _ in 0..2 {
             assert!(intake.take_buffer().as_ref().is_err_and(is_first), "whoever asks, and however often");
