@@ -87,6 +87,12 @@ def check_dead_letters(
     return {one["value"]: one["reason"] for one in found}
 
 
+def told_about(lake) -> dict[bytes, tuple[str | None, str | None]]:
+    """Field and detail of every dead letter, by value."""
+    found = readers.ICEBERG["PyIceberg"](lake.dead_letters).to_pylist()
+    return {one["value"]: (one["field"], one["detail"]) for one in found}
+
+
 def test_json_poison_is_kept_byte_by_byte(engine, name):
     topic = create_topic()
     records, bad = mixed(orders.records(0, 100), [value for _, value in json_poison()])
@@ -126,6 +132,15 @@ def test_avro_poison_is_kept_byte_by_byte(engine, name):
     assert told["unknown schema"] == "unknown_schema_id"
     assert told["cut off"] == told["no body"] == "truncated"
     assert told["more after the end"] == "trailing_bytes"
+    about = told_about(run.table())
+    about = {what: about[value] for what, value in poison}
+    assert about["wrong magic byte"] == about["unknown schema"] == (None, None)
+    assert about["no body"] == ("id", "the record ends before its long does")
+    assert about["more after the end"] == (None, "bytes after the last field of the writer's schema")
+    assert about["length beyond the end"] == ("region", "the record ends before its string does")
+    assert about["negative length"] == ("region", "string whose encoding is broken")
+    assert about["unknown union branch"] == ("region", "union branch that the writer's schema does not have")
+    assert about["endless variable-length integer"] == ("id", "long whose encoding is broken")
 
 
 def test_topic_of_nothing_but_poison(engine, name):
@@ -279,8 +294,12 @@ def test_stop_names_the_place_and_never_the_value(engine, name):
     send(topic, orders.records(30, 30, 3))
     run = engine([orders.orders_table(name, topic, dlq_mode="stop")], env={"RUST_LOG": "trace"})
     ended = run.once(code=1)
-    for word in (name, topic, "partition 2", f"offset {placed.offset}", "wrong_type"):
-        assert word in ended.err, f"{word} is not named:\n{ended.err[-3000:]}"
+    place = f"record rejected at topic {topic}, partition 2, offset {placed.offset}: "
+    what = "wrong_type at id: string where long is wanted; mend the producer, or set dlq_mode: dead_letter"
+    # The message is broken into lines.
+    said = " ".join(ended.err.split())
+    for word in (name, place + what):
+        assert word in said, f"{word} is not named:\n{ended.err[-3000:]}"
     assert "SECRET" not in ended.said
     # What was read before may be committed; nothing beyond the bad record of its partition is.
     assert run.committed().get(2, 0) <= placed.offset

@@ -426,6 +426,12 @@ def test_message_indexes_and_poison(engine, name):
     rejected = readers.ICEBERG["PyIceberg"](run.table().dead_letters).to_pylist()
     reasons = {one["offset"]: one["reason"] for one in rejected}
     assert [reasons[one.offset] for one in sent[1:-1]] == [reason for reason, _ in poison]
+    about = {one["offset"]: (one["reason"], one["field"], one["detail"]) for one in rejected}
+    assert [about[one.offset] for one in sent[-4:-1]] == [
+        ("malformed", None, "message whose encoding is broken"),
+        ("wrong_type", "row", "length-delimited value where int64 is wanted"),
+        ("invalid_utf8", "s", "string that is not UTF-8 where string is wanted"),
+    ]
 
 
 @pytest.mark.parametrize("where", ["text", "file"])
