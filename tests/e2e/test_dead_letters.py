@@ -18,6 +18,7 @@ from produce import (
     avro_poison,
     create_topic,
     dead_letter,
+    framed,
     json_poison,
     order,
     order_avro,
@@ -308,6 +309,31 @@ def test_stop_names_the_place_and_never_the_value(engine, name):
     run.write([orders.orders_table(name, topic, dlq_mode="skip")])
     run.once()
     readers.check(run.table(), orders.rows(0, 60))
+
+
+def test_stop_names_the_field_and_the_schema(engine, name):
+    topic = create_topic()
+    line = {"type": "record", "name": "Line", "fields": [{"name": "note", "type": "string"}]}
+    fields = [{"name": "id", "type": "long"}, {"name": "lines", "type": {"type": "array", "items": line}}]
+    schema = {"type": "record", "name": "Order", "fields": fields}
+    schema_id = Registry().register(f"{topic}-value", schema)
+    good = {"id": 1, "lines": [{"note": "a"}]}
+    # An order of one line, whose note of seven bytes is not UTF-8.
+    bad = framed(schema_id, b"\x02\x02\x0eSECRET\xff\x00")
+    send(topic, [Sent(AvroWriter(schema, schema_id)(good)), Sent(bad)])
+    run = engine([table(name, topic, dlq_mode="stop")], env={"RUST_LOG": "trace"})
+    ended = run.once(code=1)
+    told = (
+        f"topic {topic}, partition 0, offset 1: invalid_utf8 at lines[].note: string that is not UTF-8 where "
+        f"string is wanted (schema id {schema_id}); mend the producer, or set dlq_mode: dead_letter"
+    )
+    assert told in " ".join(ended.err.split()), ended.err[-3000:]
+    assert "SECRET" not in ended.said
+    run.write([table(name, topic)])
+    run.once()
+    readers.check(run.table(), [good])
+    field = ("lines[].note", "string that is not UTF-8 where string is wanted")
+    assert told_about(run.table()) == {bad: field}
 
 
 def test_stop_leaves_other_tables_alone(engine, name):
