@@ -131,6 +131,6 @@ pub(crate) fn give_up(
         return Err(wanting.incompatible(spec, format!("{what}: {why}")));
     }
     tracing::warn!(table = %spec.name, %code, what, why, way_out, "records of this schema are rejected");
-    decoder.reject_schema(wanting.need);
+    decoder.reject_schema(wanting.need, format!("{what}: {why}"));
     Ok(())
 }

@@ -130,7 +130,7 @@ impl Decoder {
                 match known(&self.table, registry)?.schema_by_id(id).await {
                     Ok(schema) => schema,
                     Err(IngestError::NotFound { .. }) => {
-                        return Ok(Found::Refused(RejectReason::UnknownSchemaId, None));
+                        return Ok(Found::Refused(RejectReason::UnknownSchemaId));
                     }
                     Err(error) => return Err(error),
                 }
@@ -150,9 +150,10 @@ impl Decoder {
     }
 
     /// The caller cannot take what `Evolves` asked for (a format of the table has no form for it): records of this
-    /// schema are rejected as `incompatible_schema`.
-    pub fn reject_schema(&mut self, need: SchemaNeed) {
-        self.programs.refuse(need.key(), RejectReason::IncompatibleSchema, None);
+    /// schema are rejected as `incompatible_schema`, and their dead letters say `detail`.
+    pub fn reject_schema(&mut self, need: SchemaNeed, detail: String) {
+        let about = About { field: None, detail };
+        self.programs.refuse(need.key(), RejectReason::IncompatibleSchema, Some(about));
     }
 
     fn refuse(&mut self, key: Key, reason: RejectReason, about: Option<About>) -> Learned {
