@@ -2,7 +2,7 @@
 //!
 //! A field of records is the column of its number, where both have one (Protobuf); else of its name; else the one that
 //! has this name as an alias; else the one whose name or alias is among its own aliases; else it is new. Columns are
-//! never dropped or reordered: one that the incoming schema lacks stays and is null for its records. A table follows
+//! never dropped or reordered (an alias alone does not lead to a column of another type): one that the incoming schema lacks stays and is null for its records. A table follows
 //! by what every reader of its files can follow:
 //!
 //! 1. additions, always optional, with ids after the last one ever used;
@@ -28,6 +28,8 @@ use crate::{
 
 /// Other names that one column may have; more are not kept.
 const ALIASES_MAX: usize = 64;
+/// A chain of columns that take each other's names is followed so far in one step; more take another step.
+const PASSES_MAX: usize = 8;
 
 /// How a table may follow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,6 +91,20 @@ impl Mismatch {
 
 /// The table schema that takes records of `incoming` too.
 pub fn merge(table: &Schema, incoming: &Schema, rules: Rules) -> Merge {
+    let mut merged = merge_once(table, incoming, rules);
+    // A name that one column gives up may be another one's alias: seen once it is given up.
+    for _ in 0..PASSES_MAX {
+        let Merge::Evolves(schema) = &merged else { break };
+        let rules = Rules { last_field_id: rules.last_field_id.max(table.last_field_id()), ..rules };
+        match merge_once(schema, incoming, rules) {
+            Merge::Evolves(more) => merged = Merge::Evolves(Schema::new(schema.schema_id, more.fields)),
+            Merge::Same { .. } | Merge::Refused(_) => break,
+        }
+    }
+    merged
+}
+
+fn merge_once(table: &Schema, incoming: &Schema, rules: Rules) -> Merge {
     let mut merger = Merger { rules, path: Vec::new() };
     let start = Progress { last_id: table.last_field_id().max(rules.last_field_id), changed: false };
     match merger.fields(&table.fields, &incoming.fields, start) {
@@ -163,7 +179,12 @@ struct Merger {
 
 impl Merger {
     fn fields(&mut self, table: &[Field], incoming: &[Field], mut progress: Progress) -> Merged<Vec<Field>> {
-        let bound = bind(table, incoming);
+        let mut bound = bind(table, incoming);
+        for (base, field) in bound.iter_mut().zip(incoming) {
+            if base.is_some_and(|at| self.is_misled(table, at, field, progress)) {
+                *base = None;
+            }
+        }
         let mut columns: Vec<Option<Both<Field>>> = table.iter().map(|_| None).collect();
         let mut added: Vec<Field> = Vec::new();
         for (field, base) in incoming.iter().zip(&bound) {
@@ -223,6 +244,16 @@ impl Merger {
         fields.view.extend(added.iter().cloned());
         fields.merged.append(&mut added);
         Ok((fields, progress))
+    }
+
+    /// True when an alias alone leads to a column that does not take the values. A registry may well let a field go and
+    /// another one come in one step; what was meant is then another column.
+    fn is_misled(&mut self, table: &[Field], base: usize, field: &Field, progress: Progress) -> bool {
+        let Some(column) = table.get(base) else { return false };
+        let is_meant =
+            column.is_called(&field.name) || (column.number.is_some() && column.number == field.number);
+        let fits = self.data_type(&column.data_type, &field.data_type, progress);
+        !is_meant && fits.is_err_and(|mismatch| !mismatch.widening)
     }
 
     /// The column that takes `field` with the least change: the one of its name, or a variant. `None`: a variant is to

@@ -22,9 +22,6 @@ impl Lower<'_> {
         let at = place.key("rename");
         for (column, name) in &raw.rename {
             self.named_column(column, &at);
-            if column.rsplit('.').next() == Some(name.0.as_str()) {
-                self.fault(&at.key(column), "is the name that it has already");
-            }
             if name.0 == KAFKA {
                 self.fault(&at.key(column), "_kafka is the name of kafka_metadata's column");
             }

@@ -288,7 +288,7 @@ impl Work<'_, '_> {
         let blooms = self.table.files.bloom_filters.iter().map(|column| ("files.bloom_filters", column));
         let disclosed = self.table.disclose.columns().iter().map(|column| ("disclose.bounds", column));
         for (setting, column) in retention.chain(blooms).chain(disclosed) {
-            if self.live.schema.field_at(column).is_some() && after.field_at(column).is_none() {
+            if is_called_so(&self.live.schema, column) && !is_called_so(&after, column) {
                 let what = format!("column {column} is named in {setting}");
                 let why = "the table no longer has a column of this name".to_owned();
                 let way_out = format!("take it out of {setting}, or name the column as it is called now");
@@ -296,6 +296,12 @@ impl Work<'_, '_> {
             }
         }
     }
+}
+
+/// True when the schema has a column of this dotted name, and not only one that had it once.
+fn is_called_so(schema: &Schema, column: &str) -> bool {
+    let path = schema.field_at(column).and_then(|field| schema.path_of(field.id));
+    path.is_some_and(|path| path.iter().map(|field| field.name.as_str()).eq(column.split('.')))
 }
 
 /// True for a type that the column cannot become with its values.

@@ -118,7 +118,7 @@ fn a_schema_grows_and_keeps_its_ids() {
     );
     let after = applied(&live, &made);
     assert_eq!(after.schema.schema_id, 1);
-    assert_eq!(after.schema.column("tags").map(|field| (field.id, field.required)), Some((8, false)));
+    assert_eq!(after.schema.column("tags").map(|field| (field.id, field.required)), Some((7, false)));
     assert_eq!((after.schema.column("id").unwrap().id, after.schema.last_field_id()), (1, 9));
     assert_eq!((after.partition_spec.spec_id, after.partition_spec.fields[0].field_id), (1, 1000));
     assert_eq!(after.sort_order.order_id, 1);
@@ -128,8 +128,7 @@ fn a_schema_grows_and_keeps_its_ids() {
 #[test]
 fn what_a_registered_schema_does_is_told_and_refuses_nothing() {
     let live = live(vec![Field::optional(1, "old", P::Int.into()), Field::required(2, "b", P::Int.into())]);
-    let mut field = Field::required(1, "new", P::String.into());
-    field.aliases.push("old".to_owned());
+    let mut field = Field::required(1, "old", P::String.into());
     let wanted = schema(vec![field.clone(), Field::required(2, "b", P::Int.into())]);
     let told = |more: &str, live: &LiveTable, wanted: &Schema| {
         let table = table("", more);
@@ -151,10 +150,12 @@ fn what_a_registered_schema_does_is_told_and_refuses_nothing() {
     );
     assert_eq!(
         told(", on_incompatible: new_column", &live, &wanted),
-        "t: change, from version 7\n  + column old_string string\n  ! column old takes the values of fields called new: an \
-         alias in the schema of records says so\n  ! the new column old_string takes the values of old that are string: \
+        "t: change, from version 7\n  + column old_string string\n  ! the new column old_string takes the values of old that are string: \
          column old cannot, and on_incompatible is new_column"
     );
+    (field.name, field.aliases) = ("new".to_owned(), vec!["old".to_owned()]);
+    let renamed = schema(vec![field.clone(), Field::required(2, "b", P::Int.into())]);
+    assert_eq!(told("", &live, &renamed), "t: change, from version 7\n  + column new string");
     let iceberg = LiveTable { formats: vec![Format::Iceberg], ..live };
     field.data_type = P::Long.into();
     let wanted = schema(vec![field]);
@@ -278,7 +279,8 @@ proptest! {
         let made = plan(&table, Some(&start), Some(&second));
         if !made.is_refused() {
             let after = applied(&start, &made);
-            prop_assert_eq!(plan(&table, Some(&after), Some(&second)).to_string(), "t: nothing to do");
+            let again = plan(&table, Some(&after), Some(&second));
+            prop_assert!(matches!(again, TablePlan::NothingToDo { .. }), "{}", again);
             let mut ids = Vec::new();
             after.schema.visit(&mut |id| ids.push(id));
             let count = ids.len();

@@ -153,7 +153,6 @@ fn every_mistake_gets_its_text() {
             "transforms: {rename: {note: amount}}",
             "transforms.rename.note: there is a amount already; drop it or rename it too",
         ),
-        ("transforms: {rename: {note: note}}", "transforms.rename.note: is the name that it has already"),
         ("transforms: {rename: {note: a.b}}", "transforms.rename.note: a column's name has no dot"),
         (
             "transforms: {rename: {note: _kafka}}",

@@ -111,7 +111,7 @@ fn a_rejection_says_what_it_is_about() {
     };
     let told = |field: Option<&str>, detail: &str| Some((field.map(str::to_owned), detail.to_owned()));
     assert_eq!(about(&framed(1, &[2])), None);
-    assert_eq!(about(&framed(3, &[2, b'x'])), told(Some("id"), "int cannot become string"));
+    assert_eq!(about(&framed(3, &[2, b'x'])), told(Some("id"), "records have string for a column of int"));
     assert_eq!(about(&framed(1, &[])), told(Some("id"), "the record ends before its int does"));
     let left = "bytes after the last field of the writer's schema";
     assert_eq!(about(&framed(1, &[2, 2])), told(None, left));
