@@ -57,18 +57,47 @@ def rows(table: Table, reader, ignore=()) -> list[tuple]:
     fields = [field for field in table.fields() if field["name"] not in ignore]
     arrow = reader(table)
     return [
-        canonical_row(row, fields)
+        canonical_row(_as_seen_by(reader, row, fields), fields)
         for row in _python_rows(arrow.drop_columns(list(ignore)) if ignore else arrow)
     ]
+
+
+def _as_seen_by(reader, row: dict, fields: list[dict]) -> dict:
+    """PyIceberg 0.12 makes lists and maps of structs anew without their nulls: one that is null comes as an empty one. So for
+    PyIceberg alone, both are one."""
+    if reader is not _pyiceberg:
+        return row
+    return {field["name"]: _without_nulls(row[field["name"]], field["type"]) for field in fields if field["name"] in row} | {
+        name: value for name, value in row.items() if name not in {field["name"] for field in fields}
+    }
+
+
+def _without_nulls(value, kind):
+    if not isinstance(kind, dict):
+        return value
+    if kind["type"] == "struct":
+        if not isinstance(value, dict):
+            return value
+        members = {member["name"]: member["type"] for member in kind["fields"]}
+        return {name: _without_nulls(member, members.get(name)) for name, member in value.items()}
+    inside = kind["element"] if kind["type"] == "list" else kind["value"]
+    if not isinstance(inside, dict):
+        return value
+    if value is None:
+        return [] if kind["type"] == "list" else {}
+    if kind["type"] == "list":
+        return [_without_nulls(item, inside) for item in value]
+    entries = value.items() if isinstance(value, dict) else value
+    return [(key, _without_nulls(item, inside)) for key, item in entries]
 
 
 def check(table: Table, expected: list[dict], readers=QUICK, ignore=()) -> None:
     """Every reader sees exactly the expected rows. All readers are tried before a fault is raised."""
     fields = [field for field in table.fields() if field["name"] not in ignore]
-    wanted = [canonical_row(row, fields) for row in expected]
     faults = []
     for name, reader in readers.items():
         try:
+            wanted = [canonical_row(_as_seen_by(reader, row, fields), fields) for row in expected]
             assert_same_rows(rows(table, reader, ignore), wanted, f"{name} on {table.name}")
         except Exception as fault:  # noqa: BLE001 - a client may raise anything; all of it is told
             text = str(fault)

@@ -177,6 +177,18 @@ pub enum Type {
 }
 
 impl Type {
+    /// How many members structs in it have, at every depth.
+    pub fn count_members(&self) -> usize {
+        match self {
+            Self::Primitive(_) => 0,
+            Self::Struct(members) => members.iter().map(|member| 1 + member.data_type.count_members()).sum(),
+            Self::List { element, .. } => element.count_members(),
+            Self::Map { key, value, .. } => key.count_members() + value.count_members(),
+        }
+    }
+}
+
+impl Type {
     fn visit(&self, visit: &mut dyn FnMut(i32)) {
         match self {
             Self::Primitive(_) => {}

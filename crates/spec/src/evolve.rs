@@ -38,6 +38,8 @@ pub struct Rules {
     pub renames: bool,
     /// Columns get wider types.
     pub widens: bool,
+    /// Structs in maps get members.
+    pub grows_in_maps: bool,
     /// What fits no column gets one of its own.
     pub variants: bool,
     /// The largest field id that the table ever had, when it is none of its present ones.
@@ -45,12 +47,13 @@ pub struct Rules {
 }
 
 impl Rules {
-    /// Those of a table: Delta without column mapping and type widening shows no other name and no other type. Beside
+    /// Those of a table: Delta without column mapping and type widening shows no other name and no other type, and
+    /// delta-rs reads no older file once a struct in a map has a member more. Beside
     /// transforms nothing gets a column of its own: what is protected under one name would come in the clear there.
     pub fn of(table: &TableSpec) -> Self {
         let delta = table.formats.contains(&Format::Delta);
         let variants = table.on_incompatible == OnIncompatible::NewColumn && !table.has_transforms();
-        Self { renames: !delta, widens: !delta, variants, last_field_id: 0 }
+        Self { renames: !delta, widens: !delta, grows_in_maps: !delta, variants, last_field_id: 0 }
     }
 }
 
@@ -79,13 +82,28 @@ pub struct Mismatch {
     pub column: String,
     /// The type in the incoming schema.
     pub records: String,
-    /// True when the type is a wider one, which a format of the table has no form for.
-    pub widening: bool,
+    /// Why the column does not follow though Avro's rules would have it.
+    pub hindrance: Option<Hindrance>,
+}
+
+/// What a format of the table has no form for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hindrance {
+    /// A wider type.
+    Widening,
+    /// More members of a struct in a map.
+    Map,
 }
 
 impl Mismatch {
     fn hint(&self) -> &'static str {
-        if self.widening { ", and a table in Delta cannot widen a column" } else { "" }
+        match self.hindrance {
+            None => "",
+            Some(Hindrance::Widening) => ", and a table in Delta cannot widen a column",
+            Some(Hindrance::Map) => {
+                " with other members, and readers of Delta cannot follow those inside maps"
+            }
+        }
     }
 }
 
@@ -253,7 +271,7 @@ impl Merger {
         let is_meant =
             column.is_called(&field.name) || (column.number.is_some() && column.number == field.number);
         let fits = self.data_type(&column.data_type, &field.data_type, progress);
-        !is_meant && fits.is_err_and(|mismatch| !mismatch.widening)
+        !is_meant && fits.is_err_and(|mismatch| mismatch.hindrance.is_none())
     }
 
     /// The column that takes `field` with the least change: the one of its name, or a variant. `None`: a variant is to
@@ -350,11 +368,14 @@ impl Merger {
             ) => {
                 if kind_of(key) != kind_of(newer_key) {
                     self.path.push("key".to_owned());
-                    let mismatch = self.mismatch(key, newer_key, false);
+                    let mismatch = self.mismatch(key, newer_key, None);
                     self.path.pop();
                     return Err(mismatch);
                 }
                 let (types, after) = self.inside(MAP_VALUE, value, newer, progress)?;
+                if !self.rules.grows_in_maps && types.merged.count_members() != value.count_members() {
+                    return Err(self.mismatch(table, incoming, Some(Hindrance::Map)));
+                }
                 progress = after;
                 let (key_id, value_id, required) = (*key_id, *value_id, *value_required && *newer_required);
                 progress.change(required != *value_required);
@@ -364,7 +385,7 @@ impl Merger {
                 };
                 Both { merged: map(types.merged), view: map(types.view) }
             }
-            _ => return Err(self.mismatch(table, incoming, false)),
+            _ => return Err(self.mismatch(table, incoming, None)),
         };
         Ok((merged, progress))
     }
@@ -376,15 +397,15 @@ impl Merger {
         merged
     }
 
-    fn mismatch(&self, table: &Type, incoming: &Type, widening: bool) -> Mismatch {
-        Mismatch { field: dotted(&self.path), column: kind_of(table), records: kind_of(incoming), widening }
+    fn mismatch(&self, table: &Type, incoming: &Type, hindrance: Option<Hindrance>) -> Mismatch {
+        Mismatch { field: dotted(&self.path), column: kind_of(table), records: kind_of(incoming), hindrance }
     }
 
     fn primitive(&self, table: PrimitiveType, incoming: PrimitiveType) -> Result<PrimitiveType, Mismatch> {
         let widened = common(table, incoming);
         match widened {
             Some(wider) if wider == table || self.rules.widens => Ok(wider),
-            _ => Err(self.mismatch(&table.into(), &incoming.into(), widened.is_some())),
+            _ => Err(self.mismatch(&table.into(), &incoming.into(), widened.map(|_| Hindrance::Widening))),
         }
     }
 }

@@ -270,7 +270,7 @@ fn call(fields: &mut [Field], prefix: &str, names: &[&str]) {
 
 /// A source is in memory: it widens whatever formats can show, and keeps its names, for the spec goes by them.
 fn of_source(table: &TableSpec) -> Rules {
-    Rules { renames: false, widens: true, ..Rules::of(table) }
+    Rules { renames: false, widens: true, grows_in_maps: true, ..Rules::of(table) }
 }
 
 /// A source, and what the spec makes of it.

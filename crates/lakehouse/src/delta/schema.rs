@@ -174,38 +174,32 @@ fn check_same(
                 "was renamed, which Delta without column mapping cannot follow",
             ));
         }
-        match (&before.data_type, &after.data_type) {
-            (Type::Struct(old), Type::Struct(new)) => {
-                check_same(table, &format!("{path}."), old, new, mapped)?;
-            }
-            (old, new) if loosely_same(old, new, mapped) => {}
-            _ => {
-                return Err(refuse_change(
-                    table,
-                    &path,
-                    "changed its type, which Delta without type widening cannot follow",
-                ));
-            }
-        }
+        check_same_type(table, &path, &before.data_type, &after.data_type, mapped)?;
     }
     Ok(())
 }
 
-/// The same type, whatever may be null inside it.
-fn loosely_same(old: &Type, new: &Type, mapped: bool) -> bool {
+/// The same type, whatever may be null inside it; members of structs come at every depth.
+fn check_same_type(table: &str, path: &str, old: &Type, new: &Type, mapped: bool) -> Result<(), LakeError> {
     match (old, new) {
-        // With column mapping members come, go and are renamed here too.
-        (Type::Struct(old), Type::Struct(new)) if mapped => {
-            let after = |before: &Field| new.iter().find(|field| field.id == before.id);
-            old.iter().all(|before| {
-                after(before).is_none_or(|after| loosely_same(&before.data_type, &after.data_type, mapped))
-            })
+        (Type::Struct(old), Type::Struct(new)) => check_same(table, &format!("{path}."), old, new, mapped),
+        (Type::List { element: old, .. }, Type::List { element: new, .. }) => {
+            check_same_type(table, &format!("{path}[]"), old, new, mapped)
         }
-        (Type::List { element: old, .. }, Type::List { element: new, .. }) => loosely_same(old, new, mapped),
-        (Type::Map { key: old_key, value: old, .. }, Type::Map { key, value, .. }) => {
-            loosely_same(old_key, key, mapped) && loosely_same(old, value, mapped)
+        (Type::Map { key: old_key, value: old, .. }, Type::Map { key, value: new, .. }) => {
+            if old.count_members() < new.count_members() {
+                let why = "got members inside a map; delta-rs reads no file from before such a change";
+                return Err(refuse_change(table, path, why));
+            }
+            check_same_type(table, &format!("{path} (key)"), old_key, key, mapped)?;
+            check_same_type(table, &format!("{path}{{}}"), old, new, mapped)
         }
-        _ => to_delta(old, Nullability::Ignored, None) == to_delta(new, Nullability::Ignored, None),
+        _ if to_delta(old, Nullability::Ignored, None) == to_delta(new, Nullability::Ignored, None) => Ok(()),
+        _ => Err(refuse_change(
+            table,
+            path,
+            "changed its type, which Delta without type widening cannot follow",
+        )),
     }
 }
 

@@ -394,12 +394,14 @@ fn chain(seed: u64, versions: usize) -> Vec<Version> {
     chain
 }
 
-const ICEBERG: Rules = Rules { renames: true, widens: true, variants: false, last_field_id: 0 };
+const ICEBERG: Rules =
+    Rules { renames: true, widens: true, grows_in_maps: true, variants: false, last_field_id: 0 };
 
 fn rules() -> impl Strategy<Value = Rules> {
     any::<(bool, bool)>().prop_map(|(iceberg, variants)| Rules {
         renames: iceberg,
         widens: iceberg,
+        grows_in_maps: iceberg,
         variants,
         last_field_id: 0,
     })

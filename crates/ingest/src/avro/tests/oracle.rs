@@ -12,7 +12,8 @@ use crate::{
     columns::Columns,
 };
 
-const RULES: Rules = Rules { renames: true, widens: true, variants: false, last_field_id: 0 };
+const RULES: Rules =
+    Rules { renames: true, widens: true, grows_in_maps: true, variants: false, last_field_id: 0 };
 
 struct Case {
     avro: Avro,
