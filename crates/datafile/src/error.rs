@@ -38,6 +38,9 @@ pub enum DataFileError {
     /// A stored file is not what its ledger entry says.
     #[error("data file {path} cannot be read: {fault}")]
     Corrupt { path: String, fault: &'static str },
+    /// A file of somebody else is another one by now than the one that was begun.
+    #[error("file {path} was replaced while it was read; run it again to read the new one")]
+    Replaced { path: String },
     /// The object store failed.
     #[error("object store failed on {path}: {code}")]
     Store { path: String, code: StoreCode },
@@ -80,7 +83,7 @@ impl DataFileError {
             Self::UnknownField { .. } | Self::Transform { .. } | Self::UnsupportedType { .. } => {
                 ErrorKind::Invalid
             }
-            Self::NullInRequired { .. } | Self::Corrupt { .. } => ErrorKind::Data,
+            Self::NullInRequired { .. } | Self::Corrupt { .. } | Self::Replaced { .. } => ErrorKind::Data,
             Self::Spill { .. } => ErrorKind::Unavailable,
             Self::TooManyRows { .. } => ErrorKind::Invalid,
             Self::RowsDiffer { .. } | Self::OtherPartition { .. } => ErrorKind::Internal,
@@ -103,6 +106,7 @@ impl DataFileError {
             Self::NullInRequired { .. } => ErrorCode::NullInRequiredColumn,
             Self::TooManyRows { .. } => ErrorCode::ChangeTooLarge,
             Self::Corrupt { .. } => ErrorCode::StoredDataBroken,
+            Self::Replaced { .. } => ErrorCode::CommandStopped,
             Self::RowsDiffer { .. } => ErrorCode::RewriteDiffers,
             Self::Spill { .. } => ErrorCode::SpillFailed,
             Self::SchemaMismatch { .. }
@@ -130,6 +134,14 @@ impl DataFileError {
             _ => StoreCode::Unavailable,
         };
         Self::Store { path: path.to_string(), code }
+    }
+
+    /// As [`Self::store`], for a reading that may be bound to the content which was seen before.
+    pub(crate) fn read(label: &str, error: &object_store::Error) -> Self {
+        match error {
+            object_store::Error::Precondition { .. } => Self::Replaced { path: label.to_owned() },
+            error => Self::store(&Path::from(label), error),
+        }
     }
 
     pub(crate) fn compute(step: &'static str) -> Self {

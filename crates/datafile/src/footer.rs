@@ -14,7 +14,7 @@ use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
 use bytes::Bytes;
 use futures::{FutureExt, future::BoxFuture};
-use object_store::{ObjectStore, ObjectStoreExt, path::Path};
+use object_store::{GetOptions, GetRange, ObjectStore, path::Path};
 use parquet::{
     arrow::async_reader::MetadataFetch,
     errors::ParquetError,
@@ -67,25 +67,38 @@ pub(crate) async fn read_metadata(
     page_index: PageIndexPolicy,
 ) -> Result<ParquetMetaData> {
     let path = location(table_location, &entry.path);
-    read_metadata_at(store, &path, &entry.path, entry.bytes, page_index).await
+    read_metadata_at(store, &path, None, &entry.path, entry.bytes, page_index).await
 }
 
-/// The metadata of an object of this size. `label` stands for it in errors.
+/// Bytes of an object: of the content that has this tag, where one is known.
+pub(crate) async fn fetch(
+    store: &dyn ObjectStore,
+    path: &Path,
+    etag: Option<&str>,
+    range: Option<Range<u64>>,
+) -> object_store::Result<Bytes> {
+    let (range, if_match) = (range.map(GetRange::Bounded), etag.map(str::to_owned));
+    let options = GetOptions { range, if_match, ..GetOptions::default() };
+    store.get_opts(path, options).await?.bytes().await
+}
+
+/// The metadata of an object of this size, and of this tag where one is known. `label` stands for it in errors.
 pub(crate) async fn read_metadata_at(
     store: &Arc<dyn ObjectStore>,
     path: &Path,
+    etag: Option<&str>,
     label: &str,
     bytes: u64,
     page_index: PageIndexPolicy,
 ) -> Result<ParquetMetaData> {
-    let mut fetch = Fetch { store, path, failed: None };
+    let mut fetch = Fetch { store, path, etag, failed: None };
     let read = ParquetMetaDataReader::new()
         .with_page_index_policy(page_index)
         .with_prefetch_hint(Some(FOOTER_GUESS.min(usize::try_from(bytes).unwrap_or(usize::MAX))))
         .load_and_finish(&mut fetch, bytes)
         .await;
     match (read, fetch.failed) {
-        (_, Some(error)) => Err(DataFileError::store(&Path::from(label), &error)),
+        (_, Some(error)) => Err(DataFileError::read(label, &error)),
         (Ok(metadata), None) => Ok(metadata),
         (Err(_), None) => Err(DataFileError::corrupt(label, "its footer is damaged or of another size")),
     }
@@ -95,13 +108,14 @@ pub(crate) async fn read_metadata_at(
 struct Fetch<'a> {
     store: &'a Arc<dyn ObjectStore>,
     path: &'a Path,
+    etag: Option<&'a str>,
     failed: Option<object_store::Error>,
 }
 
 impl MetadataFetch for &mut Fetch<'_> {
     fn fetch(&mut self, range: Range<u64>) -> BoxFuture<'_, parquet::errors::Result<Bytes>> {
         async move {
-            self.store.get_range(self.path, range).await.map_err(|error| {
+            fetch(self.store.as_ref(), self.path, self.etag, Some(range)).await.map_err(|error| {
                 self.failed = Some(error);
                 ParquetError::General("store".to_owned())
             })

@@ -81,13 +81,19 @@ impl std::fmt::Debug for ParquetFile {
 }
 
 impl ParquetFile {
-    /// Opens an object of this size.
+    /// Opens an object of this size. With the tag of its content, all of it is read of that content or not at all.
     ///
     /// # Errors
-    /// `Store`; `Corrupt`: it is no Parquet file.
-    pub async fn open(store: &Arc<dyn ObjectStore>, path: &Path, bytes: u64) -> Result<Self> {
-        let place =
-            Place { store: Arc::clone(store), path: path.clone(), label: LABEL.to_owned(), size: bytes };
+    /// `Store`; `Corrupt`: it is no Parquet file; `Replaced`.
+    pub async fn open(
+        store: &Arc<dyn ObjectStore>,
+        path: &Path,
+        bytes: u64,
+        etag: Option<&str>,
+    ) -> Result<Self> {
+        let (path, label) = (path.clone(), LABEL.to_owned());
+        let etag = etag.map(str::to_owned);
+        let place = Place { store: Arc::clone(store), path, etag, label, size: bytes };
         let whole = bytes <= WHOLE_BYTES_MAX;
         let (object, metadata) = Object::open(place, whole, block_bytes).await?;
         let block_bytes = block_bytes(&metadata);

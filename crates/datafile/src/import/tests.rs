@@ -25,7 +25,7 @@ async fn file(batch: &RecordBatch) -> ParquetFile {
     writer.close().unwrap();
     let (path, size) = (Path::from("history/region=secret/part-0.parquet"), bytes.len() as u64);
     store.put(&path, bytes.into()).await.unwrap();
-    ParquetFile::open(&store, &path, size).await.unwrap()
+    ParquetFile::open(&store, &path, size, None).await.unwrap()
 }
 
 async fn read(file: ParquetFile, table: Schema, start: u64) -> (RecordBatch, BTreeMap<u64, R>) {
@@ -168,7 +168,39 @@ async fn what_the_table_cannot_take_is_named() {
     let path = Path::from("a=secret/x");
     store.put(&path, vec![0; 100].into()).await.unwrap();
     for size in [100, 10 << 20] {
-        let error = ParquetFile::open(&store, &path, size).await.unwrap_err().to_string();
+        let error = ParquetFile::open(&store, &path, size, None).await.unwrap_err().to_string();
         assert!(!error.contains("secret"), "{error}");
     }
+}
+
+#[tokio::test]
+async fn a_file_that_is_replaced_while_it_is_read_is_told() {
+    let schema = every_type();
+    let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let path = Path::from("history/region=secret/part-0.parquet");
+    let content = |seed| {
+        let batch = testing::batch(&schema, 60_000, &mut testing::rng(seed));
+        let mut bytes = Vec::new();
+        let mut writer = ArrowWriter::try_new(&mut bytes, batch.schema(), None).unwrap();
+        writer.write(&batch).unwrap();
+        writer.close().unwrap();
+        bytes
+    };
+    let bytes = content(1);
+    let size = bytes.len() as u64;
+    assert!(size > WHOLE_BYTES_MAX, "it is read in parts: {size}");
+    store.put(&path, bytes.into()).await.unwrap();
+    let etag = store.head(&path).await.unwrap().e_tag;
+    let file = ParquetFile::open(&store, &path, size, etag.as_deref()).await.unwrap();
+    store.put(&path, content(2).into()).await.unwrap();
+    let rows = tokio::task::spawn_blocking(move || {
+        file.rows_from(&schema, &schema, 0).and_then(|rows| rows.unwrap().collect::<Result<Vec<_>>>())
+    });
+    let error = rows.await.unwrap().unwrap_err();
+    assert!(
+        matches!(error, DataFileError::Replaced { .. }) && !error.to_string().contains("secret"),
+        "{error}"
+    );
+    let again = ParquetFile::open(&store, &path, size, etag.as_deref()).await;
+    assert!(matches!(again, Err(DataFileError::Replaced { .. })));
 }

@@ -11,7 +11,7 @@ use std::{
 
 use bytes::{Buf, Bytes, BytesMut};
 use futures::{StreamExt, TryStreamExt};
-use object_store::{ObjectStore, ObjectStoreExt, path::Path};
+use object_store::{ObjectStore, path::Path};
 use parquet::{
     arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions},
     errors::ParquetError,
@@ -73,8 +73,9 @@ async fn open_one(
 ) -> Result<Input> {
     let path = footer::location(table_location, &input.entry.path);
     let corrupt = |_| DataFileError::corrupt(&input.entry.path, "it is no readable Parquet file");
-    let place =
-        Place { store: Arc::clone(store), label: input.entry.path.clone(), path, size: input.entry.bytes };
+    // What we laid down is never replaced.
+    let (label, etag) = (input.entry.path.clone(), None);
+    let place = Place { store: Arc::clone(store), label, path, etag, size: input.entry.bytes };
     let (object, metadata) = Object::open(place, whole, move |_| block_bytes).await?;
     if u64::try_from(metadata.file_metadata().num_rows()) != Ok(input.entry.rows) {
         let fault = "it has another number of rows than its entry";
@@ -101,6 +102,8 @@ fn chunk_ends(metadata: &ParquetMetaData) -> Vec<u64> {
 pub(crate) struct Place {
     pub(crate) store: Arc<dyn ObjectStore>,
     pub(crate) path: Path,
+    /// Of the content that is to be read; `None`: of whatever is there.
+    pub(crate) etag: Option<String>,
     /// What stands for it in errors.
     pub(crate) label: String,
     pub(crate) size: u64,
@@ -108,7 +111,7 @@ pub(crate) struct Place {
 
 impl Place {
     fn failed(&self, error: &object_store::Error) -> DataFileError {
-        DataFileError::store(&Path::from(self.label.as_str()), error)
+        DataFileError::read(&self.label, error)
     }
 }
 
@@ -152,7 +155,8 @@ impl Object {
         let corrupt = |fault| DataFileError::corrupt(&place.label, fault);
         let (metadata, whole) = if whole {
             let failed = |error| place.failed(&error);
-            let bytes = place.store.get(&place.path).await.map_err(failed)?.bytes().await.map_err(failed)?;
+            let whole = footer::fetch(place.store.as_ref(), &place.path, place.etag.as_deref(), None);
+            let bytes = whole.await.map_err(failed)?;
             if bytes.len() as u64 != place.size {
                 return Err(corrupt("it is of another size than its entry"));
             }
@@ -160,9 +164,9 @@ impl Object {
             let metadata = reader.parse_and_finish(&bytes);
             (metadata.map_err(|_| corrupt("it is no readable Parquet file"))?, Some(bytes))
         } else {
-            let Place { store, path, label, size } = &place;
+            let Place { store, path, etag, label, size } = &place;
             let policy = PageIndexPolicy::Optional;
-            (footer::read_metadata_at(store, path, label, *size, policy).await?, None)
+            (footer::read_metadata_at(store, path, etag.as_deref(), label, *size, policy).await?, None)
         };
         let inner = Inner {
             handle: Handle::current(),
@@ -237,8 +241,9 @@ impl Object {
     fn fetch(&self, start: u64, end: u64, chunk_end: u64) -> Result<Block> {
         let inner = &self.0;
         let until = end.max(start + inner.block_bytes).min(chunk_end);
-        let Place { store, path, .. } = &inner.place;
-        let bytes = inner.handle.block_on(store.get_range(path, start..until));
+        let Place { store, path, etag, .. } = &inner.place;
+        let bytes = footer::fetch(store.as_ref(), path, etag.as_deref(), Some(start..until));
+        let bytes = inner.handle.block_on(bytes);
         let bytes = bytes.map_err(|error| inner.place.failed(&error))?;
         self.followed(start, bytes, end, chunk_end)
     }
@@ -260,9 +265,12 @@ impl Object {
         }
         let at = start + bytes.len() as u64;
         let next = (at < chunk_end).then(|| {
-            let (store, path) = (Arc::clone(&inner.place.store), inner.place.path.clone());
+            let Place { store, path, etag, .. } = &inner.place;
+            let (store, path, etag) = (Arc::clone(store), path.clone(), etag.clone());
             let until = end.max(at + inner.block_bytes).min(chunk_end);
-            inner.handle.spawn(async move { store.get_range(&path, at..until).await })
+            inner.handle.spawn(async move {
+                footer::fetch(store.as_ref(), &path, etag.as_deref(), Some(at..until)).await
+            })
         });
         Ok(Block { start, bytes, next })
     }

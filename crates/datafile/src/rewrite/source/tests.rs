@@ -1,5 +1,5 @@
 use arrow::array::{ArrayRef, Int64Array, RecordBatch};
-use object_store::memory::InMemory;
+use object_store::{ObjectStoreExt, memory::InMemory};
 use parquet::arrow::ArrowWriter;
 
 use super::*;
@@ -17,7 +17,7 @@ async fn object(block_bytes: u64) -> (Object, ParquetMetaData, Bytes) {
     let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
     let path = Path::from("one.parquet");
     store.put(&path, bytes.clone().into()).await.unwrap();
-    let place = Place { store, path, label: "one".to_owned(), size: bytes.len() as u64 };
+    let place = Place { store, path, etag: None, label: "one".to_owned(), size: bytes.len() as u64 };
     let (object, metadata) = Object::open(place, false, move |_| block_bytes).await.unwrap();
     (object, metadata, bytes)
 }
