@@ -16,7 +16,10 @@ mod schema;
 
 use std::sync::Arc;
 
-use arrow::{array::RecordBatch, datatypes::SchemaRef};
+use arrow::{
+    array::RecordBatch,
+    datatypes::{FieldRef, Fields, SchemaRef},
+};
 use object_store::{ObjectStore, path::Path};
 use parquet::{
     arrow::{
@@ -147,6 +150,24 @@ impl ParquetFile {
         most + 2 * BATCH_BYTES + if self.whole { self.bytes } else { 0 }
     }
 
+    /// Rows from this one on, of these columns alone: others that the file has are not read.
+    ///
+    /// # Errors
+    /// As [`Self::rows_from`].
+    pub fn rows_of(
+        &self,
+        columns: &Schema,
+        start: u64,
+    ) -> Result<std::result::Result<ParquetRows, ImportFault>> {
+        let target = arrow_schema(columns)?;
+        let known = |field: &&FieldRef| target.fields().find(field.name()).is_some();
+        let given: Fields = self.metadata.schema().fields().iter().filter(known).cloned().collect();
+        match convert::check(&given, target.fields()) {
+            Err(fault) => Ok(Err(fault)),
+            Ok(()) => self.read(Arc::clone(&target), target, start).map(Ok),
+        }
+    }
+
     /// Rows from this one on, as columns of a table that can take them. `view`: the table's schema with columns called
     /// as in the file.
     ///
@@ -159,10 +180,14 @@ impl ParquetFile {
         start: u64,
     ) -> Result<std::result::Result<ParquetRows, ImportFault>> {
         let (target, view) = (arrow_schema(table)?, arrow_schema(view)?);
-        let given = self.metadata.schema();
-        if let Err(fault) = convert::check(given.fields(), view.fields()) {
-            return Ok(Err(fault));
+        match convert::check(self.metadata.schema().fields(), view.fields()) {
+            Err(fault) => Ok(Err(fault)),
+            Ok(()) => self.read(target, view, start).map(Ok),
         }
+    }
+
+    fn read(&self, target: SchemaRef, view: SchemaRef, start: u64) -> Result<ParquetRows> {
+        let given = self.metadata.schema();
         let metadata = self.metadata.metadata();
         let (mut first, mut before) = (0, 0);
         for group in metadata.row_groups() {
@@ -186,7 +211,7 @@ impl ParquetFile {
                 .with_batch_size(batch_rows.clamp(BATCH_ROWS_MIN, BATCH_ROWS_MAX))
                 .build();
         let reader = reader.map_err(|_| self.failure())?;
-        Ok(Ok(ParquetRows { reader, file: self.clone(), target, view, next: start }))
+        Ok(ParquetRows { reader, file: self.clone(), target, view, next: start })
     }
 
     fn failure(&self) -> DataFileError {
@@ -210,7 +235,18 @@ pub struct ParquetBatch {
     /// Those that the table takes.
     pub batch: RecordBatch,
     /// The others, rising.
-    pub rejected: Vec<(u64, RejectReason)>,
+    pub rejected: Vec<RejectedRow>,
+}
+
+/// A row that the table cannot take: nothing of it is kept here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RejectedRow {
+    pub row: u64,
+    pub reason: RejectReason,
+    /// Dotted path of the column that it is about.
+    pub column: String,
+    /// Closed words and names of types.
+    pub detail: String,
 }
 
 /// An iterator over a file's rows, for a blocking thread.
@@ -248,8 +284,11 @@ impl ParquetRows {
             let odd = || DataFileError::corrupt(LABEL, "its columns cannot be read as the table's schema");
             adapt(&batch, &self.target).ok_or_else(odd)?
         };
-        let rejected = bad.into_iter().map(|(row, reason)| (start + row as u64, reason)).collect();
-        Ok(ParquetBatch { start, rows, batch, rejected })
+        let rejected = bad.into_iter().map(|(row, misfit)| {
+            let convert::Misfit { reason, column, detail } = misfit;
+            RejectedRow { row: start + row as u64, reason, column, detail }
+        });
+        Ok(ParquetBatch { start, rows, batch, rejected: rejected.collect() })
     }
 }
 

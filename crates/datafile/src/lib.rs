@@ -50,7 +50,7 @@ pub use error::DataFileError;
 pub use footer::read_details;
 pub use foreign::{ForeignFile, read_foreign, read_position_deletes};
 pub use host::{Host, Machine};
-pub use import::{ImportFault, ParquetBatch, ParquetFile, ParquetRows};
+pub use import::{ImportFault, ParquetBatch, ParquetFile, ParquetRows, RejectedRow};
 pub use layout::{Layout, WrittenFile};
 pub use partition::iceberg_type;
 pub use read::{BatchStream, read_batches};

@@ -28,7 +28,65 @@ use crate::{
 const MICROS_PER_DAY: i64 = 86_400_000_000;
 
 /// Rows that hold a value which does not fit.
-pub(super) type Bad = BTreeMap<usize, RejectReason>;
+pub(super) type Bad = BTreeMap<usize, Misfit>;
+
+/// Why a row is left out, and what that is about: names of columns and types.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Misfit {
+    pub(super) reason: RejectReason,
+    pub(super) column: String,
+    pub(super) detail: String,
+}
+
+/// A column, from the top.
+#[derive(Clone, Copy)]
+struct At<'a> {
+    outer: Option<&'a At<'a>>,
+    field: &'a ArrowField,
+}
+
+impl At<'_> {
+    fn path(&self) -> String {
+        match self.outer {
+            None => self.field.name().clone(),
+            Some(outer) => format!("{}.{}", outer.path(), self.field.name()),
+        }
+    }
+
+    #[cold]
+    fn misfit(&self, reason: RejectReason) -> Misfit {
+        let wanted = type_name(self.field.data_type());
+        let detail = match reason {
+            RejectReason::MissingField => format!("null where {wanted} is required"),
+            RejectReason::OutOfRange => format!("a value that does not fit {wanted}"),
+            _ => format!("a value that is no {wanted}"),
+        };
+        Misfit { reason, column: self.path(), detail }
+    }
+}
+
+/// As columns of tables are called.
+fn type_name(data_type: &DataType) -> &'static str {
+    match data_type {
+        DataType::Boolean => "boolean",
+        DataType::Int32 => "int",
+        DataType::Int64 => "long",
+        DataType::Float32 => "float",
+        DataType::Float64 => "double",
+        DataType::Decimal128(..) => "decimal",
+        DataType::Date32 => "date",
+        DataType::Time64(_) => "time",
+        DataType::Timestamp(_, None) => "timestamp",
+        DataType::Timestamp(_, Some(_)) => "timestamptz",
+        DataType::Utf8 => "string",
+        DataType::FixedSizeBinary(16) => "uuid",
+        DataType::FixedSizeBinary(_) => "fixed",
+        DataType::Struct(_) => "struct",
+        DataType::List(_) => "list",
+        DataType::Map(..) => "map",
+        _ => "binary",
+    }
+}
 
 /// Whether every column of a file has a place in the table.
 pub(super) fn check(given: &Fields, target: &Fields) -> std::result::Result<(), ImportFault> {
@@ -81,16 +139,15 @@ fn fits(given: &DataType, target: &DataType) -> bool {
 }
 
 /// The rows, with those marked that are to be left out.
-pub(super) fn batch(
-    given: &RecordBatch,
-    target: &SchemaRef,
-) -> Result<(RecordBatch, Vec<(usize, RejectReason)>)> {
+pub(super) fn batch(given: &RecordBatch, target: &SchemaRef) -> Result<(RecordBatch, Vec<(usize, Misfit)>)> {
     let mut bad = Bad::new();
     let rows = given.num_rows();
     let options = RecordBatchOptions::new().with_row_count(Some(rows));
     let failed = |_| DataFileError::compute("reading columns of a file as the table's");
     let strict = Convert { relaxed: false };
-    let columns = strict.members(given.schema().fields(), given.columns(), target.fields(), rows, &mut bad);
+    let of_file = given.schema();
+    let source = Source { fields: of_file.fields(), arrays: given.columns(), rows };
+    let columns = strict.members(source, target.fields(), None, &mut bad);
     if let (Ok(columns), true) = (columns, bad.is_empty()) {
         let batch = RecordBatch::try_new_with_options(Arc::clone(target), columns, &options);
         return Ok((batch.map_err(failed)?, Vec::new()));
@@ -98,8 +155,7 @@ pub(super) fn batch(
     // Rows without a value that they must have can only be held where it may be absent, until they are left out.
     bad.clear();
     let relaxed = Convert { relaxed: true };
-    let columns =
-        relaxed.members(given.schema().fields(), given.columns(), target.fields(), rows, &mut bad)?;
+    let columns = relaxed.members(source, target.fields(), None, &mut bad)?;
     let fields = target.fields().iter().zip(&columns);
     let fields = fields.map(|(field, array)| ArrowField::new(field.name(), array.data_type().clone(), true));
     let loose = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
@@ -113,6 +169,14 @@ pub(super) fn batch(
     Ok((batch.map_err(failed)?, bad.into_iter().collect()))
 }
 
+/// Columns or members as a file has them.
+#[derive(Clone, Copy)]
+struct Source<'a> {
+    fields: &'a Fields,
+    arrays: &'a [ArrayRef],
+    rows: usize,
+}
+
 struct Convert {
     /// Nested fields may be null, whatever the table says.
     relaxed: bool,
@@ -121,19 +185,19 @@ struct Convert {
 impl Convert {
     fn members(
         &self,
-        given: &Fields,
-        arrays: &[ArrayRef],
+        source: Source<'_>,
         target: &Fields,
-        rows: usize,
+        outer: Option<&At<'_>>,
         bad: &mut Bad,
     ) -> Result<Vec<ArrayRef>> {
         let member = |field: &Arc<ArrowField>| {
-            let found = given.find(field.name()).and_then(|(index, _)| arrays.get(index));
+            let at = At { outer, field };
+            let found = source.fields.find(field.name()).and_then(|(index, _)| source.arrays.get(index));
             match found.filter(|array| array.data_type() != &DataType::Null) {
-                Some(array) => self.field(array, field, bad),
+                Some(array) => self.field(array, &at, bad),
                 None => {
-                    let nulls = new_null_array(&self.relax(field.data_type()), rows);
-                    mark_nulls(&nulls, field, bad);
+                    let nulls = new_null_array(&self.relax(field.data_type()), source.rows);
+                    mark_nulls(&nulls, &at, bad);
                     Ok(nulls)
                 }
             }
@@ -141,20 +205,21 @@ impl Convert {
         target.iter().map(member).collect()
     }
 
-    fn field(&self, array: &ArrayRef, target: &ArrowField, bad: &mut Bad) -> Result<ArrayRef> {
-        let converted = self.array(array, target.data_type(), bad)?;
+    fn field(&self, array: &ArrayRef, at: &At<'_>, bad: &mut Bad) -> Result<ArrayRef> {
+        let converted = self.array(array, at, bad)?;
         // A value that could not be converted is null and marked already.
-        mark_nulls(&converted, target, bad);
+        mark_nulls(&converted, at, bad);
         Ok(converted)
     }
 
-    fn array(&self, array: &ArrayRef, target: &DataType, bad: &mut Bad) -> Result<ArrayRef> {
+    fn array(&self, array: &ArrayRef, at: &At<'_>, bad: &mut Bad) -> Result<ArrayRef> {
         let failed = |_| DataFileError::compute("reading a nested column of a file as the table's");
-        match (array.data_type(), target) {
+        match (array.data_type(), at.field.data_type()) {
             (DataType::Struct(given), DataType::Struct(fields)) => {
                 let array = array.as_struct();
                 let mut inner = Bad::new();
-                let columns = self.members(given, array.columns(), fields, array.len(), &mut inner)?;
+                let source = Source { fields: given, arrays: array.columns(), rows: array.len() };
+                let columns = self.members(source, fields, Some(at), &mut inner)?;
                 bad.extend(inner.into_iter().filter(|(row, _)| array.is_valid(*row)));
                 let fields = self.relax_fields(fields);
                 let nulls = array.nulls().cloned();
@@ -164,7 +229,8 @@ impl Convert {
             (DataType::List(_), DataType::List(element)) => {
                 let array = array.as_list::<i32>();
                 let mut inner = Bad::new();
-                let values = self.field(array.values(), element, &mut inner)?;
+                let inside = At { outer: Some(at), field: element };
+                let values = self.field(array.values(), &inside, &mut inner)?;
                 outward(inner, array.offsets(), |row| array.is_valid(row), bad);
                 let (offsets, nulls) = (array.offsets().clone(), array.nulls().cloned());
                 let list = ListArray::try_new(self.relax_field(element), offsets, values, nulls);
@@ -178,7 +244,8 @@ impl Convert {
                 // Writers name key and value as they like: they are known by their places.
                 let mut inner = Bad::new();
                 let columns = [map.keys(), map.values()].into_iter().zip(pair);
-                let columns = columns.map(|(array, field)| self.field(array, field, &mut inner));
+                let columns = columns
+                    .map(|(array, field)| self.field(array, &At { outer: Some(at), field }, &mut inner));
                 let columns = columns.collect::<Result<Vec<_>>>()?;
                 outward(inner, map.offsets(), |row| map.is_valid(row), bad);
                 let entries = self.relax_entries(entries, pair);
@@ -190,7 +257,7 @@ impl Convert {
                 let map = MapArray::try_new(entries, offsets, pairs, nulls, *sorted);
                 Ok(Arc::new(map.map_err(failed)?))
             }
-            (_, target) => leaf(array, target, bad),
+            _ => leaf(array, at, bad),
         }
     }
 
@@ -237,58 +304,60 @@ impl Convert {
 }
 
 /// Marks rows without a value that they must have.
-fn mark_nulls(array: &ArrayRef, field: &ArrowField, bad: &mut Bad) {
-    if field.is_nullable() || array.null_count() == 0 {
+fn mark_nulls(array: &ArrayRef, at: &At<'_>, bad: &mut Bad) {
+    if at.field.is_nullable() || array.null_count() == 0 {
         return;
     }
     for row in (0..array.len()).filter(|row| array.is_null(*row)) {
-        bad.entry(row).or_insert(RejectReason::MissingField);
+        bad.entry(row).or_insert_with(|| at.misfit(RejectReason::MissingField));
     }
 }
 
 /// From elements that do not fit to the rows that hold them.
 fn outward(inner: Bad, offsets: &OffsetBuffer<i32>, is_valid: impl Fn(usize) -> bool, bad: &mut Bad) {
-    for (element, reason) in inner {
+    for (element, misfit) in inner {
         let after = offsets.partition_point(|offset| usize::try_from(*offset).is_ok_and(|at| at <= element));
         if let Some(row) = after.checked_sub(1).filter(|row| *row + 1 < offsets.len() && is_valid(*row)) {
-            bad.entry(row).or_insert(reason);
+            bad.entry(row).or_insert(misfit);
         }
     }
 }
 
-fn leaf(array: &ArrayRef, target: &DataType, bad: &mut Bad) -> Result<ArrayRef> {
+fn leaf(array: &ArrayRef, at: &At<'_>, bad: &mut Bad) -> Result<ArrayRef> {
     use DataType as D;
+    let target = at.field.data_type();
     let reason = match (array.data_type(), target) {
         (given @ D::Time64(TimeUnit::Microsecond), target) if given == target => {
-            return Ok(times(Arc::clone(array), bad));
+            return Ok(times(Arc::clone(array), at, bad));
         }
         (given, target) if given == target => return Ok(Arc::clone(array)),
         (D::Timestamp(unit, _), D::Timestamp(_, zone)) => {
-            let micros = micros(array, *unit, bad)?;
+            let micros = micros(array, *unit, at, bad)?;
             return Ok(Arc::new(micros.with_timezone_opt(zone.clone())));
         }
-        (D::Utf8, D::FixedSizeBinary(16)) => return uuids(array, bad),
+        (D::Utf8, D::FixedSizeBinary(16)) => return uuids(array, at, bad),
         (D::Int32, D::Float32) => {
-            inexact::<Int32Type>(array, |value| f64::from(value as f32) == f64::from(value), bad);
+            inexact::<Int32Type>(array, |value| f64::from(value as f32) == f64::from(value), at, bad);
             RejectReason::OutOfRange
         }
         (D::UInt32 | D::Int64, D::Float32) => {
-            let long = checked_cast(array, &D::Int64, RejectReason::OutOfRange, bad)?;
-            inexact::<Int64Type>(&long, |value| (value as f32) as i128 == i128::from(value), bad);
+            let long = checked_cast(array, &D::Int64, RejectReason::OutOfRange, at, bad)?;
+            inexact::<Int64Type>(&long, |value| (value as f32) as i128 == i128::from(value), at, bad);
             RejectReason::OutOfRange
         }
         (D::Int64, D::Float64) => {
-            inexact::<Int64Type>(array, |value| (value as f64) as i128 == i128::from(value), bad);
+            inexact::<Int64Type>(array, |value| (value as f64) as i128 == i128::from(value), at, bad);
             RejectReason::OutOfRange
         }
         (D::Binary, D::Utf8) => RejectReason::InvalidUtf8,
         (D::Binary, D::FixedSizeBinary(_)) => RejectReason::BadLength,
         (D::Time32(_) | D::Time64(_), D::Time64(_)) => {
-            return Ok(times(checked_cast(array, target, RejectReason::OutOfRange, bad)?, bad));
+            let cast = checked_cast(array, target, RejectReason::OutOfRange, at, bad)?;
+            return Ok(times(cast, at, bad));
         }
         _ => RejectReason::OutOfRange,
     };
-    checked_cast(array, target, reason, bad)
+    checked_cast(array, target, reason, at, bad)
 }
 
 /// Arrow's cast; what has no form in the target is marked.
@@ -296,6 +365,7 @@ fn checked_cast(
     array: &ArrayRef,
     target: &DataType,
     reason: RejectReason,
+    at: &At<'_>,
     bad: &mut Bad,
 ) -> Result<ArrayRef> {
     let options = CastOptions { safe: true, ..CastOptions::default() };
@@ -303,27 +373,32 @@ fn checked_cast(
     let cast = cast.map_err(|_| DataFileError::compute("widening a column of a file"))?;
     if cast.null_count() > array.null_count() {
         for row in (0..array.len()).filter(|row| array.is_valid(*row) && cast.is_null(*row)) {
-            bad.insert(row, reason);
+            bad.insert(row, at.misfit(reason));
         }
     }
     Ok(cast)
 }
 
 /// Marks numbers that are not the same as floats.
-fn inexact<T: ArrowPrimitiveType>(array: &ArrayRef, exact: impl Fn(T::Native) -> bool, bad: &mut Bad) {
+fn inexact<T: ArrowPrimitiveType>(
+    array: &ArrayRef,
+    exact: impl Fn(T::Native) -> bool,
+    at: &At<'_>,
+    bad: &mut Bad,
+) {
     let numbers = array.as_primitive::<T>();
     for (row, value) in numbers.iter().enumerate() {
         if value.is_some_and(|value| !exact(value)) {
-            bad.insert(row, RejectReason::OutOfRange);
+            bad.insert(row, at.misfit(RejectReason::OutOfRange));
         }
     }
 }
 
 /// Marks what is no time of day.
-fn times(array: ArrayRef, bad: &mut Bad) -> ArrayRef {
+fn times(array: ArrayRef, at: &At<'_>, bad: &mut Bad) -> ArrayRef {
     for (row, value) in array.as_primitive::<Time64MicrosecondType>().iter().enumerate() {
         if value.is_some_and(|value| !(0..MICROS_PER_DAY).contains(&value)) {
-            bad.insert(row, RejectReason::OutOfRange);
+            bad.insert(row, at.misfit(RejectReason::OutOfRange));
         }
     }
     array
@@ -332,6 +407,7 @@ fn times(array: ArrayRef, bad: &mut Bad) -> ArrayRef {
 fn micros(
     array: &ArrayRef,
     unit: TimeUnit,
+    at: &At<'_>,
     bad: &mut Bad,
 ) -> Result<PrimitiveArray<TimestampMicrosecondType>> {
     Ok(match unit {
@@ -339,28 +415,29 @@ fn micros(
         TimeUnit::Nanosecond => {
             array.as_primitive::<TimestampNanosecondType>().unary(|value| value.div_euclid(1000))
         }
-        TimeUnit::Millisecond => scaled::<TimestampMillisecondType>(array, 1000, bad),
-        TimeUnit::Second => scaled::<TimestampSecondType>(array, 1_000_000, bad),
+        TimeUnit::Millisecond => scaled::<TimestampMillisecondType>(array, 1000, at, bad),
+        TimeUnit::Second => scaled::<TimestampSecondType>(array, 1_000_000, at, bad),
     })
 }
 
 fn scaled<T: ArrowPrimitiveType<Native = i64>>(
     array: &ArrayRef,
     factor: i64,
+    at: &At<'_>,
     bad: &mut Bad,
 ) -> PrimitiveArray<TimestampMicrosecondType> {
     let given = array.as_primitive::<T>();
     let scaled = given.unary_opt(|value| value.checked_mul(factor));
     if scaled.null_count() > given.null_count() {
         for row in (0..given.len()).filter(|row| given.is_valid(*row) && scaled.is_null(*row)) {
-            bad.insert(row, RejectReason::OutOfRange);
+            bad.insert(row, at.misfit(RejectReason::OutOfRange));
         }
     }
     scaled
 }
 
 /// `xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx`, or the 32 digits alone, in either case.
-fn uuids(array: &ArrayRef, bad: &mut Bad) -> Result<ArrayRef> {
+fn uuids(array: &ArrayRef, at: &At<'_>, bad: &mut Bad) -> Result<ArrayRef> {
     let failed = |_| DataFileError::compute("reading uuids");
     let texts = array.as_string::<i32>();
     let mut bytes = FixedSizeBinaryBuilder::with_capacity(texts.len(), 16);
@@ -370,7 +447,7 @@ fn uuids(array: &ArrayRef, bad: &mut Bad) -> Result<ArrayRef> {
             None => bytes.append_null(),
             Some(Some(uuid)) => bytes.append_value(uuid.as_bytes()).map_err(failed)?,
             Some(None) => {
-                bad.insert(row, RejectReason::BadLength);
+                bad.insert(row, at.misfit(RejectReason::BadLength));
                 bytes.append_null();
             }
         }

@@ -2,8 +2,8 @@ use std::collections::BTreeMap;
 
 use arrow::{
     array::{
-        ArrayRef, BinaryArray, Float32Array, Int32Array, Int64Array, ListArray, StringArray, StructArray,
-        TimestampMillisecondArray, TimestampNanosecondArray, UInt32Array, UInt64Array,
+        Array, ArrayRef, BinaryArray, Float32Array, Int32Array, Int64Array, ListArray, StringArray,
+        StructArray, TimestampMillisecondArray, TimestampNanosecondArray, UInt32Array, UInt64Array,
     },
     buffer::OffsetBuffer,
     compute::concat_batches,
@@ -28,7 +28,10 @@ async fn file(batch: &RecordBatch) -> ParquetFile {
     ParquetFile::open(&store, &path, size, None).await.unwrap()
 }
 
-async fn read(file: ParquetFile, table: Schema, start: u64) -> (RecordBatch, BTreeMap<u64, R>) {
+/// Reason, column and detail of a rejection.
+type Told = (R, String, String);
+
+async fn read(file: ParquetFile, table: Schema, start: u64) -> (RecordBatch, BTreeMap<u64, Told>) {
     let rows = tokio::task::spawn_blocking(move || {
         let rows = file.rows_from(&table, &table, start).unwrap().unwrap();
         let batches: Vec<ParquetBatch> = rows.map(Result::unwrap).collect();
@@ -40,7 +43,8 @@ async fn read(file: ParquetFile, table: Schema, start: u64) -> (RecordBatch, BTr
         }
         assert_eq!(next, file.rows());
         let all = concat_batches(&schema, batches.iter().map(|batch| &batch.batch)).unwrap();
-        (all, batches.into_iter().flat_map(|batch| batch.rejected).collect())
+        let told = |one: RejectedRow| (one.row, (one.reason, one.column, one.detail));
+        (all, batches.into_iter().flat_map(|batch| batch.rejected).map(told).collect())
     });
     rows.await.unwrap()
 }
@@ -124,8 +128,14 @@ async fn narrower_types_widen_and_what_does_not_fit_is_left_out() {
     assert_eq!(alone.column("id").unwrap().data_type, P::String.into());
     assert_eq!(alone.column("v").unwrap().data_type, P::Decimal { precision: 20, scale: 0 }.into());
     let (rows, rejected) = read(file, table, 0).await;
-    let wanted =
-        BTreeMap::from([(1, R::OutOfRange), (3, R::MissingField), (4, R::BadLength), (5, R::OutOfRange)]);
+    let told =
+        |row, reason, column: &str, detail: &str| (row, (reason, column.to_owned(), detail.to_owned()));
+    let wanted = BTreeMap::from([
+        told(1, R::OutOfRange, "floats.element", "a value that does not fit double"),
+        told(3, R::MissingField, "s.must", "null where int is required"),
+        told(4, R::BadLength, "id", "a value that is no uuid"),
+        told(5, R::OutOfRange, "t", "a value that does not fit timestamptz"),
+    ]);
     assert_eq!(rejected, wanted);
     let text = |column: &str, row| {
         arrow::util::display::array_value_to_string(rows.column_by_name(column).unwrap(), row).unwrap()
@@ -203,4 +213,23 @@ async fn a_file_that_is_replaced_while_it_is_read_is_told() {
     );
     let again = ParquetFile::open(&store, &path, size, etag.as_deref()).await;
     assert!(matches!(again, Err(DataFileError::Replaced { .. })));
+}
+
+#[tokio::test]
+async fn columns_that_nobody_asks_for_are_not_read() {
+    let batch = RecordBatch::try_from_iter([
+        ("a", Arc::new(StringArray::from(vec!["x", "y"])) as ArrayRef),
+        ("b", Arc::new(Int64Array::from(vec![1, 2])) as ArrayRef),
+    ]);
+    let file = file(&batch.unwrap()).await;
+    let columns =
+        vec![Field::optional(1, "b", P::Long.into()), Field::optional(2, "absent", P::String.into())];
+    let rows = tokio::task::spawn_blocking(move || {
+        let rows = file.rows_of(&Schema::new(0, columns), 1).unwrap().unwrap();
+        rows.map(Result::unwrap).collect::<Vec<ParquetBatch>>()
+    });
+    let rows = rows.await.unwrap();
+    assert_eq!((rows.len(), rows[0].start, rows[0].rows, rows[0].batch.num_columns()), (1, 1, 1, 2));
+    assert_eq!(rows[0].batch.column(0).as_ref(), &Int64Array::from(vec![2]) as &dyn Array);
+    assert_eq!(rows[0].batch.column(1).null_count(), 1);
 }
