@@ -3,8 +3,8 @@
 use std::{fmt, sync::Arc};
 
 use arrow::{
-    array::{ArrayRef, RecordBatch},
-    datatypes::SchemaRef,
+    array::{ArrayRef, RecordBatch, new_null_array},
+    datatypes::{DataType, SchemaRef},
 };
 use siltstone_protocol::{RejectReason, Schema, SchemaHistory};
 use siltstone_spec::model::{SchemaMode, SourceFormat, TableSpec, Tombstones, WireFormat};
@@ -348,11 +348,13 @@ impl Decoder {
 pub(super) struct Batch {
     pub(super) schema: Schema,
     /// The schema without the engine's own columns.
-    body: Schema,
+    pub(super) body: Schema,
     columns: Columns,
     /// The engine's own columns, and their positions among the table's.
     metadata: Option<(usize, Metadata)>,
     event_type: Option<(usize, EventTypeColumn)>,
+    /// Those of them that no record has, and that are null.
+    absent: Vec<(usize, DataType)>,
     arrow: SchemaRef,
     has_required: bool,
     measured: usize,
@@ -372,7 +374,21 @@ impl Batch {
         topic: Option<&str>,
         event_type: Option<&str>,
     ) -> Result<Self, IngestError> {
+        Self::with_absent(schema, topic, event_type, &[])
+    }
+
+    /// As [`Self::new`], of records for which these columns are null whatever they hold.
+    pub(super) fn with_absent(
+        schema: Schema,
+        topic: Option<&str>,
+        event_type: Option<&str>,
+        absent: &[String],
+    ) -> Result<Self, IngestError> {
         let position = |name: &str| schema.fields.iter().position(|field| field.name == name);
+        let arrow = arrow_schema(&schema)?;
+        let absent = absent.iter().filter_map(|name| position(name));
+        let absent: Vec<(usize, DataType)> =
+            absent.map(|at| (at, arrow.field(at).data_type().clone())).collect();
         let metadata = match topic.zip(position(KAFKA_COLUMN)) {
             Some((topic, at)) => Some((at, Metadata::new(&schema.fields[at], topic)?)),
             None => None,
@@ -381,18 +397,20 @@ impl Batch {
             Some(at) => Some((at, EventTypeColumn::new(&schema.fields[at])?)),
             None => None,
         };
-        let own = [metadata.as_ref().map(|(at, _)| *at), event_type.as_ref().map(|(at, _)| *at)];
+        let made = [metadata.as_ref().map(|(at, _)| *at), event_type.as_ref().map(|(at, _)| *at)];
+        let own: Vec<usize> = made.into_iter().flatten().chain(absent.iter().map(|(at, _)| *at)).collect();
         let mut body = schema.clone();
         let mut at = 0..;
-        body.fields.retain(|_| !own.contains(&at.next()));
+        body.fields.retain(|_| at.next().is_none_or(|at| !own.contains(&at)));
         Ok(Self {
             columns: Columns::new(&body)?,
-            arrow: arrow_schema(&schema)?,
+            arrow,
             has_required: body.fields.iter().any(|field| field.required),
             schema,
             body,
             metadata,
             event_type,
+            absent,
             measured: 0,
             unmeasured: 0,
         })
@@ -445,6 +463,8 @@ impl Batch {
             own.push((*position, column.finish()?));
         }
         let body = self.columns.finish()?;
+        let absent = self.absent.iter();
+        own.extend(absent.map(|(position, of)| (*position, new_null_array(of, body.num_rows()))));
         if own.is_empty() {
             return Ok(body);
         }

@@ -1,6 +1,6 @@
 //! Getting to know a schema: fetch it, compare it with the table, compile it.
 
-use siltstone_protocol::{Field, RejectReason, Schema};
+use siltstone_protocol::{Field, RejectReason, Schema, SchemaHistory};
 use siltstone_spec::{
     evolve::{Merge, Rules, merge},
     model::{EventTypes, OnIncompatible, SchemaMode, SourceFormat, TableSpec},
@@ -89,6 +89,9 @@ impl Decoder {
         &self,
         registry: Option<&dyn SchemaRegistry>,
     ) -> Result<Option<Schema>, IngestError> {
+        if let Some(files) = self.stage.as_ref().and_then(|stage| stage.files.as_ref()) {
+            return Ok(files.latest.clone());
+        }
         let (Own::Subject(subject), Some(registry)) = (own(&self.table), registry) else { return Ok(None) };
         let found = match registry.latest(&subject).await {
             Ok(found) => found,
@@ -103,11 +106,7 @@ impl Decoder {
     /// # Errors
     /// They would bring back a column that a person gave up.
     pub(super) fn followed(&self, table: &Schema, wanted: &Schema) -> Result<Merge, IngestError> {
-        if let Some((column, how)) = given_up(&self.history, table, wanted) {
-            return Err(IngestError::GivenUp { column, how });
-        }
-        let rules = Rules { last_field_id: self.history.last_field_id(), ..Rules::of(&self.table) };
-        Ok(merge(table, wanted, rules))
+        followed(&self.table, &self.history, table, wanted)
     }
 
     async fn find(
@@ -186,6 +185,23 @@ impl Decoder {
     }
 }
 
+/// What a table becomes for records that want it to be so.
+///
+/// # Errors
+/// `GivenUp`: they would bring back a column that a person gave up.
+pub(super) fn followed(
+    spec: &TableSpec,
+    history: &SchemaHistory,
+    table: &Schema,
+    wanted: &Schema,
+) -> Result<Merge, IngestError> {
+    if let Some((column, how)) = given_up(history, table, wanted) {
+        return Err(IngestError::GivenUp { column, how });
+    }
+    let rules = Rules { last_field_id: history.last_field_id(), ..Rules::of(spec) };
+    Ok(merge(table, wanted, rules))
+}
+
 /// The column that a schema is refused for, and why.
 fn about(error: IngestError) -> Option<About> {
     let IngestError::SchemaRefused { schema, why } = error else { return None };
@@ -211,8 +227,17 @@ pub async fn wanted_schema(
     registry: Option<&dyn SchemaRegistry>,
     live: Option<&Schema>,
 ) -> Result<Option<Schema>, IngestError> {
+    let records = records_schema(table, registry).await?;
+    records.map(|records| finished(table, &records, live)).transpose()
+}
+
+/// The schema of the source's records now, before any transform; `None` when the subject does not exist yet.
+pub(super) async fn records_schema(
+    table: &TableSpec,
+    registry: Option<&dyn SchemaRegistry>,
+) -> Result<Option<Schema>, IngestError> {
     if let Some(types) = &table.event_types {
-        return initial_of_types(table, types, registry, live).await;
+        return records_of_types(table, types, registry).await;
     }
     let incoming = match own(table) {
         Own::Fixed(incoming) => incoming?,
@@ -222,7 +247,7 @@ pub async fn wanted_schema(
             Err(error) => return Err(error),
         },
     };
-    finished(table, &incoming.schema, live).map(Some)
+    Ok(Some(incoming.schema))
 }
 
 /// The table's schema, of records of this one.
@@ -236,11 +261,10 @@ fn finished(table: &TableSpec, incoming: &Schema, live: Option<&Schema>) -> Resu
 
 /// The schema that the types make together, as far as the registry names their subjects: by topic and record, by
 /// record, or the topic's own. `None`: the first record says.
-async fn initial_of_types(
+async fn records_of_types(
     table: &TableSpec,
     types: &EventTypes,
     registry: Option<&dyn SchemaRegistry>,
-    live: Option<&Schema>,
 ) -> Result<Option<Schema>, IngestError> {
     let registry = known(table, registry)?;
     let mut together: Option<Schema> = None;
@@ -260,7 +284,7 @@ async fn initial_of_types(
             },
         };
     }
-    together.map(|schema| finished(table, &schema, live)).transpose()
+    Ok(together)
 }
 
 async fn latest_of(
@@ -334,9 +358,15 @@ fn known<'r>(
 
 /// The schema of a table's first version, of records that are not the topic's: with the engine's own columns, if the
 /// table is to have them.
-pub fn with_own_columns(schema: Schema, table: &TableSpec) -> Result<Schema, IngestError> {
-    // A file that was made of such a table has the column.
-    if schema.column(KAFKA_COLUMN).is_some() { Ok(schema) } else { with_own(&schema, None, table) }
+pub fn with_own_columns(schema: &Schema, table: &TableSpec) -> Result<Schema, IngestError> {
+    // A file that was made of such a table has them.
+    let lacks = |name: &str| schema.column(name).is_none();
+    let lacking = TableSpec {
+        kafka_metadata: table.kafka_metadata && lacks(KAFKA_COLUMN),
+        event_types: table.event_types.clone().filter(|types| types.column.as_deref().is_none_or(lacks)),
+        ..table.clone()
+    };
+    with_own(schema, None, &lacking)
 }
 
 /// The schema with the engine's own columns, as the table has them or is to get them.

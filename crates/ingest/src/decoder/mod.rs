@@ -4,7 +4,8 @@
 //! 2. `programs` finds the compiled program of that id; if there is none, [`Decoder::push`] asks for it.
 //! 3. `learn` answers: it gets the schema, and says with `siltstone_spec::evolve` whether the table must grow first.
 //! 4. `staged` does the same for a table with transforms, whose records have columns of their own.
-//! 5. The program writes a row; `kafka` adds the record's coordinates, and `event_type` the name of its type, when the
+//! 5. `of_files` has records of files take the same way, and columns of files the same transforms.
+//! 6. The program writes a row; `kafka` adds the record's coordinates, and `event_type` the name of its type, when the
 //!    spec asks for them.
 //!
 //! Absent on purpose: waiting, retrying, clocks, and any decision on where a rejected record goes.
@@ -14,6 +15,7 @@ mod event_type;
 mod incoming;
 mod kafka;
 mod learn;
+mod of_files;
 mod programs;
 mod staged;
 pub mod wire;
@@ -25,3 +27,4 @@ pub use engine::{Decoder, Finished, Pushed, SchemaNeed};
 pub use kafka::KAFKA_COLUMN;
 pub(crate) use kafka::{headers_type, push_headers};
 pub use learn::{Learned, check_transforms, initial_schema, wanted_schema, with_own_columns};
+pub use of_files::{ColumnStage, ColumnsLearned, FileTable};

@@ -12,6 +12,8 @@
 //! later. What is still unknown then stops a new table: a mistyped name must not let a column through in the clear. A
 //! table that is there goes on without columns that were to be left out, for producers may have dropped them.
 
+use std::sync::Arc;
+
 use arrow::{array::RecordBatch, compute::concat_batches};
 use siltstone_protocol::{Field, Schema, Type};
 use siltstone_spec::{
@@ -24,6 +26,7 @@ use super::{
     engine::{Batch, Decoder, Finished},
     incoming::Incoming,
     learn::{Learned, with_own},
+    of_files,
     programs::Key,
 };
 use crate::{
@@ -39,6 +42,8 @@ const BARE_COLUMN: &str = "value";
 #[derive(Debug)]
 pub(super) struct Stage {
     pub(super) keys: KeySource,
+    /// Records are of files, and what is known of those.
+    pub(super) files: Option<Arc<of_files::Known>>,
     /// The ledger's schema.
     pub(super) table: Option<Schema>,
     /// All records' schemas so far in one, without the engine's own column.
@@ -65,7 +70,14 @@ impl Stage {
             return Ok(None);
         }
         let keys = KeySource::of(table)?;
-        Ok(Some(Self { keys, table: None, source: None, transform: None, closed: Closed::default() }))
+        Ok(Some(Self {
+            keys,
+            files: None,
+            table: None,
+            source: None,
+            transform: None,
+            closed: Closed::default(),
+        }))
     }
 
     pub(super) fn closed_rows(&self) -> usize {
@@ -157,7 +169,12 @@ impl Decoder {
         let keys = stage.keys.open().await?;
         let (source, live) = (stage.source.clone(), stage.table.clone());
         let is_first = source.is_none() && live.is_none();
-        let mut source = match grown(&self.table, source.as_ref(), &incoming.schema) {
+        let files = stage.files.clone();
+        let of_records = match &files {
+            Some(files) => files.source(&incoming.schema)?,
+            None => incoming.schema.clone(),
+        };
+        let mut source = match grown(&self.table, source.as_ref(), &of_records) {
             Ok(source) => source,
             Err(error) => return self.unusable(key, error),
         };
@@ -179,6 +196,9 @@ impl Decoder {
                 }
             }
         };
+        if let Some(files) = &files {
+            files.check_filter(&looked, &incoming.schema)?;
+        }
         let wanted = looked.table_schema();
         let Some(live) = live else { return Ok(Learned::Evolves(wanted)) };
         let called = match self.followed(&live, &wanted)? {
@@ -193,13 +213,10 @@ impl Decoder {
                 return if by_spec { Err(error) } else { self.unusable(key, error) };
             }
         };
-        // The source has these columns by now.
-        let mut body = match merge(&source, &incoming.schema, of_source(&self.table)) {
-            Merge::Same { view } => view,
-            _ => {
-                return Err(IngestError::internal("a source does not take the records that it was made for"));
-            }
-        };
+        if let Err(error) = check_exposed(&self.table, &live, &called) {
+            return self.unusable(key, error);
+        }
+        let mut body = seen(&self.table, &source, &of_records)?;
         let is_known = self.stage.as_ref().is_some_and(|stage| stage.source.as_ref() == Some(&source));
         if !is_known || self.batch.is_none() {
             self.close_stage()?;
@@ -208,14 +225,15 @@ impl Decoder {
             self.programs.clear();
             let metadata = self.table.kafka_metadata.then_some(self.table.topic.as_str());
             let event_type = self.table.event_types.as_ref().and_then(|types| types.column.as_deref());
-            self.batch = Some(Batch::new(narrow, metadata, event_type)?);
+            let absent = files.map(|files| files.absent(&incoming.schema)).unwrap_or_default();
+            self.batch = Some(Batch::with_absent(narrow, metadata, event_type, &absent)?);
             if let Some(stage) = &mut self.stage {
                 stage.transform = Some(transform);
                 stage.source = Some(source);
             }
         }
         let Some(batch) = &self.batch else { return Err(IngestError::internal("a batch is gone")) };
-        body.fields.retain(|field| batch.schema.fields.iter().any(|column| column.id == field.id));
+        body.fields.retain(|field| batch.body.fields.iter().any(|column| column.id == field.id));
         match incoming.program(&body, self.table.extra_fields) {
             Ok(program) => {
                 self.programs.insert(key, program, incoming.name.as_deref());
@@ -227,7 +245,11 @@ impl Decoder {
 }
 
 /// The source that takes these records too.
-fn grown(table: &TableSpec, source: Option<&Schema>, incoming: &Schema) -> Result<Schema, IngestError> {
+pub(super) fn grown(
+    table: &TableSpec,
+    source: Option<&Schema>,
+    incoming: &Schema,
+) -> Result<Schema, IngestError> {
     let incoming = spoken_of(table, incoming);
     let Some(source) = source else { return Ok(incoming) };
     match merge(source, &incoming, of_source(table)) {
@@ -268,6 +290,47 @@ fn call(fields: &mut [Field], prefix: &str, names: &[&str]) {
     }
 }
 
+/// A source that has the columns of these records by now, in their words.
+pub(super) fn seen(table: &TableSpec, source: &Schema, records: &Schema) -> Result<Schema, IngestError> {
+    match merge(source, records, of_source(table)) {
+        Merge::Same { view } => Ok(view),
+        _ => Err(IngestError::internal("a source does not take the records that it was made for")),
+    }
+}
+
+/// Records that would fill a protected column from a field of another name, which nothing protects: the table follows
+/// an alias that their own schema does not tell.
+///
+/// # Errors
+/// `SchemaRefused`.
+pub(super) fn check_exposed(table: &TableSpec, live: &Schema, called: &Schema) -> Result<(), IngestError> {
+    let Some((column, field)) = exposed(table, &live.fields, &called.fields, ("", "")) else { return Ok(()) };
+    let why = format!(
+        "column {column} is protected and records call it {field} without saying so in an alias; protect {field} too, \
+         or leave it out"
+    );
+    Err(IngestError::schema_refused(format!("at {column}"), why))
+}
+
+fn exposed(
+    table: &TableSpec,
+    live: &[Field],
+    called: &[Field],
+    (live_at, called_at): (&str, &str),
+) -> Option<(String, String)> {
+    let mut pairs = live.iter().zip(called).filter(|(_, called)| !called.name.starts_with('\0'));
+    pairs.find_map(|(column, called)| {
+        let (path, given) = (format!("{live_at}{}", column.name), format!("{called_at}{}", called.name));
+        if table.protect.contains_key(&path) && !table.protect.contains_key(&given) {
+            return Some((path, given));
+        }
+        let (Type::Struct(members), Type::Struct(others)) = (&column.data_type, &called.data_type) else {
+            return None;
+        };
+        exposed(table, members, others, (&format!("{path}."), &format!("{given}.")))
+    })
+}
+
 /// A source is in memory: it widens whatever formats can show, and keeps its names, for the spec goes by them.
 fn of_source(table: &TableSpec) -> Rules {
     Rules { renames: false, widens: true, grows_in_maps: true, ..Rules::of(table) }
@@ -278,10 +341,10 @@ fn of_source(table: &TableSpec) -> Rules {
 pub(super) struct Looked {
     /// With the engine's own column.
     source: Schema,
-    outcome: Outcome,
+    pub(super) outcome: Outcome,
     filter: Option<FilterFault>,
     /// Columns that the filter looks at.
-    filtered_by: Vec<String>,
+    pub(super) filtered_by: Vec<String>,
 }
 
 /// # Errors
@@ -309,7 +372,7 @@ fn invalid(table: &TableSpec, faults: &[TransformFault]) -> IngestError {
 }
 
 impl Looked {
-    fn is_complete(&self) -> bool {
+    pub(super) fn is_complete(&self) -> bool {
         self.outcome.unknown.is_empty() && self.filter.is_none()
     }
 
@@ -343,6 +406,11 @@ impl Looked {
         if table.source_format != SourceFormat::Json || table.extra_fields != ExtraFields::Ignore {
             return Ok((self.source, self.outcome));
         }
+        self.narrow(table)
+    }
+
+    /// The source without columns that nobody looks at.
+    pub(super) fn narrow(self, table: &TableSpec) -> Result<(Schema, Outcome), IngestError> {
         let used: Vec<usize> =
             self.outcome.columns.iter().filter_map(|column| column.origin.index()).collect();
         let mut narrow = self.source.clone();

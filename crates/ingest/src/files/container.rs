@@ -3,7 +3,10 @@
 
 use std::io::Read;
 
-use super::{FileFault, FileInput, codec::Codec};
+use super::{
+    FileFault, FileInput, Room,
+    codec::{BLOCK, BLOCK_COPIES, Codec},
+};
 
 const MAGIC: [u8; 4] = *b"Obj\x01";
 const SYNC_BYTES: usize = 16;
@@ -17,6 +20,7 @@ const CUT: &str = "it ends in the middle of a block";
 /// A container file being read.
 pub struct ContainerFile {
     input: Box<dyn FileInput>,
+    room: Room,
     schema: String,
     codec: Codec,
     sync: [u8; SYNC_BYTES],
@@ -53,8 +57,8 @@ impl ContainerFile {
     /// Reads the header.
     ///
     /// # Errors
-    /// `Damaged`: it is no container file. `Unsupported`: its codec.
-    pub fn open(mut input: Box<dyn FileInput>) -> Result<Self, FileFault> {
+    /// `Damaged`: it is no container file. `Unsupported`: its codec. `TooLarge`: its header.
+    pub fn open(mut input: Box<dyn FileInput>, mut room: Room) -> Result<Self, FileFault> {
         const NONE: FileFault = FileFault::Damaged("it is no Avro object container file");
         let failed = |error: std::io::Error| FileFault::read(&error, "its header ends too early");
         let mut magic = [0; MAGIC.len()];
@@ -67,6 +71,7 @@ impl ContainerFile {
         }
         let (mut schema, mut codec) = (None, Codec::Null);
         let mut left = HEADER_BYTES_MAX;
+        let mut header = 0;
         loop {
             let mut count = long(input.as_mut())?.ok_or(NONE)?;
             if count == 0 {
@@ -77,8 +82,10 @@ impl ContainerFile {
                 count = count.checked_neg().ok_or(NONE)?;
             }
             for _ in 0..count {
-                let key = text(input.as_mut(), &mut left)?;
-                let value = text(input.as_mut(), &mut left)?;
+                let key = text(input.as_mut(), &mut left, room)?;
+                let value = text(input.as_mut(), &mut left, room)?;
+                header += (key.len() + value.len()) as u64;
+                room.check("its header", header)?;
                 match key.as_slice() {
                     b"avro.schema" => schema = Some(String::from_utf8(value).map_err(|_| NONE)?),
                     b"avro.codec" => codec = Codec::of_name(&value)?,
@@ -89,7 +96,8 @@ impl ContainerFile {
         let mut sync = [0; SYNC_BYTES];
         input.read_exact(&mut sync).map_err(failed)?;
         let schema = schema.ok_or(FileFault::Damaged("its header has no schema"))?;
-        Ok(Self { input, schema, codec, sync, packed: Vec::new(), block: Vec::new(), next: 0 })
+        room.take("its header", schema.len() as u64)?;
+        Ok(Self { input, room, schema, codec, sync, packed: Vec::new(), block: Vec::new(), next: 0 })
     }
 
     /// The writer's schema, JSON.
@@ -100,7 +108,7 @@ impl ContainerFile {
     /// The next block that holds a record from `start` on; `None` at the end of the file.
     ///
     /// # Errors
-    /// `Damaged`, `Input`.
+    /// `Damaged`, `Input`; `Unsupported`, `TooLarge`: a block.
     pub fn next_block(&mut self, start: u64) -> Result<Option<Block<'_>>, FileFault> {
         const BAD: FileFault = FileFault::Damaged("the head of a block cannot be read");
         let failed = |error: std::io::Error| FileFault::read(&error, CUT);
@@ -116,6 +124,8 @@ impl ContainerFile {
             self.next = first.checked_add(records).ok_or(BAD)?;
             let wanted = self.next > start;
             if wanted {
+                let copies = if matches!(self.codec, Codec::Null) { BLOCK_COPIES } else { 1 };
+                self.room.check(BLOCK, copies * bytes)?;
                 self.packed.clear();
                 let read = (&mut self.input).take(bytes).read_to_end(&mut self.packed).map_err(failed)?;
                 if read as u64 != bytes {
@@ -130,7 +140,7 @@ impl ContainerFile {
                 return Err(FileFault::Damaged("a block does not end with the file's marker"));
             }
             if wanted {
-                let bytes = self.codec.unpack(&self.packed, &mut self.block)?;
+                let bytes = self.codec.unpack(&self.packed, &mut self.block, self.room)?;
                 // A record takes a byte at least, or there is nothing in it to read.
                 if records > bytes.len() as u64 {
                     return Err(FileFault::Damaged(
@@ -161,10 +171,11 @@ fn long(input: &mut dyn FileInput) -> Result<Option<i64>, FileFault> {
 }
 
 /// A length, and as many bytes. What is taken off `left` is never more than that.
-fn text(input: &mut dyn FileInput, left: &mut u64) -> Result<Vec<u8>, FileFault> {
+fn text(input: &mut dyn FileInput, left: &mut u64, room: Room) -> Result<Vec<u8>, FileFault> {
     const BAD: FileFault = FileFault::Damaged("its header cannot be read");
     let length = long(input)?.and_then(|length| u64::try_from(length).ok()).ok_or(BAD)?;
     *left = left.checked_sub(length).ok_or(BAD)?;
+    room.check("its header", length)?;
     let mut bytes = Vec::new();
     let read =
         Read::take(input, length).read_to_end(&mut bytes).map_err(|error| FileFault::read(&error, CUT))?;

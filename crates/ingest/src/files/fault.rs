@@ -2,6 +2,8 @@
 
 use std::io;
 
+pub(super) const ZSTD_WINDOW: &str = "its zstd window";
+
 /// A fault of a file, or of the way to it. Holds no value and no path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -13,6 +15,9 @@ pub enum FileFault {
     Damaged(&'static str),
     #[error("{0}")]
     Unsupported(&'static str),
+    /// There is no room for a part of it; with so many bytes there may be (0: nobody knows).
+    #[error("{what} is larger than there is room for")]
+    TooLarge { what: &'static str, bytes: u64 },
 }
 
 impl FileFault {
@@ -20,6 +25,7 @@ impl FileFault {
     pub(super) fn read(error: &io::Error, cut: &'static str) -> Self {
         match error.kind() {
             io::ErrorKind::UnexpectedEof => Self::Damaged(cut),
+            io::ErrorKind::OutOfMemory => Self::TooLarge { what: ZSTD_WINDOW, bytes: 0 },
             // The last is what the library of zstd calls everything.
             io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput | io::ErrorKind::Other => {
                 Self::Damaged("its compressed bytes cannot be unpacked")

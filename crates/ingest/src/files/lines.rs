@@ -1,14 +1,17 @@
 //! JSON lines: one record a line. Empty lines are no records.
 
-use super::{FileFault, FileInput};
+use super::{FileFault, FileInput, Room};
 
 /// A line longer than this is a damaged file, or one of another format.
 const LINE_BYTES_MAX: usize = 64 << 20;
 const BUFFER_BYTES: usize = 256 << 10;
+/// What a line takes: the buffer and the one that it grows into, its row, and the record beside that.
+const LINE_COPIES: u64 = 4;
 
 /// The lines of a file.
 pub struct Lines {
     input: Box<dyn FileInput>,
+    room: Room,
     buffer: Vec<u8>,
     /// What of the buffer is filled and not yet given out.
     start: usize,
@@ -25,14 +28,14 @@ impl std::fmt::Debug for Lines {
 }
 
 impl Lines {
-    pub fn new(input: Box<dyn FileInput>) -> Self {
-        Self { input, buffer: vec![0; BUFFER_BYTES], start: 0, end: 0, ended: false, next: 0 }
+    pub fn new(input: Box<dyn FileInput>, room: Room) -> Self {
+        Self { input, room, buffer: vec![0; BUFFER_BYTES], start: 0, end: 0, ended: false, next: 0 }
     }
 
     /// The next record and its number; `None` at the end of the file.
     ///
     /// # Errors
-    /// `Input`; `Damaged`, `Unsupported`: it is no file of lines.
+    /// `Input`; `Damaged`, `Unsupported`: it is no file of lines; `TooLarge`: a line.
     pub fn next_line(&mut self) -> Result<Option<(u64, &[u8])>, FileFault> {
         loop {
             let mut searched = self.start;
@@ -75,7 +78,9 @@ impl Lines {
             if self.buffer.len() >= LINE_BYTES_MAX {
                 return Err(FileFault::Unsupported("it has a line of more than 64 MiB"));
             }
-            self.buffer.resize(self.buffer.len() * 2, 0);
+            let wanted = self.buffer.len() * 2;
+            self.room.check("a line of it", LINE_COPIES * wanted as u64)?;
+            self.buffer.resize(wanted, 0);
         }
         let room = &mut self.buffer[self.end..];
         let read = loop {

@@ -4,25 +4,29 @@
 //! before a wanted record is passed over as cheaply as the format lets: whole blocks of a container file are not
 //! even unpacked.
 //!
+//! What is held at once stays within a [`Room`] that the caller reserved; a file that needs more says how much.
+//!
 //! Absent on purpose: where files lie, which are read, and what becomes of their rows. Faults name no value and no
 //! path.
 
 mod codec;
 mod container;
-mod decoder;
 mod fault;
+mod format;
 mod lines;
 mod packed;
+mod room;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::panic)]
 mod tests;
 
 pub use container::{Block, ContainerFile};
-pub use decoder::{FileFormat, file_table};
 pub use fault::FileFault;
+pub use format::FileFormat;
 pub use lines::Lines;
 pub use packed::{Packing, unpacked};
+pub use room::Room;
 
 use std::io::Read;
 

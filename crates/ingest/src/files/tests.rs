@@ -4,13 +4,14 @@ use futures::executor::block_on;
 use siltstone_protocol::RejectReason;
 
 use super::{codec::Codec, *};
-use crate::decoder::{Decoder, Learned, Pushed, SchemaNeed};
+use crate::decoder::{Decoder, FileTable, Learned, Pushed, SchemaNeed};
 
 const SCHEMA: &str = r#"{"type":"record","name":"R","fields":[
     {"name":"id","type":"long"},
     {"name":"text","type":["null","string"]},
     {"name":"tags","type":{"type":"map","values":{"type":"array","items":"int"}}},
     {"name":"n","type":[{"type":"fixed","name":"F","size":3},"double",{"type":"enum","name":"E","symbols":["A"]}]}]}"#;
+const ROOM: Room = Room::new(8 << 20);
 const SYNC: [u8; 16] = *b"0123456789abcdef";
 
 fn long(value: i64) -> Vec<u8> {
@@ -81,7 +82,9 @@ fn blocks() -> Vec<(i64, Vec<u8>)> {
 }
 
 fn open(bytes: Vec<u8>) -> ContainerFile {
-    ContainerFile::open(unpacked(Box::new(Cursor::new(bytes)), Packing::Auto).unwrap()).unwrap()
+    let mut room = ROOM;
+    let input = unpacked(Box::new(Cursor::new(bytes)), Packing::Auto, &mut room).unwrap();
+    ContainerFile::open(input, room).unwrap()
 }
 
 fn decoder() -> Decoder {
@@ -89,8 +92,8 @@ fn decoder() -> Decoder {
                 destination_bucket_url: file:///lake\n\
                 tables: [{name: a.b, source_cluster_name: c, source_topic: t, source_format: avro}]\n";
     let spec = siltstone_spec::parse(text, "spec.yaml", &|_| None).unwrap();
-    let table = file_table(&spec.tables[0], FileFormat::Avro, Some(SCHEMA), None);
-    let mut decoder = Decoder::new(&table, None).unwrap();
+    let table = block_on(FileTable::open(&spec.tables[0], None, false)).unwrap();
+    let mut decoder = table.decoder(FileFormat::Avro, SCHEMA, None).unwrap();
     let Learned::Evolves(schema) = block_on(decoder.learn(SchemaNeed::Latest, None)).unwrap() else {
         panic!()
     };
@@ -158,7 +161,7 @@ fn blocks_are_unpacked_however_they_were_packed() {
         // One file's blocks, one after the other.
         for length in [1_000, all.len(), 0, 7, 100_000, all.len()] {
             let plain = &all[..length];
-            let found = codec.unpack(&pack(plain), &mut block).unwrap().to_vec();
+            let found = codec.unpack(&pack(plain), &mut block, ROOM).unwrap().to_vec();
             assert!(found == plain, "{name}, way {number}: {} bytes of {length}", found.len());
         }
     }
@@ -171,13 +174,13 @@ fn blocks_are_unpacked_however_they_were_packed() {
     ] {
         let mut codec = Codec::of_name(name.as_bytes()).unwrap();
         let mut block = Vec::new();
-        assert!(matches!(codec.unpack(&bad, &mut block), Err(FileFault::Damaged(_))), "{name}");
+        assert!(matches!(codec.unpack(&bad, &mut block, ROOM), Err(FileFault::Damaged(_))), "{name}");
         // The next block of a file that goes on is not touched by it.
         let good = packed(name, b"good");
-        assert_eq!(codec.unpack(&good, &mut block), Ok(b"good".as_slice()), "{name}");
+        assert_eq!(codec.unpack(&good, &mut block, ROOM), Ok(b"good".as_slice()), "{name}");
     }
     let large = with_size(&vec![0; (128 << 20) + 1]);
-    let large = Codec::of_name(b"zstandard").unwrap().unpack(&large, &mut Vec::new()).map(<[u8]>::len);
+    let large = Codec::of_name(b"zstandard").unwrap().unpack(&large, &mut Vec::new(), ROOM).map(<[u8]>::len);
     assert!(matches!(large, Err(FileFault::Unsupported(_))), "{large:?}");
 }
 
@@ -202,7 +205,7 @@ fn a_bad_record_leaves_its_neighbours_alone() {
 fn damaged_containers_are_told_from_good_ones() {
     let good = container("snappy", &blocks());
     let all = |bytes: Vec<u8>| -> Result<(), FileFault> {
-        let mut file = ContainerFile::open(Box::new(Cursor::new(bytes)))?;
+        let mut file = ContainerFile::open(Box::new(Cursor::new(bytes)), ROOM)?;
         while file.next_block(0)?.is_some() {}
         Ok(())
     };
@@ -224,7 +227,9 @@ fn damaged_containers_are_told_from_good_ones() {
 }
 
 fn numbered(bytes: &[u8], packing: Packing) -> Result<Vec<(u64, Vec<u8>)>, FileFault> {
-    let mut lines = Lines::new(unpacked(Box::new(Cursor::new(bytes.to_vec())), packing)?);
+    let mut room = ROOM;
+    let input = unpacked(Box::new(Cursor::new(bytes.to_vec())), packing, &mut room)?;
+    let mut lines = Lines::new(input, room);
     let mut found = Vec::new();
     while let Some((number, line)) = lines.next_line()? {
         found.push((number, line.to_vec()));
@@ -267,4 +272,53 @@ fn a_name_tells_a_format() {
     ] {
         assert_eq!(FileFormat::of_name(name), format, "{name}");
     }
+}
+
+#[test]
+fn what_there_is_no_room_for_says_how_much_it_needs() {
+    let large = datum(0, &vec![b'x'; 3 << 20]);
+    for (codec, needed) in [("null", 2), ("deflate", 1), ("zstandard", 1), ("snappy", 2)] {
+        let bytes = container(codec, &[(1, datum(1, b"small")), (1, large.clone())]);
+        let mut file = ContainerFile::open(Box::new(Cursor::new(bytes.clone())), Room::new(2 << 20)).unwrap();
+        assert!(file.next_block(0).unwrap().is_some());
+        let Err(FileFault::TooLarge { what: "a block of it", bytes: more }) = file.next_block(0) else {
+            panic!("{codec}")
+        };
+        assert!(more > needed << 20, "{codec}: {more}");
+        // What is passed over needs no room.
+        let mut file = ContainerFile::open(Box::new(Cursor::new(bytes.clone())), Room::new(2 << 20)).unwrap();
+        assert!(file.next_block(2).unwrap().is_none());
+        let mut file = ContainerFile::open(Box::new(Cursor::new(bytes)), Room::new(10 << 20)).unwrap();
+        assert_eq!(file.next_block(1).unwrap().unwrap().bytes, large);
+    }
+    let line = vec![b'x'; 3 << 20];
+    assert!(matches!(numbered(&line, Packing::None), Err(FileFault::TooLarge { what: "a line of it", .. })));
+    let mut lines = Lines::new(Box::new(Cursor::new(line.clone())), Room::new(32 << 20));
+    assert_eq!(lines.next_line().unwrap().unwrap().1, line);
+}
+
+#[test]
+fn a_window_is_held_against_the_room_before_anything_is_unpacked() {
+    let packed = |window: u32, pledged: bool| {
+        let mut encoder = zstd::Encoder::new(Vec::new(), 1).unwrap();
+        encoder.window_log(window).unwrap();
+        if pledged {
+            encoder.set_pledged_src_size(Some(3)).unwrap();
+        }
+        encoder.write_all(b"{}\n").unwrap();
+        encoder.finish().unwrap()
+    };
+    assert_eq!(numbered(&packed(20, false), Packing::Auto).unwrap(), [(0, b"{}".to_vec())]);
+    for packing in [Packing::Auto, Packing::Zstd] {
+        let wide = numbered(&packed(24, false), packing);
+        assert_eq!(wide, Err(FileFault::TooLarge { what: "its zstd window", bytes: 16 << 20 }));
+    }
+    // A frame that says how small it is needs no more than that.
+    assert_eq!(numbered(&packed(24, true), Packing::Auto).unwrap(), [(0, b"{}".to_vec())]);
+    // So does one that follows another.
+    let both = [packed(12, true), packed(24, false)].concat();
+    assert_eq!(
+        numbered(&both, Packing::Auto),
+        Err(FileFault::TooLarge { what: "its zstd window", bytes: 0 })
+    );
 }
