@@ -150,21 +150,23 @@ impl ParquetFile {
         most + 2 * BATCH_BYTES + if self.whole { self.bytes } else { 0 }
     }
 
-    /// Rows from this one on, of these columns alone: others that the file has are not read.
+    /// Rows from this one on, of these columns alone: others that the file has are not read. `view`: as in
+    /// [`Self::rows_from`].
     ///
     /// # Errors
     /// As [`Self::rows_from`].
     pub fn rows_of(
         &self,
         columns: &Schema,
+        view: &Schema,
         start: u64,
     ) -> Result<std::result::Result<ParquetRows, ImportFault>> {
-        let target = arrow_schema(columns)?;
-        let known = |field: &&FieldRef| target.fields().find(field.name()).is_some();
+        let (target, view) = (arrow_schema(columns)?, arrow_schema(view)?);
+        let known = |field: &&FieldRef| view.fields().find(field.name()).is_some();
         let given: Fields = self.metadata.schema().fields().iter().filter(known).cloned().collect();
-        match convert::check(&given, target.fields()) {
+        match convert::check(&given, view.fields()) {
             Err(fault) => Ok(Err(fault)),
-            Ok(()) => self.read(Arc::clone(&target), target, start).map(Ok),
+            Ok(()) => self.read(target, view, start).map(Ok),
         }
     }
 

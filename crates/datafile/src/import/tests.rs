@@ -225,7 +225,8 @@ async fn columns_that_nobody_asks_for_are_not_read() {
     let columns =
         vec![Field::optional(1, "b", P::Long.into()), Field::optional(2, "absent", P::String.into())];
     let rows = tokio::task::spawn_blocking(move || {
-        let rows = file.rows_of(&Schema::new(0, columns), 1).unwrap().unwrap();
+        let columns = Schema::new(0, columns);
+        let rows = file.rows_of(&columns, &columns, 1).unwrap().unwrap();
         rows.map(Result::unwrap).collect::<Vec<ParquetBatch>>()
     });
     let rows = rows.await.unwrap();

@@ -88,9 +88,10 @@ impl ObjectInput {
         self.piece = fetched.map_err(|error| {
             let label = Path::from("a source file");
             let error = match error {
-                object_store::Error::Precondition { .. } => {
-                    LakeError::invalid("the file", "was changed while it was read; try again")
-                }
+                object_store::Error::Precondition { .. } => LakeError::invalid(
+                    "the file",
+                    "was replaced while it was read; run it again to read the new one",
+                ),
                 error => LakeError::store("read", &label, &error),
             };
             *self.failure.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(error);

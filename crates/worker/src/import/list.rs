@@ -22,7 +22,16 @@ pub(super) struct SourceFile {
     /// What the store says of the content: another text, another content.
     pub(super) content: String,
     pub(super) etag: Option<String>,
+    pub(super) changed_ms: i64,
     pub(super) format: FileFormat,
+}
+
+impl SourceFile {
+    /// Whether this is what was listed.
+    pub(super) fn is(&self, now: &ObjectMeta) -> bool {
+        let by_time = || now.last_modified.timestamp_millis() == self.changed_ms;
+        now.size == self.bytes && now.e_tag == self.etag && (self.etag.is_some() || by_time())
+    }
 }
 
 /// Lists the files of a pattern.
@@ -79,15 +88,15 @@ pub(super) async fn list(
     let local = files.bucket.url.starts_with("file://");
     let file = |meta: ObjectMeta| {
         let format = known(&meta)?;
-        let changed = meta.last_modified.timestamp_millis();
+        let changed_ms = meta.last_modified.timestamp_millis();
         // On a disk, what stands for the content also says where on the disk it is.
         let content = match &meta.e_tag {
             Some(etag) if !local => format!("{}:{etag}", meta.size),
-            _ => format!("{}@{changed}", meta.size),
+            _ => format!("{}@{changed_ms}", meta.size),
         };
         let url = files.url_of(meta.location.as_ref());
         let (path, etag) = (meta.location, meta.e_tag);
-        Some(SourceFile { path, url, bytes: meta.size, content, etag, format })
+        Some(SourceFile { path, url, bytes: meta.size, content, etag, changed_ms, format })
     };
     Ok(found.into_iter().filter_map(file).collect())
 }

@@ -1,12 +1,15 @@
 //! Files of history into a table, each record once.
 //!
 //! 1. `list` finds the files that a pattern means, `plan` (pure) holds them against what the ledger has of them.
-//! 2. `reader` threads read files side by side, from the first record that the table lacks: `ingest::files` and
-//!    `datafile::ParquetFile` turn them into batches of the table.
-//! 3. `writer` takes the batches of all readers into one bulk writer, so that few large sorted files come of any
+//! 2. Where there is no table and the spec tells no columns, the first file that does makes it, in the order of
+//!    paths; JSON lines do not.
+//! 3. `reader` threads read files side by side, from the first record that the table lacks: `records` (by
+//!    `ingest::files`) and `columns` (by `datafile::ParquetFile`) turn them into batches of the table, after its
+//!    transforms: nothing else is buffered, spilled or written. `out` keeps account of what they hand over.
+//! 4. `writer` takes the batches of all readers into one bulk writer, so that few large sorted files come of any
 //!    number of partitions, and commits: dead letters first, then one `Append` with exactly the ranges of records
 //!    whose rows its files hold.
-//! 4. When another import was first with a file of a commit, what is buffered is dropped, and the plan made anew.
+//! 5. When another import was first with a file of a commit, what is buffered is dropped, and the plan made anew.
 //!
 //! What a file is: its URL and what the store says of its content, as two keyed digests. A file whose content changed
 //! since a part of it was read is told from one that is new, and refused by name.
@@ -14,9 +17,11 @@
 //! Everything can be killed at any instruction: the ledger says where each file is to be read on. Paths may hold
 //! values, so they are in what is told to the caller, and in no log line, ledger entry or metric.
 
+mod columns;
 mod commits;
 mod input;
 mod list;
+mod out;
 mod plan;
 mod progress;
 mod reader;
@@ -28,7 +33,10 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use serde::Serialize;
 use siltstone_datafile::MemoryBudget;
 pub use siltstone_ingest::files::{FileFormat, Packing};
-use siltstone_ingest::{HttpRegistry, SchemaRegistry, decoder::initial_schema};
+use siltstone_ingest::{
+    HttpRegistry, SchemaRegistry,
+    decoder::{FileTable, initial_schema},
+};
 use siltstone_lakehouse::{LakeError, TableStore, store};
 use siltstone_protocol::ErrorCode;
 use siltstone_spec::{SourceFiles, Spec, TableSpec};
@@ -38,7 +46,7 @@ pub use self::progress::{ImportProgress, ImportReading};
 use self::{
     list::SourceFile,
     plan::{Plan, Task},
-    reader::Readers,
+    reader::{READERS_SHARE, Readers},
     writer::{Ended, Writer},
 };
 use crate::{
@@ -55,6 +63,9 @@ const PROCESS_BYTES: u64 = 40 << 20;
 /// Plans in a row that may be the same although others were first, and the pause before the next.
 const ALIKE_MAX: u32 = 20;
 const ALIKE_PAUSE: Duration = Duration::from_secs(1);
+/// What is said of a table before it exists, where nothing tells its columns.
+const NO_COLUMNS: &str = "does not exist, and JSON files do not tell its columns; give it a schema in the spec (schema_mode, \
+                          input_schema), or create it with its first records";
 /// Failures that are told one by one.
 const FAILURES_TOLD: usize = 20;
 
@@ -144,18 +155,16 @@ pub async fn import(
         let message = "files are read into tables with at least 224MiB of memory".to_owned();
         return Err(WorkerError::Spec { code: ErrorCode::CommandRefused, table: name.clone(), message });
     }
-    if table_spec.has_transforms() {
-        let message = "files are not read into tables with transforms or protected columns: the rows would come without \
-                       them; read the files into a table of their own, or produce their records to the topic"
-            .to_owned();
-        return Err(WorkerError::Spec { code: ErrorCode::CommandRefused, table: name.clone(), message });
-    }
     let lake = store::open(&spec.destination).map_err(WorkerError::from)?;
     let source = store::open_source(files).map_err(WorkerError::from)?;
     let listed = list::list(&source, files, options.format).await.for_table(name)?;
+    let registry = registry(spec, table_spec)?;
+    let json = listed.iter().any(|file| file.format == FileFormat::Json);
+    let table = FileTable::open(table_spec, registry.as_deref(), json).await.for_table(name)?;
     let import = Import {
         spec: table_spec.clone(),
-        registry: registry(spec, table_spec)?,
+        table,
+        registry,
         lake,
         source,
         listed: Arc::new(listed),
@@ -179,6 +188,8 @@ fn registry(spec: &Spec, table_spec: &TableSpec) -> Result<Option<Arc<dyn Schema
 /// One import of one table.
 struct Import {
     spec: TableSpec,
+    /// What its files are read for.
+    table: FileTable,
     registry: Option<Arc<dyn SchemaRegistry>>,
     lake: TableStore,
     source: Arc<dyn object_store::ObjectStore>,
@@ -203,22 +214,25 @@ impl Import {
             table = self.create().await?;
         }
         if table.is_none() && self.listed.iter().all(|file| file.format == FileFormat::Json) {
-            let message =
-                "does not exist, and JSON files do not tell its columns; give it a schema in the spec \
-                           (schema_mode, input_schema), or create it with its first records"
-                    .to_owned();
-            return Err(WorkerError::Spec {
-                code: ErrorCode::CommandRefused,
-                table: self.spec.name.clone(),
-                message,
-            });
+            let (table, message) = (self.spec.name.clone(), NO_COLUMNS.to_owned());
+            return Err(WorkerError::Spec { code: ErrorCode::CommandRefused, table, message });
         }
         let mut writer = Writer::new(&self, table, stop).await?;
+        if writer.table().is_none() && self.found(&mut writer, summary).await? == Ended::Stopped {
+            summary.stopped = true;
+            return Ok(());
+        }
         let (mut before, mut alike): (Vec<Task>, u32) = (Vec::new(), 0);
         // Each round but the last ends because others read something in: there is less to read then.
         for round in 0.. {
             let mut plan = self.plan(writer.table().as_deref()).await?;
             plan.tasks.retain(|task| !writer.has_failed(task.file));
+            if writer.table().is_none() {
+                // The others that are left were told why they did not make it.
+                for task in plan.tasks.drain(..) {
+                    writer.give_up(task.file, format!("the table {NO_COLUMNS}"), summary);
+                }
+            }
             if round == 0 {
                 self.tell(&plan, summary);
                 summary.files.read = 0;
@@ -274,6 +288,22 @@ impl Import {
         Ok(Some(Arc::new(table)))
     }
 
+    /// Has the first file that tells its columns make the table, so that which it is does not hang on which reader is
+    /// faster.
+    async fn found(
+        &self,
+        writer: &mut Writer<'_>,
+        summary: &mut ImportSummary,
+    ) -> Result<Ended, WorkerError> {
+        let mut tasks = Plan::of_nothing_held(&self.listed).tasks;
+        tasks.retain(|task| self.listed[task.file].format != FileFormat::Json);
+        let (readers, mut events) = Readers::found(self, tasks, MemoryBudget::new(self.readers_bytes()));
+        let ended = writer.take_all(0, &mut events, summary).await;
+        drop(events);
+        readers.join().await;
+        ended
+    }
+
     async fn plan(&self, table: Option<&Table>) -> Result<Plan, WorkerError> {
         let Some(table) = table else { return Ok(Plan::of_nothing_held(&self.listed)) };
         let imports = table.refresh().await?.imports;
@@ -310,9 +340,8 @@ impl Import {
         ended
     }
 
-    /// A quarter of the memory is for what is being read.
     fn readers_bytes(&self) -> u64 {
-        self.options.memory_bytes / 4
+        self.options.memory_bytes / READERS_SHARE
     }
 
     /// The rest is for rows that were read.

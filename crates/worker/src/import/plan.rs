@@ -79,6 +79,7 @@ mod tests {
             bytes: 1,
             content: content.to_owned(),
             etag: None,
+            changed_ms: 0,
             format: FileFormat::Avro,
         }
     }

@@ -8,7 +8,7 @@ use std::{
 use arrow::array::RecordBatch;
 use object_store::ObjectStore;
 use siltstone_datafile::MemoryBudget;
-use siltstone_ingest::{SchemaRegistry, files::Packing};
+use siltstone_ingest::{SchemaRegistry, decoder::FileTable, files::Packing};
 use siltstone_protocol::{RejectReason, Schema, SchemaHistory};
 use siltstone_spec::TableSpec;
 use tokio::{
@@ -22,8 +22,12 @@ use super::{
 };
 use crate::{error::WorkerError, identity::Identity};
 
-/// What reading a file holds at least: two pieces of it, a block, and two batches of rows.
-pub(super) const FILE_BYTES_MIN: u64 = 2 * PIECE_BYTES + 12 * (1 << 20);
+/// What reading a file holds beside what it must hold of the file at once: two pieces of it, and two batches of rows.
+pub(super) const FILE_BYTES_BESIDE: u64 = 2 * PIECE_BYTES + 8 * (1 << 20);
+/// What is reserved for a file at first: a block, a line or a window takes the rest.
+pub(super) const FILE_BYTES_MIN: u64 = FILE_BYTES_BESIDE + 4 * (1 << 20);
+/// One part of so many of all memory is for what is being read.
+pub(super) const READERS_SHARE: u64 = 4;
 
 /// The table that rows are read for.
 #[derive(Clone)]
@@ -61,13 +65,14 @@ pub(super) struct Rows {
     pub(super) start: u64,
     pub(super) end: u64,
     pub(super) batch: Option<RecordBatch>,
-    pub(super) dead_letters: Option<RecordBatch>,
+    pub(super) dead_letters: Vec<RecordBatch>,
     pub(super) rejected: BTreeMap<RejectReason, u64>,
 }
 
 /// What all threads of a round share.
 pub(super) struct Shared {
     pub(super) spec: TableSpec,
+    pub(super) table: FileTable,
     pub(super) registry: Option<Arc<dyn SchemaRegistry>>,
     pub(super) source: Arc<dyn ObjectStore>,
     pub(super) listed: Arc<Vec<SourceFile>>,
@@ -81,6 +86,23 @@ pub(super) struct Shared {
 }
 
 impl Shared {
+    fn of(import: &Import, tasks: Vec<Task>, known: Option<Known>, budget: MemoryBudget) -> Arc<Self> {
+        Arc::new(Self {
+            spec: import.spec.clone(),
+            table: import.table.clone(),
+            registry: import.registry.clone(),
+            source: Arc::clone(&import.source),
+            listed: Arc::clone(&import.listed),
+            packing: import.options.packing,
+            identity: Arc::clone(&import.identity),
+            progress: Arc::clone(&import.progress),
+            budget,
+            handle: Handle::current(),
+            tasks: Mutex::new(tasks.into()),
+            known: Mutex::new(known),
+        })
+    }
+
     pub(super) fn known(&self) -> Option<Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -109,25 +131,32 @@ impl Readers {
     ) -> (Self, mpsc::Receiver<Event>) {
         let room = usize::try_from(budget.limit() / FILE_BYTES_MIN).unwrap_or(usize::MAX);
         let threads = import.options.parallel.min(room).min(tasks.len()).max(1);
-        let shared = Arc::new(Shared {
-            spec: import.spec.clone(),
-            registry: import.registry.clone(),
-            source: Arc::clone(&import.source),
-            listed: Arc::clone(&import.listed),
-            packing: import.options.packing,
-            identity: Arc::clone(&import.identity),
-            progress: Arc::clone(&import.progress),
-            budget,
-            handle: Handle::current(),
-            tasks: Mutex::new(tasks.into()),
-            known: Mutex::new(known),
-        });
+        let shared = Shared::of(import, tasks, known, budget);
         let (sender, receiver) = mpsc::channel(1);
         let thread = |_| {
             let (shared, sender) = (Arc::clone(&shared), sender.clone());
             tokio::task::spawn_blocking(move || work(&shared, &sender))
         };
         (Self { threads: (0..threads).map(thread).collect() }, receiver)
+    }
+
+    /// Starts to look for the first of these files that tells the columns of a table, which it then asks for.
+    pub(super) fn found(
+        import: &Import,
+        tasks: Vec<Task>,
+        budget: MemoryBudget,
+    ) -> (Self, mpsc::Receiver<Event>) {
+        let shared = Shared::of(import, tasks, None, budget);
+        let (sender, receiver) = mpsc::channel(1);
+        let look = move || {
+            let mut reading = Reading::new(&shared, &sender);
+            while let Some(task) = shared.next() {
+                if !reading.found(task) {
+                    return;
+                }
+            }
+        };
+        (Self { threads: vec![tokio::task::spawn_blocking(look)] }, receiver)
     }
 
     /// Waits until all have ended.

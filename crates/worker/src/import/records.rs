@@ -1,54 +1,26 @@
 //! The records of one file after the other, as batches of the table.
 //!
-//! Each record is a row or a rejection, and the range that goes out with a batch holds exactly its records, so that
-//! an import which ends anywhere goes on with the next record.
+//! What a file holds at once decides what is reserved for it: most need the least that is reserved for any. One with a
+//! larger block, line or window is begun again with more, until all that readers have together is not enough for it.
 
-use std::collections::BTreeMap;
-
-use arrow::array::RecordBatch;
-use object_store::ObjectStoreExt;
-use siltstone_datafile::{DataFileError, ParquetFile};
 use siltstone_ingest::{
-    Headers, IngestError, Record,
-    dead_letter::{About, DeadLetters},
     decoder::{Decoder, Learned, Pushed, SchemaNeed},
-    files::{ContainerFile, FileFault, FileFormat, FileInput, Lines, file_table, unpacked},
+    files::{ContainerFile, FileFault, FileFormat, FileInput, Lines, Room, unpacked},
 };
 use siltstone_lakehouse::LakeError;
-use siltstone_protocol::{ErrorKind, RejectReason, Schema, SchemaHistory};
-use siltstone_spec::{
-    DlqMode,
-    evolve::{Merge, Rules, merge},
-    plan::given_up,
-};
-use tokio::sync::{mpsc, oneshot};
+use siltstone_protocol::{ErrorKind, Schema, SchemaHistory};
+use tokio::sync::mpsc;
 
 use super::{
+    columns::parquet,
     input::{Failure, ObjectInput},
-    list::SourceFile,
-    plan::{Task, source_of},
-    reader::{Event, FILE_BYTES_MIN, Known, Rows, Shared},
+    out::{Ended, Out, Read, Rejection},
+    plan::Task,
+    reader::{Event, FILE_BYTES_BESIDE, FILE_BYTES_MIN, READERS_SHARE, Shared},
 };
-use crate::error::{ForTable, WorkerError, rejection};
+use crate::error::{ForTable, WorkerError};
 
-/// A batch is handed over at this many rows or bytes.
-const BATCH_ROWS_MAX: usize = 65_536;
-const BATCH_BYTES_MAX: usize = 4 << 20;
 const SCHEMA_TRIES_MAX: u32 = 10;
-/// What stands for the cluster in dead letters of files: the topic is the file's digest, the offset the record.
-pub(super) const CLUSTER: &str = "files";
-/// The header of a dead letter that names its file.
-const FILE_HEADER: &str = "siltstone.file";
-
-/// Why reading a file ended before its end.
-enum Ended {
-    /// Nobody takes what is read.
-    Closed,
-    Failed(String),
-    Fatal(WorkerError),
-}
-
-type Read<T> = Result<T, Ended>;
 
 /// A reader's thread: what it keeps from file to file.
 pub(super) struct Reading<'a> {
@@ -66,20 +38,10 @@ impl<'a> Reading<'a> {
     /// Reads a file. False: nobody takes what is read.
     pub(super) fn file(&mut self, task: Task) -> bool {
         let Some(file) = self.shared.listed.get(task.file) else { return true };
-        let mut out = Out {
-            shared: self.shared,
-            events: self.events,
-            file,
-            number: task.file,
-            start: task.start,
-            next: task.start,
-            dead_letters: None,
-            dead_bytes: 0,
-            rejected: BTreeMap::new(),
-        };
+        let mut out = Out::new(self.shared, self.events, file, task);
         let read = match file.format {
-            FileFormat::Parquet => parquet(&mut out),
-            format => self.records(&mut out, format),
+            FileFormat::Parquet => parquet(&mut out, true),
+            format => self.records(&mut out, format, true),
         };
         let event = match read {
             Ok(()) => Event::End { file: task.file, at: out.next },
@@ -93,31 +55,86 @@ impl<'a> Reading<'a> {
         self.events.blocking_send(event).is_ok()
     }
 
-    fn records(&mut self, out: &mut Out<'_>, format: FileFormat) -> Read<()> {
-        let shared = self.shared;
-        let _memory = shared.handle.block_on(shared.budget.reserve(FILE_BYTES_MIN));
-        let (input, failure) = ObjectInput::new(
-            &shared.source,
-            out.file,
-            shared.handle.clone(),
-            std::sync::Arc::clone(&shared.progress),
-        );
-        let input = unpacked(Box::new(input), shared.packing)
-            .map_err(|fault| failed(&shared.spec.name, fault, &failure))?;
-        let read = match format {
-            FileFormat::Json => self.lines(out, input),
-            _ => self.container(out, input),
+    /// Has the table be made of a file's columns; its rows are not read. True: of another file, then.
+    pub(super) fn found(&mut self, task: Task) -> bool {
+        let Some(file) = self.shared.listed.get(task.file) else { return true };
+        let mut out = Out::new(self.shared, self.events, file, task);
+        let read = match file.format {
+            FileFormat::Parquet => parquet(&mut out, false),
+            format => self.records(&mut out, format, false),
         };
-        read.map_err(|ended| match ended {
-            Stopped::Fault(fault) => failed(&shared.spec.name, fault, &failure),
-            Stopped::Ended(ended) => ended,
-        })
+        match read {
+            Ok(()) | Err(Ended::Closed) => false,
+            Err(Ended::Failed(why)) => {
+                self.events.blocking_send(Event::Failed { file: task.file, why }).is_ok()
+            }
+            Err(Ended::Fatal(error)) => {
+                // Nobody may be left to hear of it.
+                let _ = self.events.blocking_send(Event::Fatal(error));
+                false
+            }
+        }
     }
 
-    fn container(&mut self, out: &mut Out<'_>, input: Box<dyn FileInput>) -> Result<(), Stopped> {
-        let mut file = ContainerFile::open(input)?;
+    fn records(&mut self, out: &mut Out<'_>, format: FileFormat, rows: bool) -> Read<()> {
+        let shared = self.shared;
+        let mut reserved = FILE_BYTES_MIN;
+        loop {
+            // Nothing is in hand while it waits: two that wait for more would wait for ever.
+            let memory = shared.handle.block_on(shared.budget.reserve(reserved));
+            let room = Room::new(reserved - FILE_BYTES_BESIDE);
+            let (input, failure) = ObjectInput::new(
+                &shared.source,
+                out.file,
+                shared.handle.clone(),
+                std::sync::Arc::clone(&shared.progress),
+            );
+            let read = self.attempt(out, format, Box::new(input), room, rows);
+            drop(memory);
+            let (what, bytes) = match read {
+                Ok(()) => return out.unchanged(),
+                Err(Stopped::Ended(ended)) => return Err(ended),
+                Err(Stopped::Fault(FileFault::TooLarge { what, bytes })) => (what, bytes),
+                Err(Stopped::Fault(fault)) => return Err(failed(&shared.spec.name, fault, &failure)),
+            };
+            let (needed, limit) = (bytes.saturating_add(FILE_BYTES_BESIDE), shared.budget.limit());
+            if reserved >= limit || needed > limit {
+                return Err(too_large(what, needed.max(reserved + 1), limit));
+            }
+            out.rewind();
+            reserved = needed.max(2 * reserved).min(limit);
+        }
+    }
+
+    fn attempt(
+        &mut self,
+        out: &mut Out<'_>,
+        format: FileFormat,
+        input: Box<dyn FileInput>,
+        mut room: Room,
+        rows: bool,
+    ) -> Result<(), Stopped> {
+        let input = unpacked(input, self.shared.packing, &mut room)?;
+        match format {
+            FileFormat::Json => self.lines(out, input, room),
+            _ => self.container(out, input, room, rows),
+        }
+    }
+
+    fn container(
+        &mut self,
+        out: &mut Out<'_>,
+        input: Box<dyn FileInput>,
+        room: Room,
+        rows: bool,
+    ) -> Result<(), Stopped> {
+        let mut file = ContainerFile::open(input, room)?;
         let schema = file.schema().to_owned();
         let mut decoder = self.decoder(out, FileFormat::Avro, schema)?;
+        if !rows {
+            self.keep(FileFormat::Avro, file.schema().to_owned(), decoder);
+            return Ok(());
+        }
         let from = out.next;
         while let Some(block) = file.next_block(from)? {
             let mut at = 0;
@@ -135,20 +152,25 @@ impl<'a> Reading<'a> {
                     }
                 };
                 match (pushed, length) {
-                    (Pushed::Row, Some(length)) => at += length,
+                    (Pushed::Row, Some(length)) => {
+                        out.keep(&decoder, number, rest.get(..length).unwrap_or_default())?;
+                        at += length;
+                    }
                     (Pushed::Rejected { reason, .. }, Some(length)) => {
-                        out.reject(number, rest.get(..length), reason, decoder.about())?;
+                        let (value, about) = (rest.get(..length), decoder.about());
+                        out.reject(Rejection { number, value, reason, about })?;
                         at += length;
                     }
                     (Pushed::Rejected { reason, .. }, None) => {
                         // Where it ends nobody can say, so the others of the block are lost with it.
-                        out.reject(number, Some(rest), reason, decoder.about())?;
+                        let (value, about) = (Some(rest), decoder.about());
+                        out.reject(Rejection { number, value, reason, about })?;
                         for lost in number + 1..block.first + block.records {
                             out.next = lost;
                             if out.is_full(&decoder) {
                                 out.batch(&mut decoder)?;
                             }
-                            out.reject(lost, None, reason, None)?;
+                            out.reject(Rejection { number: lost, value: None, reason, about: None })?;
                         }
                         at = block.bytes.len();
                         out.next = block.first + block.records;
@@ -170,9 +192,9 @@ impl<'a> Reading<'a> {
         Ok(())
     }
 
-    fn lines(&mut self, out: &mut Out<'_>, input: Box<dyn FileInput>) -> Result<(), Stopped> {
+    fn lines(&mut self, out: &mut Out<'_>, input: Box<dyn FileInput>, room: Room) -> Result<(), Stopped> {
         let mut decoder = self.decoder(out, FileFormat::Json, String::new())?;
-        let mut lines = Lines::new(input);
+        let mut lines = Lines::new(input, room);
         let from = out.next;
         while let Some((number, line)) = lines.next_line()? {
             if number < from {
@@ -186,9 +208,10 @@ impl<'a> Reading<'a> {
                 }
             };
             match pushed {
-                Pushed::Row => {}
+                Pushed::Row => out.keep(&decoder, number, line)?,
                 Pushed::Rejected { reason, .. } | Pushed::Skipped(reason) => {
-                    out.reject(number, Some(line), reason, decoder.about())?;
+                    let (value, about) = (Some(line), decoder.about());
+                    out.reject(Rejection { number, value, reason, about })?;
                 }
                 _ => return Err(FileFault::Damaged("a line of it cannot be decoded").into()),
             }
@@ -216,14 +239,39 @@ impl<'a> Reading<'a> {
         {
             return Ok(decoder);
         }
-        let spec = file_table(&self.shared.spec, format, Some(&writer), schema);
-        let decoder = Decoder::new(&spec, schema.cloned());
+        let decoder = self.shared.table.decoder(format, &writer, schema);
         let mut decoder = decoder.map_err(|error| Ended::Failed(error.to_string()))?;
         if let Some(known) = &known {
             decoder.set_history(SchemaHistory::clone(&known.names));
         }
-        out.learn(&mut decoder)?;
+        self.learn(out, &mut decoder)?;
         Ok(decoder)
+    }
+
+    /// Has the decoder and the table know the schema of the file.
+    fn learn(&self, out: &Out<'_>, decoder: &mut Decoder) -> Read<()> {
+        let Shared { handle, registry, spec, .. } = self.shared;
+        for _ in 0..SCHEMA_TRIES_MAX {
+            match handle.block_on(decoder.learn(SchemaNeed::Latest, registry.as_deref())) {
+                Ok(Learned::Ready) => return Ok(()),
+                Ok(Learned::Refused(reason)) => {
+                    return Err(Ended::Failed(format!("the table cannot take its schema: {reason}")));
+                }
+                Ok(Learned::Stops(error)) => return Err(Ended::Failed(error.to_string())),
+                Ok(Learned::Evolves(schema)) => {
+                    let known = out.ask(schema)?;
+                    decoder.set_history(SchemaHistory::clone(&known.names));
+                    let set = decoder.set_table_schema(Schema::clone(&known.schema));
+                    set.for_table(&spec.name).map_err(Ended::Fatal)?;
+                }
+                Err(error) if error.kind() == ErrorKind::Unavailable => {
+                    let (table, source) = (spec.name.clone(), Box::new(error));
+                    return Err(Ended::Fatal(WorkerError::Ingest { table, source }));
+                }
+                Err(error) => return Err(Ended::Failed(error.to_string())),
+            }
+        }
+        Err(Ended::Failed("the table's schema did not settle".to_owned()))
     }
 }
 
@@ -258,232 +306,12 @@ fn failed(table: &str, fault: FileFault, failure: &Failure) -> Ended {
     }
 }
 
-/// What is wrong with a Parquet file, or the way to it.
-fn unreadable(table: &str, error: DataFileError) -> Ended {
-    match error.kind() {
-        ErrorKind::Unavailable => {
-            Ended::Fatal(WorkerError::DataFile { table: table.to_owned(), source: Box::new(error) })
-        }
-        _ => Ended::Failed(error.to_string()),
-    }
-}
-
-/// A Parquet file, row group after row group.
-fn parquet(out: &mut Out<'_>) -> Read<()> {
-    let shared = out.shared;
-    let table = shared.spec.name.as_str();
-    // A small file is held whole as soon as it is open.
-    let mut memory = shared.handle.block_on(shared.budget.reserve(FILE_BYTES_MIN));
-    let open = ParquetFile::open(&shared.source, &out.file.path, out.file.bytes);
-    let file = shared.handle.block_on(open).map_err(|error| unreadable(table, error))?;
-    if file.held_bytes() > FILE_BYTES_MIN {
-        // Given back first: two that wait for more with something in hand would wait for ever.
-        drop(memory);
-        memory = shared.handle.block_on(shared.budget.reserve(file.held_bytes()));
-    }
-    let _memory = memory;
-    let (known, view) = settle(out, &file)?;
-    let rows = file.rows_from(&known.schema, &view, out.next).map_err(|error| unreadable(table, error))?;
-    let (bytes, all) = (u128::from(out.file.bytes), u128::from(file.rows().max(1)));
-    let share = |rows: u64| u64::try_from(bytes * u128::from(rows) / all).unwrap_or(0);
-    let mut told_bytes = share(out.next);
-    shared.progress.bytes(told_bytes);
-    for batch in rows.map_err(|fault| Ended::Failed(fault.to_string()))? {
-        let batch = batch.map_err(|error| unreadable(table, error))?;
-        for (number, reason) in &batch.rejected {
-            out.reject(*number, None, *reason, None)?;
-        }
-        out.next = batch.start + batch.rows;
-        out.send((batch.batch.num_rows() > 0).then_some(batch.batch))?;
-        shared.progress.bytes(share(out.next).saturating_sub(told_bytes));
-        told_bytes = share(out.next);
-    }
-    // Its parts were asked for one by one.
-    let head = shared.handle.block_on(shared.source.head(&out.file.path));
-    match head {
-        Ok(head) if head.size == out.file.bytes && head.e_tag == out.file.etag => Ok(()),
-        Ok(_) => Err(Ended::Failed("it was changed while it was read; try again".to_owned())),
-        Err(_) => Err(Ended::Failed("the object store does not answer; try again".to_owned())),
-    }
-}
-
-/// The table, once it takes the rows of this file, and its schema as the file calls the columns.
-fn settle(out: &Out<'_>, file: &ParquetFile) -> Read<(Known, Schema)> {
-    let natural =
-        |table: Option<&Schema>| file.schema(table).map_err(|fault| Ended::Failed(fault.to_string()));
-    for _ in 0..SCHEMA_TRIES_MAX {
-        let Some(known) = out.shared.known() else {
-            out.ask(natural(None)?)?;
-            continue;
-        };
-        let natural = natural(Some(&known.schema))?;
-        if let Some((column, how)) = given_up(&known.names, &known.schema, &natural) {
-            return Err(Ended::Failed(IngestError::GivenUp { column, how }.to_string()));
-        }
-        let last_field_id = known.names.last_field_id();
-        let rules = Rules { last_field_id, ..Rules::of(&out.shared.spec) };
-        match merge(&known.schema, &natural, rules) {
-            Merge::Same { view } => return Ok((known, view)),
-            Merge::Evolves(schema) => {
-                out.ask(schema)?;
-            }
-            Merge::Refused(mismatch) => {
-                let why = format!("column {}: {mismatch}", mismatch.field);
-                return Err(Ended::Failed(why));
-            }
-        }
-    }
-    Err(Ended::Failed("the table's schema did not settle".to_owned()))
-}
-
-/// What of a file goes out.
-struct Out<'a> {
-    shared: &'a Shared,
-    events: &'a mpsc::Sender<Event>,
-    file: &'a SourceFile,
-    number: usize,
-    /// The first record that did not go out yet, and the one after the last that was read.
-    start: u64,
-    next: u64,
-    dead_letters: Option<DeadLetters>,
-    /// What those hold, about.
-    dead_bytes: usize,
-    rejected: BTreeMap<RejectReason, u64>,
-}
-
-impl Out<'_> {
-    fn record<'r>(&self, number: u64, value: Option<&'r [u8]>) -> Record<'r> {
-        let offset = i64::try_from(number).unwrap_or(i64::MAX);
-        let headers = Headers::empty();
-        Record { partition: 0, offset, timestamp_ms: None, key: None, value, headers }
-    }
-
-    /// Rows that the decoder holds, and everything else up to here.
-    fn batch(&mut self, decoder: &mut Decoder) -> Read<()> {
-        let batch = decoder.finish().for_table(&self.shared.spec.name).map_err(Ended::Fatal)?;
-        self.send(batch)
-    }
-
-    fn send(&mut self, batch: Option<RecordBatch>) -> Read<()> {
-        let dead_letters = match &mut self.dead_letters {
-            Some(letters) => letters.finish().for_table(&self.shared.spec.name).map_err(Ended::Fatal)?,
-            None => None,
-        };
-        self.dead_bytes = 0;
-        if self.start == self.next && batch.is_none() && dead_letters.is_none() {
-            return Ok(());
-        }
-        let rows = Rows {
-            file: self.number,
-            start: self.start,
-            end: self.next,
-            batch,
-            dead_letters,
-            rejected: std::mem::take(&mut self.rejected),
-        };
-        self.shared.progress.rows(self.next - self.start);
-        self.start = self.next;
-        self.events.blocking_send(Event::Rows(rows)).map_err(|_| Ended::Closed)
-    }
-
-    /// A record that cannot be a row. It stays with the rows before it: they go out together.
-    fn reject(
-        &mut self,
-        number: u64,
-        value: Option<&[u8]>,
-        reason: RejectReason,
-        about: Option<&About>,
-    ) -> Read<()> {
-        let spec = &self.shared.spec;
-        match spec.dlq_mode {
-            DlqMode::Skip => {}
-            DlqMode::Stop => {
-                return Err(Ended::Fatal(WorkerError::SourceFile {
-                    table: spec.name.clone(),
-                    file: self.file.url.clone(),
-                    what: format!(
-                        "record {number}: {}; mend the file, or set dlq_mode to dead_letter or skip",
-                        rejection(reason, None, about)
-                    ),
-                }));
-            }
-            DlqMode::DeadLetter => self.bury(number, value, reason, about)?,
-        }
-        *self.rejected.entry(reason).or_default() += 1;
-        Ok(())
-    }
-
-    fn bury(
-        &mut self,
-        number: u64,
-        value: Option<&[u8]>,
-        reason: RejectReason,
-        about: Option<&About>,
-    ) -> Read<()> {
-        let Some(known) = self.shared.known() else {
-            return Err(Ended::Failed("it has no record that tells the table's columns".to_owned()));
-        };
-        let letters = match &mut self.dead_letters {
-            Some(letters) => letters,
-            none => {
-                let source = source_of(self.file, &known.token_key);
-                let letters = DeadLetters::new(CLUSTER, &source).for_table(&self.shared.spec.name);
-                none.insert(letters.map_err(Ended::Fatal)?)
-            }
-        };
-        let headers = [(FILE_HEADER, Some(self.file.url.as_bytes()))];
-        let offset = i64::try_from(number).unwrap_or(i64::MAX);
-        let (timestamp_ms, key, headers) = (None, None, Headers::pairs(&headers));
-        let record = Record { partition: 0, offset, timestamp_ms, key, value, headers };
-        let now_ms = self.shared.identity.now_ms();
-        // What is larger than everything that may be held is told without its bytes.
-        let taken = letters.push_about(&record, reason, None, about, now_ms)
-            || letters.push_about(&Record { value: None, ..record }, reason, None, about, now_ms);
-        self.dead_bytes = letters.bytes();
-        if taken { Ok(()) } else { Err(Ended::Failed("its rejected records cannot be kept".to_owned())) }
-    }
-
-    /// True when what was read should go out.
-    fn is_full(&self, decoder: &Decoder) -> bool {
-        decoder.rows() >= BATCH_ROWS_MAX || decoder.bytes().max(self.dead_bytes) >= BATCH_BYTES_MAX
-    }
-
-    /// Has the decoder and the table know the schema of the file.
-    fn learn(&self, decoder: &mut Decoder) -> Read<()> {
-        let Shared { handle, registry, spec, .. } = self.shared;
-        for _ in 0..SCHEMA_TRIES_MAX {
-            match handle.block_on(decoder.learn(SchemaNeed::Latest, registry.as_deref())) {
-                Ok(Learned::Ready) => return Ok(()),
-                Ok(Learned::Refused(reason)) => {
-                    return Err(Ended::Failed(format!("the table cannot take its schema: {reason}")));
-                }
-                Ok(Learned::Stops(error)) => return Err(Ended::Failed(error.to_string())),
-                Ok(Learned::Evolves(schema)) => {
-                    let known = self.ask(schema)?;
-                    decoder.set_history(SchemaHistory::clone(&known.names));
-                    let set = decoder.set_table_schema(Schema::clone(&known.schema));
-                    set.for_table(&spec.name).map_err(Ended::Fatal)?;
-                }
-                Err(error) if error.kind() == ErrorKind::Unavailable => {
-                    let (table, source) = (spec.name.clone(), Box::new(error));
-                    return Err(Ended::Fatal(WorkerError::Ingest { table, source }));
-                }
-                Err(error) => return Err(Ended::Failed(error.to_string())),
-            }
-        }
-        Err(Ended::Failed("the table's schema did not settle".to_owned()))
-    }
-
-    /// Asks for the table to become this.
-    fn ask(&self, schema: Schema) -> Read<Known> {
-        let (answer, answered) = oneshot::channel();
-        let wants = Event::Wants { schema, answer };
-        self.events.blocking_send(wants).map_err(|_| Ended::Closed)?;
-        let known = answered.blocking_recv().map_err(|_| Ended::Closed)?;
-        let known = known.ok_or_else(|| {
-            Ended::Failed("a format of the table has no form for what its schema would become".to_owned())
-        })?;
-        self.shared.set_known(known.clone());
-        Ok(known)
-    }
+/// All that readers have is not enough for a part of the file.
+fn too_large(what: &str, needed: u64, limit: u64) -> Ended {
+    let (mib, memory) = (needed.div_ceil(1 << 20), (READERS_SHARE * needed).div_ceil(1 << 20));
+    Ended::Failed(format!(
+        "{what} takes {mib} MiB or more to be read, and all files together may take {} MiB, a quarter of --memory; give it at \
+         least --memory {memory}MiB",
+        limit >> 20
+    ))
 }

@@ -169,9 +169,7 @@ impl<'a> Writer<'a> {
                 }
                 Event::Failed { file, why } => {
                     files = files.saturating_sub(1);
-                    self.failed.insert(file);
-                    summary.fail(self.import.listed[file].url.clone(), why);
-                    self.import.progress.file_done();
+                    self.give_up(file, why, summary);
                 }
                 Event::Fatal(error) => {
                     // What came before is good.
@@ -196,6 +194,13 @@ impl<'a> Writer<'a> {
             return Err(WorkerError::Internal { table: self.import.spec.name.clone(), what });
         }
         Ok(ended)
+    }
+
+    /// A file that is not tried again.
+    pub(super) fn give_up(&mut self, file: usize, why: String, summary: &mut ImportSummary) {
+        self.failed.insert(file);
+        summary.fail(self.import.listed[file].url.clone(), why);
+        self.import.progress.file_done();
     }
 
     /// The account of a source file since the last commit, which begins at this record.
@@ -227,10 +232,10 @@ impl<'a> Writer<'a> {
         }
         pending.end = end;
         let source = pending.source.clone();
-        if let Some(letters) = dead_letters
-            && self.bury(&source, letters).await?
-        {
-            self.pending(file, start)?.dead_letters = true;
+        for letters in dead_letters {
+            if self.bury(&source, letters).await? {
+                self.pending(file, start)?.dead_letters = true;
+            }
         }
         if let (Some(batch), Some(bulk)) = (batch, &mut self.bulk) {
             bulk.push(batch).await.for_table(name)?;
@@ -243,7 +248,11 @@ impl<'a> Writer<'a> {
         let import = self.import;
         let Some(table) = self.table.clone() else {
             let name = &import.spec.name;
-            let schema = with_own_columns(wanted, &import.spec).for_table(name)?;
+            // Of a table with transforms it has them already, as they are after these.
+            let schema = match import.spec.has_transforms() {
+                true => wanted,
+                false => with_own_columns(&wanted, &import.spec).for_table(name)?,
+            };
             let (id, now_ms) = (import.identity.commit_id(), import.identity.now_ms());
             let table = Table::open_or_create(&import.lake, &import.spec, schema, &id, now_ms).await?;
             tracing::info!(table = %name, location = %table.location, "table created");
