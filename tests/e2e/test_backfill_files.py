@@ -16,8 +16,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import readers
+from canary import Tokens
 from produce import Sent, create_topic, send
-from siltstone import json_table, wait
+from siltstone import json_table, table, wait
+from test_transforms import KEY, _plain, counted, protected
 
 COLUMNS = [
     {"name": "id", "type": "long", "required": True},
@@ -68,24 +70,33 @@ def _varint(number: int) -> bytes:
 
 
 def container(first: int, last: int, codec: str, per_block: int = 40) -> bytes:
+    return container_of(AVRO, rows(first, last), codec, per_block)
+
+
+def container_of(schema: dict, records: list[dict], codec: str, per_block: int = 40) -> bytes:
     """An Avro container file, packed by PyArrow's codecs where fastavro would need more packages."""
     if codec in ("null", "deflate"):
         out = io.BytesIO()
-        fastavro.writer(out, AVRO, map(row, range(first, last)), codec=codec, sync_interval=2000)
+        fastavro.writer(out, schema, records, codec=codec, sync_interval=2000)
         return out.getvalue()
-    meta = {b"avro.schema": json.dumps(AVRO).encode(), b"avro.codec": codec.encode()}
+    meta = {b"avro.schema": json.dumps(schema).encode(), b"avro.codec": codec.encode()}
     out = b"Obj\x01" + _varint(len(meta))
     out += b"".join(_varint(len(part)) + part for pair in meta.items() for part in pair)
     out += _varint(0) + SYNC
-    for begin in range(first, last, per_block):
-        block, end = io.BytesIO(), min(begin + per_block, last)
-        for number in range(begin, end):
-            fastavro.schemaless_writer(block, AVRO, row(number))
-        packed = pa.compress(block.getvalue(), {"snappy": "snappy", "zstandard": "zstd"}[codec], asbytes=True)
+    for begin in range(0, len(records), per_block):
+        some = records[begin : begin + per_block]
+        block = b"".join(datum(schema, record) for record in some)
+        packed = pa.compress(block, {"snappy": "snappy", "zstandard": "zstd"}[codec], asbytes=True)
         if codec == "snappy":
-            packed += zlib.crc32(block.getvalue()).to_bytes(4, "big")
-        out += _varint(end - begin) + _varint(len(packed)) + packed + SYNC
+            packed += zlib.crc32(block).to_bytes(4, "big")
+        out += _varint(len(some)) + _varint(len(packed)) + packed + SYNC
     return out
+
+
+def datum(schema: dict, record: dict) -> bytes:
+    out = io.BytesIO()
+    fastavro.schemaless_writer(out, schema, record)
+    return out.getvalue()
 
 
 def json_line(number: int) -> bytes:
@@ -199,6 +210,8 @@ def test_bad_records_and_bad_files(engine, name, folder):
         ("files", 0, 3, lines[3][:-1], "wrong_type"),
         ("files", 0, 11, lines[11][:-1], "truncated"),
     }
+    about = {one["offset"]: (one["field"], one["detail"]) for one in letters}
+    assert about[3][0] == "id" and "long" in about[3][1] and about[11] == (None, None), about
     headers = {header["key"]: header["value"] for one in letters for header in one["headers"]}
     assert headers["siltstone.file"].endswith(b"/a.json")
     good = [row(number) for number in range(20) if number not in (3, 11)]
@@ -332,3 +345,284 @@ def test_ten_thousand_daily_partitions_in_256_mib(engine, name, folder):
     assert 16 << 10 < peak < 256 << 10
     found = readers.ICEBERG["DuckDB iceberg_scan"](run.table())
     assert sorted(found["id"].to_pylist()) == list(range(50_000))
+
+
+PAYMENT = {
+    "type": "record",
+    "name": "Payment",
+    "fields": [
+        {"name": "id", "type": "long"},
+        {"name": "amount", "type": "string"},
+        {"name": "country", "type": ["null", "string"]},
+        {
+            "name": "cust",
+            "type": {
+                "type": "record",
+                "name": "Customer",
+                "fields": [{"name": "nr", "type": "int"}, {"name": "mail", "type": "string"}, {"name": "phone", "type": "string"}],
+            },
+        },
+        {"name": "card", "type": "string"},
+        {"name": "ssn", "type": "string"},
+        {"name": "secret", "type": "string"},
+        {"name": "internal_note", "type": "string"},
+    ],
+}
+PAYMENT_COLUMNS = [
+    {"name": "id", "type": "long", "required": True},
+    {"name": "amount", "type": "string", "required": True},
+    {"name": "country", "type": "string"},
+    {
+        "name": "cust",
+        "type": {
+            "struct": [{"name": "nr", "type": "int"}, {"name": "mail", "type": "string"}, {"name": "phone", "type": "string"}]
+        },
+    },
+    *({"name": name, "type": "string"} for name in ("card", "ssn", "secret", "internal_note")),
+]
+PAYMENT_ARROW = pa.schema(
+    {
+        "id": pa.int64(),
+        "amount": pa.string(),
+        "country": pa.string(),
+        "cust": pa.struct({"nr": pa.int32(), "mail": pa.string(), "phone": pa.string()}.items()),
+        **{name: pa.string() for name in ("card", "ssn", "secret", "internal_note")},
+    }
+)
+STAGED = {
+    "transforms": {
+        "filter": "country is null or country <> 'XX'",
+        "drop": ["internal_note"],
+        "rename": {"cust": "customer", "cust.nr": "number"},
+        "cast": {"amount": "decimal(12, 2)", "customer.number": "string"},
+        "constant": {"region": {"type": "string", "value": "eu"}},
+    },
+    "protect": {
+        "customer.mail": "hash",
+        "customer.phone": "mask",
+        "card": "tokenize",
+        "ssn": "encrypt",
+        "secret": "drop",
+        "_kafka.key": "hash",
+        "_kafka.headers": "drop",
+    },
+    "protection": {"key": "${PII_KEY}"},
+    "kafka_metadata": True,
+    # What leaks can be seen in the files as they lie there.
+    "files": {"compression": "none"},
+    "partition_by": ["country"],
+    "sort_by": ["customer.mail"],
+}
+SECRET = {"PII_KEY": KEY, "RUST_LOG": "trace"}
+
+
+class Payments:
+    """Records full of words that may be nowhere but in dead letters, and the rows that they become."""
+
+    def __init__(self):
+        self.tokens = Tokens()
+        self.rows, self.ssn, self.filtered = [], {}, 0
+        # Offset in the file and bytes of each record that cannot be changed.
+        self.bad = []
+
+    def records(self, first: int, last: int) -> list[dict]:
+        return [self.one(number) for number in range(first, last)]
+
+    def one(self, number: int) -> dict:
+        secret, country = self.tokens, [None, "DE", "XX", "FR"][number % 4]
+        record = {
+            "id": number,
+            "amount": "a lot" if number % 10 == 7 else f"{number}.5",
+            "country": country,
+            "cust": {"nr": number * 3, "mail": f"{secret()}@example.com", "phone": f"+49 {secret.number()}"},
+            "card": secret(),
+            "ssn": secret(),
+            "secret": secret(),
+            "internal_note": secret(),
+        }
+        if country == "XX":
+            self.filtered += 1
+        elif record["amount"] != "a lot":
+            key, cust = KEY.encode(), record["cust"]
+            self.ssn[number] = record["ssn"]
+            self.rows.append({
+                "id": number,
+                "amount": decimal.Decimal(f"{number}.50"),
+                "country": country,
+                "customer": {
+                    "number": str(cust["nr"]),
+                    "mail": protected.hash_of(key, cust["mail"].encode()),
+                    "phone": protected.mask_of(cust["phone"]),
+                },
+                "card": protected.token_of(key, record["card"].encode()),
+                "region": "eu",
+            })  # fmt: skip
+        return record
+
+    def avro(self, first: int, last: int, codec: str) -> bytes:
+        records = self.records(first, last)
+        self.fail(records, lambda record: datum(PAYMENT, record))
+        return container_of(PAYMENT, records, codec, 7)
+
+    def json(self, first: int, last: int) -> bytes:
+        records = self.records(first, last)
+        self.fail(records, lambda record: json.dumps(record).encode())
+        return b"".join(json.dumps(record).encode() + b"\n" for record in records)
+
+    def parquet(self, first: int, last: int, codec: str) -> bytes:
+        records = self.records(first, last)
+        self.fail(records, lambda record: None)
+        out = pa.BufferOutputStream()
+        pq.write_table(pa.Table.from_pylist(records, PAYMENT_ARROW), out, compression=codec, row_group_size=30)
+        return out.getvalue().to_pybytes()
+
+    def fail(self, records: list[dict], value) -> None:
+        self.bad += [
+            (at, value(record), "transform_failed")
+            for at, record in enumerate(records)
+            if record["amount"] == "a lot" and record["country"] != "XX"
+        ]
+
+    def check(self, run, reader_set=readers.QUICK) -> None:
+        place = run.table()
+        readers.check(place, self.rows, reader_set, ignore=("ssn", "_kafka"))
+        found = readers.ICEBERG["PyIceberg"](place).select(["id", "ssn", "_kafka"]).to_pylist()
+        assert {row["id"]: protected.decrypt(KEY.encode(), row["ssn"]).decode() for row in found} == self.ssn
+        assert all(row["_kafka"] is None for row in found)
+        letters = readers.ICEBERG["PyIceberg"](place.dead_letters).to_pylist()
+        told = [(one["offset"], one["value"], one["reason"]) for one in letters]
+        assert sorted(told, key=repr) == sorted(self.bad, key=repr)
+        assert counted(run) == {"filtered": self.filtered, "transform_failed": len(self.bad)}
+
+    def check_nothing_leaked(self, run) -> None:
+        """No token is in any object but the source files and the dead letters, nor in a name."""
+        place = run.table()
+        letters = place.store.inner(place.dead_letters.location)
+        names = [name for name in place.names_below("") if "." in name.rsplit("/", 1)[-1]]
+        names = [name for name in names if "/history/" not in name and not name.startswith(f"{letters}/")]
+        assert any(name.endswith(".parquet") for name in names)
+        for name in names:
+            self.tokens.check("a name", name)
+            with place.filesystem.open_input_stream(name, compression=None) as stream:
+                self.tokens.check(name, _plain(name, stream.read()))
+
+
+def test_every_format_through_transforms_and_protection(engine, name, bucket):
+    source, payments = Source(bucket), Payments()
+    makers = [
+        *((f"{codec}.avro", lambda first, last, codec=codec: payments.avro(first, last, codec))
+          for codec in ("null", "deflate", "snappy", "zstandard")),
+        ("plain.json", payments.json),
+        ("packed.jsonl.gz", lambda first, last: gzip.compress(payments.json(first, last))),
+        ("packed.ndjson.zst", lambda first, last: pa.compress(payments.json(first, last), "zstd", asbytes=True)),
+        *((f"{codec}.parquet", lambda first, last, codec=codec: payments.parquet(first, last, codec))
+          for codec in ("none", "snappy", "zstd")),
+    ]  # fmt: skip
+    for index, (path, make) in enumerate(makers):
+        source.put(path, make(index * 100, index * 100 + 100))
+    run = engine([json_table(name, "history", PAYMENT_COLUMNS, **STAGED)], store=bucket, env=SECRET)
+    ended = backfill(run, source, "**")
+    summary = ended.json()
+    assert summary["files"]["failed"] == 0, summary
+    assert (summary["rows"], summary["rejected"]) == (len(payments.rows), payments.filtered + len(payments.bad))
+    payments.check(run, readers.ALL)
+    payments.check_nothing_leaked(run)
+    payments.tokens.check("what it said", ended.said)
+    assert KEY not in ended.said
+    again = backfill(run, source, "**").json()
+    assert (again["rows"], again["files"]["held"]) == (0, len(makers))
+    payments.check(run)
+
+
+def test_transforms_are_killed_and_go_on(engine, name, folder):
+    source, payments = Source(folder), Payments()
+    for index in range(9):
+        first, last = index * 100, index * 100 + 100
+        match index % 3:
+            case 0:
+                source.put(f"{index}.avro", payments.avro(first, last, "deflate"))
+            case 1:
+                source.put(f"{index}.json", payments.json(first, last))
+            case 2:
+                source.put(f"{index}.parquet", payments.parquet(first, last, "zstd"))
+    run = engine([json_table(name, "history", PAYMENT_COLUMNS, **STAGED)], env={**SECRET, "RUST_LOG": "info"})
+    arguments = ("--spill-limit", "1", "--parallel", "3")
+    for point in [*POINTS, "import.committed"]:
+        ended = backfill(run, source, "*", *arguments, code=None, env={"FAILPOINTS": f"{point}=return"})
+        assert ended.code != 0, point
+    backfill(run, source, "*", *arguments)
+    payments.check(run)
+
+
+def test_what_transforms_cannot_take_is_refused_by_file(engine, name, folder):
+    source, payments = Source(folder), Payments()
+    source.put("b.json", payments.json(100, 140))
+    staged = {**STAGED, "dlq_mode": "skip"}
+    run = engine([json_table(name, "history", PAYMENT_COLUMNS, **staged)], env=SECRET)
+    assert backfill(run, source, "b.json").json()["files"]["failed"] == 0
+    hidden = {**staged, "transforms": {**STAGED["transforms"], "filter": "_kafka is not null"}}
+    run.write([json_table(name, "history", PAYMENT_COLUMNS, **hidden)])
+    source.put("c.json", payments.json(200, 210))
+    ended = backfill(run, source, "c.json", code=1).json()
+    assert ended["rows"] == 0 and "records of files have no _kafka" in ended["failures"][0]["why"], ended
+    stop = {**STAGED, "dlq_mode": "stop"}
+    stopped = engine([json_table(f"{name}_stop", "history", PAYMENT_COLUMNS, **stop)], env=SECRET)
+    said = backfill(stopped, source, "b.json", code=1).said
+    assert "record 7" in said and "transform_failed" in said
+    payments.tokens.check("what it said", said)
+
+
+def test_the_first_file_that_tells_columns_makes_the_table(engine, name, folder):
+    """JSON lines tell none: they wait for one that does, whichever reader is faster."""
+    source = Source(folder)
+    source.put("a.json", json_lines(0, 100))
+    source.put("b.parquet", b"PAR1 and nothing else")
+    source.put("c.avro", container(100, 200, "deflate"))
+    source.put("d.parquet", parquet(200, 300, "zstd"))
+    source.put("e.json", json_lines(300, 400))
+    for turn in range(3):
+        run = engine([table(f"{name}_{turn}", create_topic(), partition_by=["day"])])
+        summary = backfill(run, source, "*", "--parallel", "4", code=1).json()
+        assert [one["file"].rsplit("/", 1)[1] for one in summary["failures"]] == ["b.parquet"], summary
+        readers.check(run.table(), rows(0, 400))
+        required = {field["name"]: field["required"] for field in run.table().fields()}
+        assert required["id"], "it is made of c.avro"
+    lines = Source(folder, "lines")
+    lines.put("a.json", json_lines(0, 1))
+    lines.put("b.parquet", b"PAR1 and nothing else")
+    run = engine([table(f"{name}_none", create_topic())])
+    failures = backfill(run, lines, "*", code=1).json()["failures"]
+    assert {one["file"].rsplit("/", 1)[1] for one in failures} == {"a.json", "b.parquet"}
+    assert any("JSON files do not tell its columns" in one["why"] for one in failures)
+    assert not run.table().exists()
+
+
+def test_large_lines_and_blocks_stay_within_the_memory(engine, name, folder):
+    source = Source(folder)
+    large = [{**row(number), "note": "x" * (6 << 20)} for number in range(3)]
+    source.put("a.avro", container_of(AVRO, large, "null"))
+    line = json.loads(json_line(10))
+    source.put("b.json", json.dumps({**line, "note": "y" * (24 << 20)}).encode() + b"\n" + json_line(11))
+    run = engine([orders(name, formats=["iceberg"])])
+    ended = backfill(run, source, "*", "--memory", "224MiB", code=1).json()
+    [failure] = ended["failures"]
+    assert failure["file"].endswith("/b.json") and "--memory" in failure["why"], failure
+    assert (ended["rows"], ended["files"]["read"]) == (3, 1)
+    ended = backfill(run, source, "*", "--memory", "1GiB").json()
+    assert (ended["rows"], ended["files"]["held"], ended["files"]["read"]) == (2, 1, 1)
+    found = readers.ICEBERG["PyIceberg"](run.table()).select(["id", "note"]).to_pylist()
+    lengths = {one["id"]: one["note"] and len(one["note"]) for one in found}
+    assert lengths == {0: 6 << 20, 1: 6 << 20, 2: 6 << 20, 10: 24 << 20, 11: len(row(11)["note"])}
+
+
+def test_dead_letters_of_columns_name_them(engine, name, folder):
+    source = Source(folder)
+    content = pa.table({"id": pa.array([1, None, 3], pa.int64()), "note": ["a", "b", "c"]})
+    out = pa.BufferOutputStream()
+    pq.write_table(content, out)
+    source.put("a.parquet", out.getvalue().to_pybytes())
+    run = engine([orders(name)])
+    assert backfill(run, source, "*").json()["rejected"] == 1
+    [letter] = readers.ICEBERG["PyIceberg"](run.table().dead_letters).to_pylist()
+    told = (letter["offset"], letter["reason"], letter["field"], letter["detail"])
+    assert told == (1, "missing_field", "id", "null where long is required")

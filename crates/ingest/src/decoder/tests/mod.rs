@@ -1,4 +1,5 @@
 mod engine;
 mod evolution;
+mod of_files;
 mod protobuf;
 mod staged;
