@@ -9,7 +9,7 @@ pub struct FileArgs {
     /// Read files instead of the topic: Avro object container files, JSON lines or Parquet, e.g.
     /// 's3://bucket/history/**/*.avro' (also gs://, az://, file:///; options as in the destination's URL, which lends
     /// its own when there are none). `*` is any part of a name, `**` any number of folders. Names that begin with
-    /// `_` or `.` are passed over.
+    /// `_` or `.` are passed over. The table's transforms and protection are for their records too.
     #[arg(long, value_name = "URL", conflicts_with_all = ["from", "to", "partitions"])]
     pub files: Option<String>,
     /// What the files hold. Default: as their names end.
@@ -18,7 +18,8 @@ pub struct FileArgs {
     /// How whole files of Avro or JSON are compressed. Default: as their first bytes say.
     #[arg(long, value_enum, default_value = "auto", requires = "files")]
     pub compression: Compression,
-    /// Files that are read at once, at most. Default: one a processor.
+    /// Files that are read at once, at most; they share a quarter of --memory, so that large blocks or lines let fewer
+    /// in. Default: one a processor.
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=64), requires = "files")]
     pub parallel: Option<u16>,
     /// Read files that changed since records of them were read in, from the record at which that ended.
