@@ -14,10 +14,12 @@ import zlib
 import fastavro
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 import readers
 from canary import Tokens
 from produce import Sent, create_topic, send
+from proxies import S3Proxy
 from siltstone import json_table, table, wait
 from test_transforms import KEY, _plain, counted, protected
 
@@ -626,3 +628,68 @@ def test_dead_letters_of_columns_name_them(engine, name, folder):
     [letter] = readers.ICEBERG["PyIceberg"](run.table().dead_letters).to_pylist()
     told = (letter["offset"], letter["reason"], letter["field"], letter["detail"])
     assert told == (1, "missing_field", "id", "null where long is required")
+
+
+class Replacing(S3Proxy):
+    """Puts another content in the place of a source file once parts of it were asked for."""
+
+    def __init__(self, part: str, after: int, replace):
+        super().__init__()
+        self.part, self.after, self.replace, self.asked = part, after, replace, 0
+
+    def _handle(self, request) -> None:
+        if request.command == "GET" and self.part in request.path:
+            with self.lock:
+                self.asked += 1
+                due = self.asked == self.after
+            if due:
+                self.replace()
+        super()._handle(request)
+
+
+def wide(first: int, last: int) -> list[dict]:
+    """Rows that do not pack well: a file of some of them is read in parts."""
+    dice = random.Random(first)
+    return [{**row(number), "note": dice.randbytes(150).hex()} for number in range(first, last)]
+
+
+def wide_json(first: int, last: int) -> bytes:
+    lines = (json.dumps({"id": one["id"], "note": one["note"]}).encode() for one in wide(first, last))
+    return b"\n".join(lines)
+
+
+def wide_parquet(first: int, last: int) -> bytes:
+    out = pa.BufferOutputStream()
+    content = [{"id": one["id"], "note": one["note"]} for one in wide(first, last)]
+    schema = pa.schema({"id": pa.int64(), "note": pa.string()})
+    pq.write_table(
+        pa.Table.from_pylist(content, schema), out, compression="none", use_dictionary=False, row_group_size=5_000
+    )
+    return out.getvalue().to_pybytes()
+
+
+@pytest.mark.parametrize(
+    ("path", "make"),
+    [
+        ("a.json", wide_json),
+        ("a.avro", lambda first, last: container_of(AVRO, wide(first, last), "null", 500)),
+        ("a.parquet", wide_parquet),
+    ],
+)
+def test_a_file_that_is_replaced_while_it_is_read(engine, name, bucket, path, make):
+    """What is read of it is of one content, and the command says to run it again."""
+    source = Source(bucket)
+    source.put(path, make(0, 40_000))
+    newer = make(1_000_000, 1_040_000)
+    proxy = Replacing(f"history/{path}", 4, lambda: source.put(path, newer))
+    try:
+        run = engine([orders(name)], store=bucket, env=proxy.env)
+        ended = backfill(run, source, path, code=1).json()
+        assert proxy.asked >= 4
+        assert "was replaced while it was read; run it again" in ended["failures"][0]["why"], ended
+        found = readers.ICEBERG["PyIceberg"](run.table())["id"].to_pylist() if run.table().exists() else []
+        assert sorted(found) == list(range(ended["rows"])), "records of one content, each once"
+        again = backfill(run, source, path, "--resume-changed").json()
+        assert again["rows"] == 40_000 - ended["rows"]
+    finally:
+        proxy.close()
