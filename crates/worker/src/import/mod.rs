@@ -234,9 +234,10 @@ impl Import {
                 }
             }
             if round == 0 {
+                let given_up = summary.files.failed;
                 self.tell(&plan, summary);
                 summary.files.read = 0;
-                self.progress.expect(plan.tasks.len() as u64, summary.bytes);
+                self.progress.expect(plan.tasks.len() as u64 + given_up, summary.bytes);
             }
             if plan.tasks.is_empty() {
                 break;
