@@ -207,7 +207,7 @@ impl Known {
         if let Some(mode) = &self.json {
             return Ok(mode.clone());
         }
-        let of_table = live.filter(|_| !self.table.has_transforms()).cloned();
+        let of_table = live.filter(|_| !self.table.has_transforms()).cloned().map(called_by_records);
         of_table.map(|schema| SchemaMode::Inline(InputSchema::Fields(schema))).ok_or_else(|| {
             let why = format!(
                 "nothing tells the columns of JSON lines before their transforms: register the schema of the records of \
@@ -259,6 +259,28 @@ fn json_mode(table: &TableSpec, latest: &Schema) -> Option<SchemaMode> {
         SchemaMode::Registry => SchemaMode::RegistryLatest { subject: format!("{}-value", table.topic) },
         mode => mode.clone(),
     })
+}
+
+/// The table's columns without those that a record's own type decides on: records call them by the base's name.
+fn called_by_records(mut table: Schema) -> Schema {
+    leave_out_variants(&mut table.fields);
+    table
+}
+
+fn leave_out_variants(fields: &mut Vec<Field>) {
+    fields.retain(|field| field.variant_of.is_none());
+    for field in fields {
+        inside(&mut field.data_type);
+    }
+}
+
+fn inside(data_type: &mut Type) {
+    match data_type {
+        Type::Primitive(_) => {}
+        Type::Struct(members) => leave_out_variants(members),
+        Type::List { element, .. } => inside(element),
+        Type::Map { value, .. } => inside(value),
+    }
 }
 
 fn like(source: &[Field], derived: &[Derived], live: &[Field]) -> Vec<Field> {

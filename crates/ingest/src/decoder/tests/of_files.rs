@@ -71,13 +71,7 @@ fn stage(table: &FileTable, natural: &Schema, live: &Schema) -> ColumnStage {
     }
 }
 
-#[test]
-fn columns_go_the_way_of_records() {
-    let spec = spec(TRANSFORMS);
-    let (table, live) = (table(&spec, Some(WRITER)), live(&spec));
-    let natural = columns(&[("id", P::Long), ("n", P::String), ("mail", P::String)]);
-    let stage = stage(&table, &natural, &live);
-    assert!(stage.source().column("id").unwrap().required, "rows without it are left out one by one");
+fn batch(stage: &ColumnStage) -> RecordBatch {
     let arrow = arrow_schema(stage.source()).unwrap();
     let arrays = arrow.fields().iter().map(|field| -> ArrayRef {
         match field.name().as_str() {
@@ -87,8 +81,17 @@ fn columns_go_the_way_of_records() {
             _ => new_null_array(field.data_type(), 4),
         }
     });
-    let batch = RecordBatch::try_new(Arc::clone(&arrow), arrays.collect()).unwrap();
-    let finished = stage.apply(batch).unwrap();
+    RecordBatch::try_new(Arc::clone(&arrow), arrays.collect()).unwrap()
+}
+
+#[test]
+fn columns_go_the_way_of_records() {
+    let spec = spec(TRANSFORMS);
+    let (table, live) = (table(&spec, Some(WRITER)), live(&spec));
+    let natural = columns(&[("id", P::Long), ("n", P::String), ("mail", P::String)]);
+    let stage = stage(&table, &natural, &live);
+    assert!(stage.source().column("id").unwrap().required, "rows without it are left out one by one");
+    let finished = stage.apply(batch(&stage)).unwrap();
     assert_eq!(
         (finished.filtered, finished.failed),
         (1, vec![1]),
@@ -100,6 +103,27 @@ fn columns_go_the_way_of_records() {
     let mails = rows.column_by_name("mail").unwrap().as_string::<i32>();
     assert!(mails.iter().all(|mail| mail.is_some_and(|mail| mail.len() == 64)));
     assert_eq!(rows.column_by_name("_kafka").unwrap().null_count(), 2);
+}
+
+#[test]
+fn what_was_renamed_stays_protected() {
+    let spec = spec(TRANSFORMS);
+    let newer = WRITER.replace(r#""mail","#, r#""post","aliases":["mail"],"#);
+    let natural = columns(&[("id", P::Long), ("n", P::String), ("post", P::String)]);
+    let names = SchemaHistory::default();
+    let learn = |table: &FileTable, live: &Schema| table.learn(&natural, Some((live, &names)));
+    let table_of_newer = table(&spec, Some(&newer));
+    let Ok(ColumnsLearned::Evolves(live)) = learn(&table_of_newer, &live(&spec)) else { panic!() };
+    assert!(live.column("post").is_none() && live.column("mail").unwrap().is_called("post"));
+    let Ok(ColumnsLearned::Ready(stage)) = learn(&table_of_newer, &live) else { panic!() };
+    assert!(stage.source().column("mail").is_some() && stage.view().column("post").is_some());
+    assert!(stage.source().column("post").is_none() && stage.view().column("mail").is_none());
+    let rows = stage.apply(batch(&stage)).unwrap().batch.unwrap();
+    let mails = rows.column_by_name("mail").unwrap().as_string::<i32>();
+    assert!(mails.iter().all(|mail| mail.is_some_and(|mail| mail.len() == 64)));
+    // Where nobody tells that it is the same field, the table's alias must not let it in.
+    let error = learn(&table(&spec, None), &live).unwrap_err();
+    assert!(error.to_string().contains("column mail is protected"), "{error}");
 }
 
 #[test]
