@@ -79,11 +79,13 @@ def text(amount) -> str | None:
     return None if amount is None else str(amount)
 
 
+EAGER = {"min_inputs": 2, "quiet_after": "0s"}
 LAYOUT = {"partition_by": ["shop"], "sort_by": ["amount", "id"], "files": {"bloom_filters": ["cust"]}}
 CHANGED_LAYOUT = {
     "partition_by": ["store"],
     "sort_by": ["amount", "id"],
     "files": {"bloom_filters": ["customer"]},
+    "compaction": EAGER,
 }
 CHANGES = {
     "rename": {"cust": "customer", "shop": "store", "who.name": "full"},
