@@ -159,6 +159,8 @@ struct Replay<'a> {
 enum Ended {
     Done,
     Stopped,
+    /// Its letters are to be looked for again.
+    Stale,
 }
 
 impl Replay<'_> {
@@ -175,11 +177,11 @@ impl Replay<'_> {
             }
         }
         let mut sources = Sources::new(self.spec);
-        let (mut from, mut all, mut done) = (Place::FIRST, 0, 0);
+        let (mut from, mut done, mut tries) = (Place::FIRST, 0, 0);
         loop {
             let found = self.survey(&mut sources, from).await?;
-            summary.left += found.left;
-            all += found.letters.iter().filter(|letter| letter.fate == Fate::Wanted).count() as u64;
+            let all = done + found.letters.iter().filter(|letter| letter.fate == Fate::Wanted).count() as u64;
+            let mut stale = None;
             progress(all, done);
             for letters in found.letters.chunks(WINDOW_LETTERS_MAX) {
                 if *self.stop.borrow() {
@@ -187,13 +189,31 @@ impl Replay<'_> {
                     break;
                 }
                 let mut told = |tried| progress(all.max(done + tried), done + tried);
-                if let Ended::Stopped = self.window(letters, &found, &sources, summary, &mut told).await? {
-                    summary.stopped = true;
-                    break;
+                match self.window(letters, &found, &sources, summary, &mut told).await? {
+                    Ended::Done => {}
+                    Ended::Stopped => {
+                        summary.stopped = true;
+                        break;
+                    }
+                    Ended::Stale => {
+                        stale = letters.first().map(|letter| letter.place);
+                        break;
+                    }
                 }
                 done += letters.iter().filter(|letter| letter.fate == Fate::Wanted).count() as u64;
                 progress(all, done);
             }
+            if let Some(place) = stale {
+                tries += 1;
+                if tries == TRIES_MAX {
+                    return Err(self.gave_up("ingesting the same offsets anew"));
+                }
+                let open = |letter: &&Letter| letter.fate == Fate::Open && letter.place < place;
+                summary.left += found.letters.iter().filter(open).count() as u64;
+                from = place;
+                continue;
+            }
+            summary.left += found.left;
             match found.more {
                 Some(next) if !summary.stopped => from = next,
                 _ => break,
@@ -229,6 +249,10 @@ impl Replay<'_> {
             let letters = plan::still_open(letters, sources, &state);
             if !letters.iter().any(|letter| letter.fate == Fate::Wanted) {
                 return Ok(Ended::Done);
+            }
+            // However often they were tried: the ledger refuses what a look before an overwrite found.
+            if plan::is_stale(&letters, sources, &state, found.base) {
+                return Ok(Ended::Stale);
             }
             let mut window = Window::new(self, letters, sources);
             window.read(found, told).await?;
@@ -272,10 +296,14 @@ impl Replay<'_> {
                 }
             }
         }
+        Err(self.gave_up("replaying the same dead letters"))
+    }
+
+    fn gave_up(&self, doing: &str) -> WorkerError {
         let (table, version) = (self.main.name.clone(), self.main.version());
-        let problem =
-            "others keep replaying or resetting these records; run it again when they are done".to_owned();
-        Err(LakeError::Conflict { table, version, problem }).for_table(&self.main.name)
+        let problem = format!("others keep {doing}; run it again when they are done");
+        let source = Box::new(LakeError::Conflict { table, version, problem });
+        WorkerError::Lake { table: self.main.name.clone(), source }
     }
 
     fn patience(&self) -> Patience<'_> {

@@ -139,6 +139,15 @@ pub(super) fn still_open(letters: &[Letter], sources: &Sources, state: &LedgerSt
     letters.iter().filter_map(fate).collect()
 }
 
+/// True when offsets of letters that are to be tried may have been ingested anew since the look at version `base`.
+pub(super) fn is_stale(letters: &[Letter], sources: &Sources, state: &LedgerState, base: u64) -> bool {
+    let anew = |letter: &Letter| {
+        let revision = sources.at(letter.place.source).and_then(|source| state.revisions.get(source));
+        revision.is_some_and(|revision| revision.overwritten > base)
+    };
+    letters.iter().filter(|letter| letter.fate == Fate::Wanted).any(anew)
+}
+
 /// True when the ledger has the dead letter of this offset as replayed.
 pub(super) fn is_replayed(state: &LedgerState, source: &SourcePartition, offset: i64) -> bool {
     state.replayed.get(source).is_some_and(|replayed| replayed.covers(offset, offset.saturating_add(1)))

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use object_store::{memory::InMemory, path::Path};
-use siltstone_lakehouse::TableStore;
+use siltstone_lakehouse::{TableStore, ledger::Revision};
 use siltstone_protocol::Change;
 
 use super::*;
@@ -113,6 +113,19 @@ async fn what_is_replayed_or_not_committed_is_not_tried() {
     assert!(
         is_replayed(&state, sources.at(0).unwrap(), 19) && !is_replayed(&state, sources.at(0).unwrap(), 20)
     );
+}
+
+/// Those of the partition that was ingested anew, after a look that is older.
+#[tokio::test]
+async fn letters_of_a_look_before_an_overwrite_are_stale() {
+    let (sources, mut state) = (sources(), state(&[]).await);
+    let letters = [letter(5, Fate::Wanted), letter(9, Fate::Open)];
+    assert!(!is_stale(&letters, &sources, &state, 0));
+    let revision = Revision { filled: 4, overwritten: 3 };
+    state.revisions.insert(sources.at(0).unwrap().clone(), revision);
+    assert!(is_stale(&letters, &sources, &state, 2) && !is_stale(&letters, &sources, &state, 3));
+    let elsewhere = [Letter { place: Place { source: 1, offset: 5 }, fate: Fate::Wanted }];
+    assert!(!is_stale(&letters[1..], &sources, &state, 0) && !is_stale(&elsewhere, &sources, &state, 0));
 }
 
 #[test]
