@@ -99,6 +99,9 @@ pub enum Change {
         /// Offsets that were ingested anew: their older rows left, and what became rows of them now is in `added`.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         ranges: Vec<OffsetRange>,
+        /// Offsets of these whose records were rejected before and are not now: their dead letters are settled.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        replayed: Vec<OffsetRange>,
         /// Ledger version at which the rows of these offsets were looked for.
         base: u64,
         /// Records of the ranges that did not become rows, by reason.

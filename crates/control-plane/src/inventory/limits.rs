@@ -53,9 +53,9 @@ impl Check for Report {
                     ranges.iter().chain(replayed).try_for_each(range)?;
                     imported.iter().try_for_each(|file| text("source", &file.source, 64))?;
                 }
-                Change::Overwrite { added, ranges, .. } => {
+                Change::Overwrite { added, ranges, replayed, .. } => {
                     added.iter().try_for_each(file)?;
-                    ranges.iter().try_for_each(range)?;
+                    ranges.iter().chain(replayed).try_for_each(range)?;
                 }
                 Change::Replace { added, .. } | Change::Absorb { added, .. } => {
                     added.iter().try_for_each(file)?

@@ -8,9 +8,10 @@
 //! | append, empty range | it is the position, or the first one |
 //! | append, all ranges covered | it is already so: its files are orphans |
 //! | append, replayed range | it is covered, no offset of it was replayed, and nothing was overwritten since the look; |
-//! | | or it is part of a live range |
+//! | | or it is part of a range of offsets that come now |
 //! | append, source file | it starts at the record where what is held of the file ends |
-//! | overwrite | every removed file is live; its ranges lie below the position, and no row came there since the look |
+//! | overwrite | every removed file is live; its ranges lie below the position, and no row came there since the look; |
+//! | | what it says is replayed is part of its ranges |
 //! | replace | every removed file is live; the number of rows stays (I-1) |
 //! | delete | every removed file is live; what is added in their place has fewer rows |
 //! | absorb | every removed file is live; the format showed its last absorb when it was looked at |
@@ -22,9 +23,9 @@ use std::collections::{BTreeMap, HashSet};
 use siltstone_protocol::{Change, ErrorCode, FileEntry, Format, OffsetRange, SourceFileRange};
 
 use super::{
+    again,
     coverage::Coverage,
     imports::{Fit, Import, SOURCE_FILES_MAX},
-    revisions::Revision,
     state::{LedgerState, SourcePartition},
 };
 use crate::error::LakeError;
@@ -49,15 +50,9 @@ pub(super) fn admit(state: &LedgerState, change: &Change) -> Result<Admission, L
         Change::Append { files, ranges, rejected, replayed, imported, base } => {
             let admission = match (ranges.is_empty(), replayed.is_empty(), imported.is_empty()) {
                 (_, true, true) => append(state, files, ranges, files.is_empty() && rejected.is_empty()),
-                (true, false, true) => replay(state, replayed, base.unwrap_or_default()),
+                (true, false, true) => again::replay(state, replayed, base.unwrap_or_default()),
                 (false, false, true) => {
-                    not_too_many(state, replayed.len())?;
-                    if !replayed.iter().all(|inner| lies_within(inner, ranges)) {
-                        return Err(invalid(
-                            state,
-                            "an append of offsets replays offsets of its own ranges only",
-                        ));
-                    }
+                    again::of_its_ranges(state, replayed, ranges)?;
                     append(state, files, ranges, files.is_empty() && rejected.is_empty())
                 }
                 (true, true, false) => import(state, imported),
@@ -72,8 +67,9 @@ pub(super) fn admit(state: &LedgerState, change: &Change) -> Result<Admission, L
             }
             Ok(admission)
         }
-        Change::Overwrite { removed, added, ranges, base, .. } => {
-            overwrite(state, removed, added, ranges, *base)
+        Change::Overwrite { removed, added, ranges, replayed, base, .. } => {
+            again::of_its_ranges(state, replayed, ranges)?;
+            again::overwrite(state, removed, added, ranges, *base)
         }
         Change::Replace { removed, added, .. } => replace(state, removed, added),
         Change::Delete { removed, added } => delete(state, removed, added),
@@ -162,88 +158,6 @@ fn already_so(state: &LedgerState, range: &OffsetRange) -> bool {
     })
 }
 
-/// Dead letters that are rows now. They were consumed, so the position does not move.
-fn replay(state: &LedgerState, replayed: &[OffsetRange], base: u64) -> Result<Admission, LakeError> {
-    not_too_many(state, replayed.len())?;
-    below_the_position(state, replayed)?;
-    let covered = |range: &OffsetRange| {
-        let held = state.coverage.get(&SourcePartition::of(range));
-        held.is_some_and(|held| held.covers(range.start, range.end))
-    };
-    if !replayed.iter().all(covered) {
-        return Err(invalid(state, "dead letters are replayed of offsets that were consumed"));
-    }
-    let held = |range: &&OffsetRange| {
-        state
-            .replayed
-            .get(&SourcePartition::of(range))
-            .is_some_and(|held| held.covers(range.start, range.end))
-    };
-    let touched = |range: &&OffsetRange| {
-        state
-            .replayed
-            .get(&SourcePartition::of(range))
-            .is_some_and(|held| held.touches(range.start, range.end))
-    };
-    if replayed.iter().all(|range| held(&range)) {
-        return Ok(Admission::AlreadySo);
-    }
-    looked_since(state, replayed, base, |revision| revision.overwritten)?;
-    match replayed.iter().find(touched) {
-        None => Ok(Admission::Admitted),
-        Some(range) => Err(conflict(
-            state,
-            format!(
-                "offsets {}..{} of {}/{}/{} were replayed by others, wholly or in part",
-                range.start, range.end, range.cluster, range.topic, range.partition
-            ),
-        )),
-    }
-}
-
-/// Refuses what was made of a look at the table that did not see the newest rows of these offsets.
-fn looked_since(
-    state: &LedgerState,
-    ranges: &[OffsetRange],
-    base: u64,
-    of: impl Fn(&Revision) -> u64,
-) -> Result<(), LakeError> {
-    if base > state.version {
-        return Err(invalid(state, format_args!("a change looked at version {base}, which is not there")));
-    }
-    let Some((range, version)) = state.revised(ranges, base, of) else { return Ok(()) };
-    let problem = format!(
-        "rows of {}/{}/{} came with version {version}, after the look at version {base}",
-        range.cluster, range.topic, range.partition
-    );
-    Err(conflict(state, problem))
-}
-
-/// Ranges that may be spoken of after the fact: named once, and below the position.
-fn below_the_position(state: &LedgerState, ranges: &[OffsetRange]) -> Result<(), LakeError> {
-    well_formed(state, ranges)?;
-    let mut seen: BTreeMap<SourcePartition, Vec<(i64, i64)>> = BTreeMap::new();
-    for range in ranges {
-        let key = SourcePartition::of(range);
-        let below = state.next_offset(&key).is_some_and(|next| range.end <= next);
-        if range.start == range.end || range.lost || !below {
-            let problem = format_args!(
-                "offsets {}..{} of {}/{}/{} are not below the position",
-                range.start, range.end, range.cluster, range.topic, range.partition
-            );
-            return Err(invalid(state, problem));
-        }
-        seen.entry(key).or_default().push((range.start, range.end));
-    }
-    for ranges in seen.values_mut() {
-        ranges.sort_unstable();
-        if ranges.windows(2).any(|pair| pair[0].1 > pair[1].0) {
-            return Err(invalid(state, "a change names an offset twice"));
-        }
-    }
-    Ok(())
-}
-
 fn import(state: &LedgerState, imported: &[SourceFileRange]) -> Result<Admission, LakeError> {
     not_too_many(state, imported.len())?;
     let mut known: BTreeMap<&str, Import> = BTreeMap::new();
@@ -275,35 +189,7 @@ fn import(state: &LedgerState, imported: &[SourceFileRange]) -> Result<Admission
     Err(conflict(state, problem))
 }
 
-fn overwrite(
-    state: &LedgerState,
-    removed: &[String],
-    added: &[FileEntry],
-    ranges: &[OffsetRange],
-    base: u64,
-) -> Result<Admission, LakeError> {
-    not_too_many(state, ranges.len())?;
-    below_the_position(state, ranges)?;
-    looked_since(state, ranges, base, |revision| revision.filled)?;
-    if !removed.is_empty() || ranges.is_empty() {
-        all_live(state, removed)?;
-    }
-    all_new(state, added)?;
-    Ok(Admission::Admitted)
-}
-
-/// True when a range is part of one of these, and of offsets that were there.
-fn lies_within(inner: &OffsetRange, ranges: &[OffsetRange]) -> bool {
-    let holds = |outer: &OffsetRange| {
-        !outer.lost
-            && outer.start <= inner.start
-            && inner.end <= outer.end
-            && SourcePartition::of(outer) == SourcePartition::of(inner)
-    };
-    !inner.lost && inner.start < inner.end && ranges.iter().any(holds)
-}
-
-fn not_too_many(state: &LedgerState, ranges: usize) -> Result<(), LakeError> {
+pub(super) fn not_too_many(state: &LedgerState, ranges: usize) -> Result<(), LakeError> {
     if ranges <= RANGES_PER_ENTRY_MAX {
         return Ok(());
     }
@@ -394,7 +280,7 @@ fn reset(state: &LedgerState, ranges: &[OffsetRange]) -> Result<Admission, LakeE
     Ok(if ranges.is_empty() { Admission::AlreadySo } else { Admission::Admitted })
 }
 
-fn well_formed(state: &LedgerState, ranges: &[OffsetRange]) -> Result<(), LakeError> {
+pub(super) fn well_formed(state: &LedgerState, ranges: &[OffsetRange]) -> Result<(), LakeError> {
     match ranges.iter().find(|range| range.start < 0 || range.end < range.start) {
         None => Ok(()),
         Some(range) => Err(invalid(
@@ -408,7 +294,7 @@ fn well_formed(state: &LedgerState, ranges: &[OffsetRange]) -> Result<(), LakeEr
 }
 
 /// Every path is live and named once; their rows.
-fn all_live(state: &LedgerState, removed: &[String]) -> Result<u64, LakeError> {
+pub(super) fn all_live(state: &LedgerState, removed: &[String]) -> Result<u64, LakeError> {
     if removed.is_empty() {
         return Err(invalid(state, "a change that removes files names some"));
     }
@@ -428,7 +314,7 @@ fn all_live(state: &LedgerState, removed: &[String]) -> Result<u64, LakeError> {
 }
 
 /// Every file is new, below `data/`, and names ids that the table knows.
-fn all_new(state: &LedgerState, files: &[FileEntry]) -> Result<(), LakeError> {
+pub(super) fn all_new(state: &LedgerState, files: &[FileEntry]) -> Result<(), LakeError> {
     not_too_many_files(state, "adds", files.len())?;
     let mut seen = HashSet::with_capacity(files.len());
     for file in files {
@@ -486,10 +372,10 @@ fn fenced(state: &LedgerState, range: &OffsetRange, next: Option<i64>) -> LakeEr
     }
 }
 
-fn conflict(state: &LedgerState, problem: String) -> LakeError {
+pub(super) fn conflict(state: &LedgerState, problem: String) -> LakeError {
     LakeError::Conflict { table: state.name.clone(), version: state.version, problem }
 }
 
-fn invalid(state: &LedgerState, problem: impl std::fmt::Display) -> LakeError {
+pub(super) fn invalid(state: &LedgerState, problem: impl std::fmt::Display) -> LakeError {
     LakeError::invalid(format_args!("table {}: version {}", state.name, state.version), problem)
 }

@@ -25,7 +25,7 @@ impl Intervals {
         start < end && self.0.get(at).is_some_and(|&(from, _)| from < end)
     }
 
-    pub(super) fn insert(&mut self, start: i64, end: i64) {
+    pub fn insert(&mut self, start: i64, end: i64) {
         if start >= end {
             return;
         }

@@ -16,6 +16,7 @@
 //! Delta or the control plane. Entries are protocol messages, so a user can read what we report.
 
 mod admit;
+mod again;
 mod checkpoint;
 mod commit;
 mod coverage;

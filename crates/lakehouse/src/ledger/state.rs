@@ -153,6 +153,14 @@ impl LedgerState {
         self.recent_commits.back().map(|(_, id)| &**id)
     }
 
+    /// What a commit of a change would find on this state; nothing is written. False: what it asks for is already so.
+    ///
+    /// # Errors
+    /// Those of [`super::Ledger::commit`] that do not come of the store.
+    pub fn takes(&self, change: &Change) -> Result<bool, LakeError> {
+        admit::admit(self, change).map(|admission| admission == Admission::Admitted)
+    }
+
     /// Applies the next entry. On an error nothing is changed.
     pub(super) fn apply(&mut self, entry: &Entry, path: &str) -> Result<(), LakeError> {
         if entry.table_uuid != self.table_uuid {
@@ -201,7 +209,7 @@ impl LedgerState {
                 self.replay(replayed);
                 self.import(imported);
             }
-            Change::Overwrite { removed, added, ranges, .. } => {
+            Change::Overwrite { removed, added, ranges, replayed, .. } => {
                 self.remove(removed);
                 self.add(added);
                 for range in ranges {
@@ -209,6 +217,7 @@ impl LedgerState {
                     self.forget_replayed(&key, range.start, range.end);
                     self.coverage.entry(key).or_default().commit_again(range.start, range.end);
                 }
+                self.replay(replayed);
             }
             Change::Replace { removed, added, .. }
             | Change::Delete { removed, added }

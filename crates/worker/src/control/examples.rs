@@ -166,6 +166,7 @@ fn entries(table: &TableSpec) -> Vec<Entry> {
             removed: vec![file(0).path],
             added: vec![file(1)],
             ranges: vec![range(table)],
+            replayed: vec![range(table)],
             base: 4,
             rejected,
         },

@@ -118,6 +118,7 @@ impl Committer {
                 removed,
                 added,
                 ranges: ranges.to_vec(),
+                replayed: Vec::new(),
                 base: state.version,
                 rejected: rejected.to_vec(),
             };

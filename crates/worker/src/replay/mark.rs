@@ -143,6 +143,7 @@ impl Marker<'_> {
             removed: files.into_iter().map(|file| file.path).collect(),
             added: added.iter().map(|file| file.entry.clone()).collect(),
             ranges: Vec::new(),
+            replayed: Vec::new(),
             base,
             rejected: Vec::new(),
         };

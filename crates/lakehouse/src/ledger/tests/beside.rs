@@ -30,7 +30,8 @@ fn of(source: &str, start: u64, end: u64, complete: bool) -> SourceFileRange {
 
 fn overwrite(removed: &[&str], added: &str, ranges: Vec<OffsetRange>, base: u64) -> Change {
     let removed = removed.iter().map(|name| format!("data/{name}.parquet")).collect();
-    Change::Overwrite { removed, added: vec![file(added, 7)], ranges, base, rejected: vec![] }
+    let added = vec![file(added, 7)];
+    Change::Overwrite { removed, added, ranges, replayed: vec![], base, rejected: vec![] }
 }
 
 /// What was rejected before the entry of its offsets landed, and is a row of that entry, is never replayed.
@@ -209,7 +210,8 @@ async fn an_overwrite_names_what_came_between() {
     assert_eq!(state.total_rows, 14);
     let removed = vec!["data/f.parquet".to_owned()];
     let ranges = vec![range(1, 3, 4)];
-    let change = Change::Overwrite { removed, added: vec![], ranges, base: 6, rejected: vec![] };
+    let (added, replayed, rejected) = (vec![], vec![], vec![]);
+    let change = Change::Overwrite { removed, added, ranges, replayed, base: 6, rejected };
     ledger.commit(&mut state, change, "9", 2).await.unwrap();
     assert_eq!((state.total_rows, state.live_files.len()), (7, 1));
     // A look is as old as it is, whoever asks.
@@ -242,4 +244,40 @@ async fn an_overwrite_that_makes_no_sense_is_invalid() {
     assert_eq!(error.code(), ErrorCode::ChangeTooLarge);
     assert_eq!(state, before);
     assert_eq!(ledger.load().await.unwrap().unwrap(), before);
+}
+
+/// Its dead letters that are rows now are not replayed once more; those of records that it rejects again may be.
+#[tokio::test]
+async fn an_overwrite_may_say_what_it_no_longer_rejects() {
+    let (ledger, mut state) = table().await;
+    ledger.commit(&mut state, append("a", vec![range(0, 0, 50), range(1, 0, 9)]), "1", 2).await.unwrap();
+    ledger.commit(&mut state, replay("r", vec![range(0, 8, 12)]), "2", 2).await.unwrap();
+    let settles = |replayed: Vec<OffsetRange>| match overwrite(&["a"], "b", vec![range(0, 0, 40)], 2) {
+        Change::Overwrite { removed, added, ranges, base, rejected, .. } => {
+            Change::Overwrite { removed, added, ranges, replayed, base, rejected }
+        }
+        other => other,
+    };
+    for wrong in [range(0, 39, 41), range(1, 0, 1), range(0, 5, 5), lost(0, 5, 6)] {
+        let error = ledger.commit(&mut state, settles(vec![wrong]), "w", 2).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+    }
+    let change = settles(vec![range(0, 3, 4), range(0, 10, 20)]);
+    assert_eq!(state.takes(&change).ok(), Some(true), "nothing is written by asking");
+    assert_eq!(ledger.commit(&mut state, change, "3", 2).await.unwrap(), Committed::At(3));
+    let key = SourcePartition::of(&range(0, 0, 0));
+    assert_eq!(state.replayed[&key].as_slice(), [(3, 4), (10, 20)], "8 and 9 were rejected again");
+    let again = replay("s", vec![range(0, 10, 11)]);
+    assert_eq!(state.takes(&again).ok(), Some(false), "it is so already");
+    // Who looked after the overwrite may replay what it rejected again.
+    let open = match replay("s", vec![range(0, 8, 9)]) {
+        Change::Append { files, ranges, rejected, replayed, imported, .. } => {
+            Change::Append { files, ranges, rejected, replayed, imported, base: Some(3) }
+        }
+        other => other,
+    };
+    assert_eq!(ledger.commit(&mut state, open, "4", 2).await.unwrap(), Committed::At(4));
+    assert_eq!(ledger.load().await.unwrap().unwrap(), state);
+    ledger.checkpoint(&state).await.unwrap();
+    assert_eq!(ledger.load().await.unwrap().unwrap(), state, "from a checkpoint");
 }
