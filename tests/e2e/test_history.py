@@ -108,8 +108,8 @@ def test_a_backfill_killed_at_every_step(engine, name):
     assert [offset for _, offset, _ in letters_of(run)] == list(range(0, 100, 7))
 
 
-@pytest.mark.parametrize("point", [None, "backfill.dead_letters_pinned", "reset.dead_letters_done",
-                                   "reset.files_written", "reset.committed"])  # fmt: skip
+@pytest.mark.parametrize("point", [None, "reset.rows_written", "backfill.dead_letters_pinned", "reset.files_written",
+                                   "reset.dead_letters_done", "reset.committed"])  # fmt: skip
 def test_a_range_is_replaced_in_one_commit(engine, name, point):
     topic = create_topic()
     # Text in `id` is no number for this table ...
@@ -159,6 +159,60 @@ def test_what_cannot_be_reset_is_refused(engine, name):
     assert "kafka_metadata" in said
     said = run.command("backfill", name, "--from", "yesterday", code=2).said
     assert "earliest" in said
+
+
+def test_a_refused_reset_changes_no_dead_letter(engine, name, folder):
+    """Rows from files do not say which records they were made from."""
+    topic = create_topic()
+    send(topic, [record(n, "a") if n % 5 else Sent(b"junk") for n in range(20)])
+    run = engine([spec(name, topic)])
+    run.once()
+    store = folder.filesystem()
+    store.create_dir(folder.inner("more"), recursive=True)
+    with store.open_output_stream(folder.inner("more/1.json"), compression=None) as out:
+        out.write(b'{"id": 900, "text": "file"}\n')
+    pattern = f"{folder.file_url('more')}/*.json"
+    assert run.command("backfill", name, "--files", pattern, "--json").json()["rows"] == 1
+    before = readers.ICEBERG["PyIceberg"](run.table().dead_letters).to_pylist()
+    assert len(before) == 4
+    entries = [len(one.ledger()) for one in (run.table(), run.table().dead_letters)]
+    for more in ((), ("--dry-run",)):
+        said = run.command("reset", name, "--from", "0", "--to", "20", *more, code=2).said
+        assert "reset_refused" in said and "rows from files" in " ".join(said.split())
+    assert [len(one.ledger()) for one in (run.table(), run.table().dead_letters)] == entries
+    after = readers.ICEBERG["PyIceberg"](run.table().dead_letters).to_pylist()
+    assert sorted(after, key=lambda one: one["offset"]) == sorted(before, key=lambda one: one["offset"])
+
+
+@pytest.mark.parametrize("point", ["reset.dead_letters_done", "reset.committed"])
+def test_letters_that_a_killed_reset_left_are_replayed_once(engine, name, registry_proxy, point):
+    """Killed before its entry, the reset leaves open letters; after it, letters whose records are rows."""
+    topic = create_topic()
+    registry = Registry()
+    extended = {**ORDER_AVRO, "fields": [*ORDER_AVRO["fields"], {"name": "extra", "type": ["null", "long"], "default": None}]}
+    good = AvroWriter(ORDER_AVRO, registry.register(f"{topic}-value", ORDER_AVRO))
+    number = registry.register(f"late-{topic}", extended)
+    late = AvroWriter(extended, number)
+    registry_proxy.hidden = {number}
+    values = [good(order_avro(order(n))) if n % 5 else late({**order_avro(order(n)), "extra": n}) for n in range(60)]
+    sent = send(topic, [Sent(value, timestamp_ms=1) for value in values])
+    run = engine([table(name, topic, kafka_metadata=True)], [cluster(registry={"url": registry_proxy.url})])
+    run.once()
+    registry_proxy.hidden = set()
+    words = ("reset", name, "-f", str(run.spec), "--from", "10", "--to", "40")
+    assert run.run(*words, code=None, env={"FAILPOINTS": f"{point}=return"}).code != 0
+    assert [offset for _, offset, _ in letters_of(run)] == list(range(0, 60, 5)), "none is lost"
+    done = run.command("dead-letters", "replay", name, "--json").json()
+    open_still = 12 if point == "reset.dead_letters_done" else 6
+    assert (done["tried"], done["rows"], done["marked"]) == (open_still, open_still, 12)
+    expected = [{**order_expected(order(n)), "extra": None if n % 5 else n} for n in range(60)]
+    readers.check(run.table(), expected, ignore=("_kafka",))
+    for read in readers.QUICK.values():
+        places = [one["offset"] for one in read(run.table()).column("_kafka").to_pylist()]
+        assert sorted(places) == [one.offset for one in sent]
+    run.command("reset", name, "--from", "10", "--to", "40")
+    readers.check(run.table(), expected, ignore=("_kafka",))
+    assert [offset for _, offset, _ in letters_of(run)] == [n for n in range(0, 60, 5) if not 10 <= n < 40]
 
 
 def at_once(run, point: str | None, *commands: tuple[str, ...]) -> None:

@@ -409,7 +409,7 @@ fn held_ranges(ranges: &[OffsetRange], state: &LedgerState) -> Vec<OffsetRange> 
 }
 
 /// Partition and offset of rejected records, sorted.
-fn rejected_places(batches: &[RecordBatch]) -> Vec<(i32, i64)> {
+pub(crate) fn rejected_places(batches: &[RecordBatch]) -> Vec<(i32, i64)> {
     use arrow::{
         array::AsArray,
         datatypes::{Int32Type, Int64Type},

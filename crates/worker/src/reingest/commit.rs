@@ -1,10 +1,6 @@
-//! How stretches of history become entries: of the dead-letter table first, then of the table.
-//!
-//! A dead-letter table claims every offset up to its own position, so a hole of the main table may be no hole there.
-//! What it holds of the offsets is therefore looked up row by row, and replaced by what was rejected now. Doing that
-//! again changes nothing, so a crash between both entries is repaired by doing the whole again.
+//! How stretches of history become entries: of the dead-letter table (`letters`) and of the table.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use siltstone_datafile::RewriteOptions;
 use siltstone_lakehouse::{
@@ -12,11 +8,15 @@ use siltstone_lakehouse::{
 };
 use siltstone_protocol::{Change, ErrorCode, ErrorKind, FileEntry, OffsetRange, RejectedCount};
 use siltstone_spec::TableSpec;
-use tokio::sync::watch;
+use tokio::sync::{OnceCell, watch};
 
-use super::old_rows::{Cuts, Old};
+use super::{
+    letters::Letters,
+    old_rows::{Cuts, Offsets, Old},
+};
 use crate::{
     commit::{self, Landed, Patience},
+    dead_letters,
     error::{ForTable, WorkerError},
     identity::Identity,
     metrics::Metrics,
@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// Others may change the files in question while they are cut: it is done anew at most so often.
-const TRIES_MAX: u32 = 20;
+pub(super) const TRIES_MAX: u32 = 20;
 
 const WITHOUT_COORDINATES: &str = "its rows do not all say which records they were made from, so a range cannot be \
     replaced; tables made with kafka_metadata: true, and without rows from files, can be reset";
@@ -38,6 +38,8 @@ pub(super) struct Committer {
     pub(super) metrics: Arc<Metrics>,
     pub(super) stop: watch::Receiver<bool>,
     pub(super) limits: RewriteOptions,
+    /// The dead-letter table, opened once.
+    pub(super) letters: OnceCell<Arc<Table>>,
 }
 
 /// One entry's worth of history. All files are durable.
@@ -45,6 +47,8 @@ pub(super) struct Committer {
 pub(super) struct Unit {
     pub(super) files: Vec<FileEntry>,
     pub(super) dead_letters: Vec<FileEntry>,
+    /// Offsets of the dead letters.
+    pub(super) letters: Offsets,
     pub(super) ranges: Vec<OffsetRange>,
     pub(super) rejected: Vec<RejectedCount>,
 }
@@ -55,6 +59,11 @@ impl Unit {
         self.files.extend(other.files);
         self.dead_letters.extend(other.dead_letters);
         self.ranges.extend(other.ranges);
+        self.ranges = joined(std::mem::take(&mut self.ranges));
+        for (partition, offsets) in other.letters {
+            let letters = self.letters.entry(partition).or_default();
+            offsets.as_slice().iter().for_each(|&(start, end)| letters.insert(start, end));
+        }
         for count in other.rejected {
             match self.rejected.iter_mut().find(|known| known.reason == count.reason) {
                 Some(known) => known.records += count.records,
@@ -64,19 +73,52 @@ impl Unit {
     }
 }
 
+/// What an overwrite lays down beside what stays of the files that it takes away.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Laid<'a> {
+    pub(super) files: &'a [FileEntry],
+    pub(super) ranges: &'a [OffsetRange],
+    pub(super) rejected: &'a [RejectedCount],
+}
+
+impl Laid<'_> {
+    /// The overwrite by what was cut after the look at version `base`; `None`: it would change nothing.
+    fn change(self, cuts: &Cuts, replayed: Vec<OffsetRange>, base: u64) -> Option<Change> {
+        let (removed, mut added) = cuts.change();
+        added.extend_from_slice(self.files);
+        if removed.is_empty() && self.ranges.is_empty() {
+            return None;
+        }
+        let (ranges, rejected) = (self.ranges.to_vec(), self.rejected.to_vec());
+        Some(Change::Overwrite { removed, added, ranges, replayed, base, rejected })
+    }
+}
+
 impl Committer {
     /// Commits offsets that nobody committed. False: others did meanwhile, all of them; the files are orphans.
     ///
     /// # Errors
     /// `Conflict`: others committed some of them: plan anew.
     pub(super) async fn fill(&self, table: &Table, unit: Unit) -> Result<bool, WorkerError> {
-        let Unit { files, dead_letters, ranges, rejected } = unit;
-        self.replace_dead_letters(&ranges, dead_letters).await?;
+        let Unit { files, dead_letters, letters, ranges, rejected } = unit;
+        let mut letters = Letters::new(self, &ranges, &letters);
+        let append = |replayed| {
+            let (files, ranges, rejected) = (files.clone(), ranges.clone(), rejected.clone());
+            Change::Append { files, ranges, rejected, replayed, imported: Vec::new(), base: None }
+        };
+        // Who comes too late leaves the dead letters as they are.
+        let state = table.refresh().await?;
+        match state.takes(&append(Vec::new())) {
+            Ok(true) => {}
+            Ok(false) => return Ok(false),
+            Err(error) => return Err(hole_filled(&table.name, error)),
+        }
+        letters.add(&dead_letters).await?;
         crash_point!("backfill.dead_letters_done");
-        let landed = self.commit(table, Change::append(files, ranges, rejected)).await?;
+        let landed = self.commit(table, append(letters.settled().await?)).await?;
         crash_point!("backfill.committed");
         match landed {
-            Landed::At(_) => Ok(true),
+            Landed::At(_) => letters.leave().await.map(|()| true),
             Landed::AlreadySo => Ok(false),
             Landed::Refused(error) => Err(hole_filled(&table.name, error)),
             Landed::Stopped => Err(stopped(table)),
@@ -84,46 +126,58 @@ impl Committer {
     }
 
     /// Puts what was read now in the place of the rows that the table has of these offsets, in one entry. Returns how
-    /// many rows left. When it ends between the dead letters and the rows, a record that is a dead letter no more has
-    /// no row yet: it must be done again.
+    /// many rows left. What the ledger would refuse is refused before the dead letters change.
     ///
     /// # Errors
     /// `Conflict`: other workers changed the files again and again.
-    pub(super) async fn reset(&self, table: &Table, old: Old, unit: Unit) -> Result<u64, WorkerError> {
-        let Unit { files, dead_letters, ranges, rejected } = unit;
-        self.replace_dead_letters(&ranges, dead_letters).await?;
+    pub(super) async fn reset(&self, table: &Table, mut cuts: Cuts, unit: Unit) -> Result<u64, WorkerError> {
+        let Unit { files, dead_letters, letters, ranges, rejected } = unit;
+        let mut letters = Letters::new(self, &ranges, &letters);
+        let laid = Laid { files: &files, ranges: &ranges, rejected: &rejected };
+        let state = table.refresh().await?;
+        cuts.follow(table, &state).await?;
+        crash_point!("reset.rows_written");
+        let Some(change) = laid.change(&cuts, letters.settled().await?, state.version) else { return Ok(0) };
+        self.check(table, &state, &change).await?;
+        letters.add(&dead_letters).await?;
         crash_point!("reset.dead_letters_done");
-        let rows = self.overwrite(table, old, &files, &ranges, &rejected).await?;
+        let rows = self.overwrite(table, &mut cuts, laid, Some(&mut letters)).await?;
         crash_point!("reset.committed");
+        letters.leave().await?;
         Ok(rows)
     }
 
-    async fn overwrite(
+    /// Refuses what a commit would refuse for what it holds.
+    async fn check(&self, table: &Table, state: &LedgerState, change: &Change) -> Result<(), WorkerError> {
+        let there = table.ledger.confirm_files(state, change, self.identity.now_ms()).await;
+        match there.and_then(|()| state.takes(change)) {
+            Ok(_) => Ok(()),
+            Err(error) if error.code() == ErrorCode::ChangeTooLarge => Err(too_large(&table.name, &error)),
+            Err(error) => Err(error).for_table(&table.name),
+        }
+    }
+
+    /// Takes the rows of the cuts away, and lays down what comes. Returns how many rows left. `letters`: those that
+    /// are settled by it.
+    pub(super) async fn overwrite(
         &self,
         table: &Table,
-        old: Old,
-        files: &[FileEntry],
-        ranges: &[OffsetRange],
-        rejected: &[RejectedCount],
+        cuts: &mut Cuts,
+        laid: Laid<'_>,
+        mut letters: Option<&mut Letters<'_>>,
     ) -> Result<u64, WorkerError> {
-        let mut cuts = Cuts::new(old, &self.spec.compaction, &self.spec.files, self.limits.clone());
         let mut refusal = None;
         for _ in 0..TRIES_MAX {
             let state = table.refresh().await?;
-            cuts.follow(table, &state, false).await?;
+            cuts.follow(table, &state).await?;
             crash_point!("reset.files_written");
-            let (removed, mut added, rows) = cuts.change();
-            added.extend_from_slice(files);
-            let change = Change::Overwrite {
-                removed,
-                added,
-                ranges: ranges.to_vec(),
-                replayed: Vec::new(),
-                base: state.version,
-                rejected: rejected.to_vec(),
+            let replayed = match &mut letters {
+                Some(letters) => letters.settled().await?,
+                None => Vec::new(),
             };
+            let Some(change) = laid.change(cuts, replayed, state.version) else { return Ok(0) };
             match self.commit(table, change).await? {
-                Landed::At(_) | Landed::AlreadySo => return Ok(rows),
+                Landed::At(_) | Landed::AlreadySo => return Ok(cuts.rows()),
                 Landed::Refused(error) if error.kind() == ErrorKind::Conflict => refusal = Some(error),
                 Landed::Refused(error) => return Err(error).for_table(&table.name),
                 Landed::Stopped => return Err(stopped(table)),
@@ -133,62 +187,75 @@ impl Committer {
         Err(refusal.unwrap_or_else(gave_up)).for_table(&table.name)
     }
 
-    /// What the dead-letter table holds of these offsets leaves; `files` come.
-    async fn replace_dead_letters(
-        &self,
-        ranges: &[OffsetRange],
-        files: Vec<FileEntry>,
-    ) -> Result<(), WorkerError> {
-        let table = match Table::open_dead_letters(&self.lake, &self.spec).await? {
-            Some(table) => table,
-            None if files.is_empty() => return Ok(()),
-            None => self.dead_letter_table().await?,
-        };
-        let schema = table.state.lock().await.schema.clone();
-        let Some(old) = Old::dead_letters(&schema, ranges) else { return Ok(()) };
-        if files.is_empty() {
-            let mut cuts =
-                Cuts::new(old.clone(), &self.spec.compaction, &self.spec.files, self.limits.clone());
-            let state = table.refresh().await?;
-            cuts.follow(&table, &state, true).await?;
-            if cuts.change().2 == 0 {
-                return Ok(());
-            }
-        }
-        // Its position comes first: what is replaced lies below it.
-        let missing = up_to_the_ends(ranges, &table.refresh().await?);
-        if !missing.is_empty() {
-            match self.commit(&table, Change::append(Vec::new(), missing, Vec::new())).await? {
-                Landed::Stopped => return Err(stopped(&table)),
-                // Refused: a worker moved it on meanwhile.
-                Landed::At(_) | Landed::AlreadySo | Landed::Refused(_) => {}
-            }
-        }
-        crash_point!("backfill.dead_letters_pinned");
-        self.overwrite(&table, old, &files, ranges, &[]).await?;
-        crate::projector::catch_up_all(&table).await
+    /// The cuts of these rows, of which nothing is known yet.
+    pub(super) fn cuts(&self, old: Old) -> Cuts {
+        Cuts::new(old, &self.spec.compaction, &self.spec.files, self.limits.clone())
     }
 
     /// Has every format show all that was committed.
     pub(super) async fn show(&self, table: &Table) -> Result<(), WorkerError> {
         crate::projector::catch_up_all(table).await?;
         // One that was killed may have left dead letters that no format shows.
-        match Table::open_dead_letters(&self.lake, &self.spec).await? {
+        match self.letters_if_any().await? {
             Some(letters) => crate::projector::catch_up_all(&letters).await,
             None => Ok(()),
         }
     }
 
+    /// The dead-letter table, if there is one.
+    pub(super) async fn letters_if_any(&self) -> Result<Option<Arc<Table>>, WorkerError> {
+        if let Some(table) = self.letters.get() {
+            return Ok(Some(Arc::clone(table)));
+        }
+        let Some(table) = Table::open_dead_letters(&self.lake, &self.spec).await? else { return Ok(None) };
+        self.opened(table).await.map(Some)
+    }
+
     /// The dead-letter table, made when there is none.
-    pub(super) async fn dead_letter_table(&self) -> Result<Table, WorkerError> {
+    pub(super) async fn letters(&self) -> Result<Arc<Table>, WorkerError> {
+        if let Some(table) = self.letters.get() {
+            return Ok(Arc::clone(table));
+        }
         let (id, now_ms) = (self.identity.commit_id(), self.identity.now_ms());
-        Table::open_or_create_dead_letters(&self.lake, &self.spec, &id, now_ms).await
+        let table = Table::open_or_create_dead_letters(&self.lake, &self.spec, &id, now_ms).await?;
+        self.opened(table).await
+    }
+
+    /// Keeps the dead-letter table, with all its columns.
+    async fn opened(&self, table: Table) -> Result<Arc<Table>, WorkerError> {
+        let patience = || Patience::new(&self.identity, &self.metrics, &self.stop);
+        if !dead_letters::bring_up(&table, &self.identity, &patience).await? {
+            return Err(stopped(&table));
+        }
+        Ok(Arc::clone(self.letters.get_or_init(|| async move { Arc::new(table) }).await))
     }
 
     pub(super) async fn commit(&self, table: &Table, change: Change) -> Result<Landed, WorkerError> {
         let patience = Patience::new(&self.identity, &self.metrics, &self.stop);
         commit::commit(table, change, &self.identity.commit_id(), "backfill", patience).await
     }
+}
+
+/// An entry that would name too much.
+pub(super) fn too_large(table: &str, problem: &dyn std::fmt::Display) -> WorkerError {
+    let message =
+        format!("{problem}; take a shorter range with --from and --to, or fewer partitions with --partition");
+    WorkerError::Spec { code: ErrorCode::ChangeTooLarge, table: table.to_owned(), message }
+}
+
+/// Ranges of one partition that follow each other become one.
+pub(super) fn joined(mut ranges: Vec<OffsetRange>) -> Vec<OffsetRange> {
+    ranges.sort_by_key(|range| (range.partition, range.start));
+    let mut joined: Vec<OffsetRange> = Vec::with_capacity(ranges.len());
+    for range in ranges {
+        match joined.last_mut() {
+            Some(last) if last.partition == range.partition && last.end == range.start => {
+                last.end = range.end;
+            }
+            _ => joined.push(range),
+        }
+    }
+    joined
 }
 
 /// A table with rows that a reset could not tell from those of its range.
@@ -223,20 +290,6 @@ pub(super) fn rows_of(
     Old::rows(&state.schema, ranges).ok_or_else(|| without_coordinates(&spec.name))
 }
 
-/// One range a partition that moves the position past all of these.
-fn up_to_the_ends(ranges: &[OffsetRange], state: &LedgerState) -> Vec<OffsetRange> {
-    let mut whole: BTreeMap<SourcePartition, OffsetRange> = BTreeMap::new();
-    for range in ranges {
-        let one = whole.entry(SourcePartition::of(range)).or_insert_with(|| range.clone());
-        (one.start, one.end) = (one.start.min(range.start), one.end.max(range.end));
-    }
-    let missing = whole.into_iter().map(|(partition, range)| OffsetRange {
-        start: state.next_offset(&partition).unwrap_or(range.start),
-        ..range
-    });
-    missing.filter(|range| range.start < range.end).collect()
-}
-
 /// A refusal in the words of a command: there is no buffer that goes on from the ledger, there is a next run.
 fn hole_filled(table: &str, error: LakeError) -> WorkerError {
     let table = table.to_owned();
@@ -250,4 +303,27 @@ fn hole_filled(table: &str, error: LakeError) -> WorkerError {
 
 pub(super) fn stopped(table: &Table) -> WorkerError {
     WorkerError::Stopped { table: table.name.clone() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_that_follow_each_other_are_one() {
+        let range = |partition, start, end| OffsetRange {
+            cluster: "c".into(),
+            topic: "t".into(),
+            partition,
+            start,
+            end,
+            lost: false,
+        };
+        let all =
+            joined(vec![range(1, 5, 9), range(0, 5, 9), range(1, 9, 12), range(0, 0, 5), range(1, 20, 21)]);
+        assert_eq!(all, [range(0, 0, 9), range(1, 5, 12), range(1, 20, 21)]);
+        let mut unit = Unit { ranges: vec![range(0, 0, 9)], ..Unit::default() };
+        unit.join(Unit { ranges: vec![range(0, 9, 11)], ..Unit::default() });
+        assert_eq!(unit.ranges, [range(0, 0, 11)]);
+    }
 }

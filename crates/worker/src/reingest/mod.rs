@@ -10,6 +10,7 @@
 //! same offsets cannot both commit them: the ledger's arithmetic refuses the second.
 
 mod commit;
+mod letters;
 mod old_rows;
 mod plan;
 mod reader;
@@ -29,13 +30,15 @@ use siltstone_ingest::{
 use siltstone_lakehouse::{SourcePartition, TableStore};
 use siltstone_protocol::{Change, ErrorCode, OffsetRange, Schema};
 use siltstone_spec::{SourceCluster, Spec, Start, TableSpec};
-use tokio::{runtime::Handle, sync::watch};
+use tokio::{
+    runtime::Handle,
+    sync::{OnceCell, watch},
+};
 
 pub use self::plan::{PartitionPlan, Wanted};
 use self::{
-    commit::{Committer, Unit, rows_of, stopped},
-    old_rows::{Cuts, Old},
-    reader::{Ranges, Reader, ReaderParts},
+    commit::{Committer, Unit, rows_of, stopped, too_large},
+    reader::{LETTERS_APART_MAX, Ranges, Reader, ReaderParts, apart, shares},
 };
 use crate::{
     error::{ForTable, WorkerError},
@@ -143,9 +146,9 @@ pub async fn backfill(
 /// of them: one entry.
 ///
 /// # Errors
-/// `Invalid`: the topic no longer has some of them, or the table's rows do not say where they come from. Those of
-/// brokers, registry and store: the table is as before; its dead letters may be those of the new range already, so it
-/// is to be run again.
+/// `Invalid`: the topic no longer has some of them, the table's rows do not say where they come from, or it would be
+/// too much for one entry: nothing changed. Those of brokers, registry and store: the table is as before; what was
+/// rejected now may be among its dead letters already, so it is to be run again.
 pub async fn reset(
     spec: &Spec,
     table: &TableSpec,
@@ -178,17 +181,25 @@ pub async fn reset(
         return Ok(summary);
     }
     let ranges = history.ranges(&summary.partitions);
-    let old = rows_of(table, &state, &ranges)?;
+    let mut old = history.committer.cuts(rows_of(table, &state, &ranges)?);
+    // Rows that do not say where they come from are found before anything is read.
+    old.look(&opened, &state).await?;
     if history.options.dry_run {
-        summary.rows_removed = history.count(&opened, old).await?;
+        summary.rows_removed = old.rows();
         return Ok(summary);
     }
     let (units, readers) = history.read(&opened, &summary)?;
-    let mut whole = Unit::default();
+    let (mut whole, mut failure) = (Unit::default(), None);
     while let Some((unit, _)) = history.next(&units).await {
         whole.join(unit);
+        if apart(&whole.letters) > LETTERS_APART_MAX {
+            let problem = format!("more than {LETTERS_APART_MAX} stretches of its offsets are rejected");
+            failure = Some(too_large(&table.name, &problem));
+            break;
+        }
     }
-    history.end(readers, None).await?;
+    drop(units);
+    history.end(readers, failure).await?;
     summary.add(&whole);
     summary.commits = 1;
     summary.rows_removed = history.committer.reset(&opened, old, whole).await?;
@@ -226,6 +237,7 @@ impl<'a> History<'a> {
             metrics: Arc::new(Metrics::default()),
             stop,
             limits,
+            letters: OnceCell::new(),
         };
         Ok(Self {
             cluster,
@@ -402,15 +414,6 @@ impl<'a> History<'a> {
         }
         failure.map_or(Ok(()), Err)
     }
-
-    /// Rows that a reset would take away.
-    async fn count(&self, table: &Table, old: Old) -> Result<u64, WorkerError> {
-        let spec = self.spec();
-        let mut cuts = Cuts::new(old, &spec.compaction, &spec.files, self.committer.limits.clone());
-        let state = table.refresh().await?;
-        cuts.follow(table, &state, true).await?;
-        Ok(cuts.change().2)
-    }
 }
 
 /// A reader's thread.
@@ -459,36 +462,4 @@ fn wanted(
         all.push(Wanted { partition, from, to, low: marks.low, high: marks.high });
     }
     Ok(all)
-}
-
-/// The partitions over so many readers, the largest first to whom has least.
-fn shares(plans: &[PartitionPlan], readers: usize) -> Vec<Ranges> {
-    let mut plans: Vec<_> = plans.iter().filter(|plan| plan.offsets() > 0).collect();
-    plans.sort_by_key(|plan| std::cmp::Reverse(plan.offsets()));
-    let mut shares: Vec<(u64, Ranges)> = vec![(0, Ranges::new()); readers.min(plans.len()).max(1)];
-    for plan in plans {
-        if let Some((offsets, ranges)) = shares.iter_mut().min_by_key(|(offsets, _)| *offsets) {
-            *offsets += plan.offsets();
-            ranges.insert(plan.partition, plan.ranges.iter().copied().collect());
-        }
-    }
-    shares.into_iter().map(|(_, ranges)| ranges).filter(|ranges| !ranges.is_empty()).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn readers_share_what_there_is_to_read() {
-        let plan = |partition, to| PartitionPlan { partition, ranges: vec![(0, to)], ..Default::default() };
-        let plans = [plan(0, 10), plan(1, 100), plan(2, 0), plan(3, 60), plan(4, 50)];
-        let of = |readers| {
-            let shares = shares(&plans, readers);
-            shares.iter().map(|ranges| ranges.keys().copied().collect::<Vec<_>>()).collect::<Vec<_>>()
-        };
-        assert_eq!(of(2), [vec![0, 1], vec![3, 4]]);
-        assert_eq!(of(1), [vec![0, 1, 3, 4]]);
-        assert_eq!(of(9).len(), 4);
-    }
 }

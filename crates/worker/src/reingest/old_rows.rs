@@ -9,10 +9,10 @@ use arrow::{
     array::{AsArray, RecordBatch},
     datatypes::{Int32Type, Int64Type},
 };
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt, stream};
 use siltstone_compaction::{CompactionPlan, CompactionPolicy, Trigger};
-use siltstone_datafile::{DeletedRows, FileDetails, RewriteOptions, WrittenFile, read_batches};
-use siltstone_lakehouse::LedgerState;
+use siltstone_datafile::{DeletedRows, FileDetails, RewriteOptions, read_batches};
+use siltstone_lakehouse::{LedgerState, ledger::Intervals};
 use siltstone_protocol::{Field, FileEntry, OffsetRange, Schema, Type};
 use siltstone_spec::{CompactionPolicy as PolicySpec, Files};
 
@@ -22,14 +22,31 @@ use crate::{
     table::Table,
 };
 
+/// Files whose details are asked for in one go, and how many of them at once.
+const DETAILS_MAX: usize = 1_000;
+const DETAILS_AT_ONCE: usize = 16;
+/// Rows whose positions are kept between the look and the cut; those of more rows are looked for again.
+const POSITIONS_MAX: u64 = 4_000_000;
+
+/// Offsets of one topic, by partition.
+pub(super) type Offsets = BTreeMap<i32, Intervals>;
+
+/// The offsets of these ranges.
+pub(super) fn offsets_of(ranges: &[OffsetRange]) -> Offsets {
+    let mut offsets = Offsets::new();
+    for range in ranges {
+        offsets.entry(range.partition).or_default().insert(range.start, range.end);
+    }
+    offsets
+}
+
 /// Which rows are meant: those of these offsets.
 #[derive(Debug, Clone)]
 pub(super) struct Old {
     columns: Coordinates,
     cluster: String,
     topic: String,
-    /// Half-open, by partition.
-    ranges: BTreeMap<i32, Vec<(i64, i64)>>,
+    offsets: Offsets,
 }
 
 /// Where a table keeps what its rows were read from.
@@ -70,22 +87,17 @@ impl Coordinates {
 impl Old {
     /// Rows of a table with `kafka_metadata`; `None` where rows do not say what they were read from.
     pub(super) fn rows(schema: &Schema, ranges: &[OffsetRange]) -> Option<Self> {
-        Self::new(Coordinates::of(schema, Some(siltstone_ingest::decoder::KAFKA_COLUMN))?, ranges)
+        let columns = Coordinates::of(schema, Some(siltstone_ingest::decoder::KAFKA_COLUMN))?;
+        Some(Self::new(columns, ranges.first()?, offsets_of(ranges)))
     }
 
-    /// Rows of a dead-letter table.
-    pub(super) fn dead_letters(schema: &Schema, ranges: &[OffsetRange]) -> Option<Self> {
-        Self::new(Coordinates::of(schema, None)?, ranges)
+    /// Rows of a dead-letter table, of the source of `range`.
+    pub(super) fn dead_letters(schema: &Schema, range: &OffsetRange, offsets: Offsets) -> Option<Self> {
+        Some(Self::new(Coordinates::of(schema, None)?, range, offsets))
     }
 
-    fn new(columns: Coordinates, ranges: &[OffsetRange]) -> Option<Self> {
-        let first = ranges.first()?;
-        let (cluster, topic) = (first.cluster.clone(), first.topic.clone());
-        let mut by_partition: BTreeMap<i32, Vec<(i64, i64)>> = BTreeMap::new();
-        for range in ranges {
-            by_partition.entry(range.partition).or_default().push((range.start, range.end));
-        }
-        Some(Self { columns, cluster, topic, ranges: by_partition })
+    fn new(columns: Coordinates, range: &OffsetRange, offsets: Offsets) -> Self {
+        Self { columns, cluster: range.cluster.clone(), topic: range.topic.clone(), offsets }
     }
 
     /// False: some row of the file does not say what it was read from.
@@ -96,18 +108,15 @@ impl Old {
     /// False: no row of the file can be meant.
     fn may_be_in(&self, details: &FileDetails) -> bool {
         let bounds = |id: i32| details.columns.get(&id)?.integer_bounds();
-        let meets = |bounds: Option<(i64, i64)>, from: i64, to: i64| {
-            bounds.is_none_or(|(lower, upper)| from <= upper && lower < to)
-        };
         let (partitions, offsets) = (bounds(self.columns.partition_id), bounds(self.columns.offset_id));
-        self.ranges.iter().any(|(&partition, ranges)| {
-            meets(partitions, partition.into(), i64::from(partition) + 1)
-                && ranges.iter().any(|&(from, to)| meets(offsets, from, to))
+        self.offsets.iter().any(|(&partition, held)| {
+            partitions.is_none_or(|(lower, upper)| (lower..=upper).contains(&i64::from(partition)))
+                && offsets.is_none_or(|(lower, upper)| held.touches(lower, upper.saturating_add(1)))
         })
     }
 
-    /// Positions, after `before` rows, of the rows of a batch that are meant.
-    fn positions(&self, batch: &RecordBatch, before: u64, found: &mut Vec<u64>) -> Option<()> {
+    /// Adds the rows of a batch, which comes after `before` rows, that are meant.
+    fn find(&self, batch: &RecordBatch, before: u64, found: &mut Meant) -> Option<()> {
         let column = |name: &str| match &self.columns.inside {
             None => batch.column_by_name(name),
             Some(inside) => batch.column_by_name(inside)?.as_struct_opt()?.column_by_name(name),
@@ -120,29 +129,41 @@ impl Old {
             Some(_) => None,
         };
         for row in 0..batch.num_rows() {
+            let (partition, offset) = (partitions.value(row), offsets.value(row));
+            let held = self.offsets.get(&partition);
+            if !held.is_some_and(|held| held.touches(offset, offset.saturating_add(1))) {
+                continue;
+            }
             let elsewhere = topics.value(row) != self.topic
                 || clusters.is_some_and(|clusters| clusters.value(row) != self.cluster);
-            let offset = offsets.value(row);
-            let meant = !elsewhere
-                && self
-                    .ranges
-                    .get(&partitions.value(row))
-                    .is_some_and(|ranges| ranges.iter().any(|&(from, to)| from <= offset && offset < to));
-            if meant {
-                found.push(before + row as u64);
+            if !elsewhere {
+                found.positions.push(before + row as u64);
+                // Only of dead letters it matters which they are.
+                found.places.extend(clusters.map(|_| (partition, offset)));
             }
         }
         Some(())
     }
 }
 
-/// A file without its old rows.
+/// The rows of a file that are meant: where they are, and what a dead letter among them was read from.
+#[derive(Debug, Default)]
+struct Meant {
+    positions: Vec<u64>,
+    places: Vec<(i32, i64)>,
+}
+
+/// A file that holds such rows.
 #[derive(Debug)]
-pub(super) struct Cut {
-    /// What stays of it; empty when nothing does.
-    pub(super) added: Vec<WrittenFile>,
-    /// How many rows left.
-    pub(super) rows: u64,
+struct Found {
+    /// How many rows leave.
+    rows: u64,
+    /// Of dead letters: partition and offset of each.
+    places: Vec<(i32, i64)>,
+    /// Where they are; `None`: every row leaves, or they are too many to keep.
+    positions: Option<Arc<DeletedRows>>,
+    /// What stays of the file, once that is written.
+    stays: Option<Vec<FileEntry>>,
 }
 
 /// The files of a table without their old rows, kept over several looks at the table.
@@ -153,96 +174,150 @@ pub(super) struct Cuts {
     files: Files,
     limits: RewriteOptions,
     /// By path; `None`: the file holds no such row.
-    seen: BTreeMap<String, Option<Cut>>,
+    seen: BTreeMap<String, Option<Found>>,
+    /// Rows whose positions were kept.
+    kept: u64,
 }
 
 impl Cuts {
     pub(super) fn new(old: Old, policy: &PolicySpec, files: &Files, limits: RewriteOptions) -> Self {
         let policy = CompactionPolicy::from(policy);
-        Self { old, policy, files: files.clone(), limits, seen: BTreeMap::new() }
+        Self { old, policy, files: files.clone(), limits, seen: BTreeMap::new(), kept: 0 }
     }
 
-    /// Brings the cuts to what is live in this state. `look_only`: counts rows and writes nothing.
+    /// Finds the rows in what is live in this state; nothing is written.
     ///
     /// # Errors
-    /// Those of the store; `Conflict` when a file left meanwhile: look at a newer state.
-    pub(super) async fn follow(
-        &mut self,
-        table: &Table,
-        state: &LedgerState,
-        look_only: bool,
-    ) -> Result<(), WorkerError> {
+    /// `Invalid`: rows do not say what they were read from. Those of the store.
+    pub(super) async fn look(&mut self, table: &Table, state: &LedgerState) -> Result<(), WorkerError> {
         self.seen.retain(|path, _| state.live_files.contains_key(path));
         let fresh = state.live_files.values().filter(|file| !self.seen.contains_key(&file.path));
         let fresh: Vec<FileEntry> = fresh.cloned().collect();
-        for file in fresh {
-            let cut = self.cut(table, state, &file, look_only).await?;
-            self.seen.insert(file.path, cut);
+        for files in fresh.chunks(DETAILS_MAX) {
+            for (file, may_hold) in self.told_apart(table, state, files).await? {
+                let found = if may_hold { self.find(table, &file).await? } else { None };
+                self.seen.insert(file.path, found);
+            }
         }
         Ok(())
     }
 
+    /// Brings the cuts to what is live in this state.
+    ///
+    /// # Errors
+    /// As [`Self::look`]; `Conflict` when a file left meanwhile: look at a newer state.
+    pub(super) async fn follow(&mut self, table: &Table, state: &LedgerState) -> Result<(), WorkerError> {
+        self.look(table, state).await?;
+        let uncut = |(path, found): (&String, &Option<Found>)| {
+            found.as_ref().is_some_and(|found| found.stays.is_none()).then(|| path.clone())
+        };
+        let paths: Vec<String> = self.seen.iter().filter_map(uncut).collect();
+        for path in paths {
+            let (Some(Some(found)), Some(file)) = (self.seen.get(&path), state.live_files.get(&path)) else {
+                continue;
+            };
+            let stays = self.cut(table, state, file, found).await?;
+            if let Some(Some(found)) = self.seen.get_mut(&path) {
+                (found.stays, found.positions) = (Some(stays), None);
+            }
+        }
+        Ok(())
+    }
+
+    /// These files, and whether each may hold such rows.
+    async fn told_apart(
+        &self,
+        table: &Table,
+        state: &LedgerState,
+        files: &[FileEntry],
+    ) -> Result<Vec<(FileEntry, bool)>, WorkerError> {
+        let looks = files.iter().cloned().map(|file| async move {
+            let details = table.details.get_or_read(&table.store, &table.location, &file, state).await;
+            let details = details.for_table(&table.name)?;
+            if !self.old.tells_of_all(&details) {
+                return Err(without_coordinates(&table.name));
+            }
+            Ok::<_, WorkerError>((file, self.old.may_be_in(&details)))
+        });
+        stream::iter(looks.collect::<Vec<_>>()).buffer_unordered(DETAILS_AT_ONCE).try_collect().await
+    }
+
+    async fn find(&mut self, table: &Table, file: &FileEntry) -> Result<Option<Found>, WorkerError> {
+        let Meant { positions, places } = self.meant(table, file).await?;
+        let rows = positions.len() as u64;
+        if rows == 0 {
+            return Ok(None);
+        }
+        let is_kept = rows < file.rows && self.kept + rows <= POSITIONS_MAX;
+        if is_kept {
+            self.kept += rows;
+        }
+        let positions = is_kept.then(|| Arc::new(DeletedRows::new(positions)));
+        Ok(Some(Found { rows, places, positions, stays: None }))
+    }
+
+    /// Writes what stays of a file.
     async fn cut(
         &self,
         table: &Table,
         state: &LedgerState,
         file: &FileEntry,
-        look_only: bool,
-    ) -> Result<Option<Cut>, WorkerError> {
-        let details = table.details.get_or_read(&table.store, &table.location, file, state).await;
-        let details = details.for_table(&table.name)?;
-        if !self.old.tells_of_all(&details) {
-            return Err(without_coordinates(&table.name));
+        found: &Found,
+    ) -> Result<Vec<FileEntry>, WorkerError> {
+        if found.rows == file.rows {
+            return Ok(Vec::new());
         }
-        if !self.old.may_be_in(&details) {
-            return Ok(None);
-        }
-        let positions = self.positions(table, file).await?;
-        let rows = positions.len() as u64;
-        if rows == 0 {
-            return Ok(None);
-        }
-        if look_only || rows == file.rows {
-            return Ok(Some(Cut { added: Vec::new(), rows }));
-        }
+        let deleted = match &found.positions {
+            Some(positions) => Arc::clone(positions),
+            None => Arc::new(DeletedRows::new(self.meant(table, file).await?.positions)),
+        };
         let plan = CompactionPlan { trigger: Trigger::DeletedRows, inputs: vec![file.clone()] };
         let job = siltstone_compaction::job(&plan, state, &self.policy, &self.files, &table.token_key);
         let internal = |what| WorkerError::Internal { table: table.name.clone(), what };
         let mut job = job.ok_or_else(|| internal("a live file is of a partition spec that is not known"))?;
         job.layout.host = table.host.clone();
         for input in &mut job.inputs {
-            input.deleted = Some(Arc::new(DeletedRows::new(positions.clone())));
+            input.deleted = Some(Arc::clone(&deleted));
         }
         let rewritten = siltstone_compaction::rewrite(job, &table.store, &table.location, &self.limits).await;
         let rewritten = rewritten.for_table(&table.name)?;
         for written in &rewritten.added {
             table.details.insert(written.details.clone());
         }
-        Ok(Some(Cut { added: rewritten.added, rows }))
+        Ok(rewritten.added.into_iter().map(|file| file.entry).collect())
     }
 
-    async fn positions(&self, table: &Table, file: &FileEntry) -> Result<Vec<u64>, WorkerError> {
+    async fn meant(&self, table: &Table, file: &FileEntry) -> Result<Meant, WorkerError> {
         let batches = read_batches(&table.store, &table.location, file, &self.old.columns.schema).await;
         let mut batches = batches.for_table(&table.name)?;
-        let (mut found, mut before) = (Vec::new(), 0);
+        let (mut found, mut before) = (Meant::default(), 0);
         while let Some(batch) = batches.try_next().await.for_table(&table.name)? {
             let what = "the columns of the records' coordinates are not what they were made as";
             let internal = || WorkerError::Internal { table: table.name.clone(), what };
-            self.old.positions(&batch, before, &mut found).ok_or_else(internal)?;
+            self.old.find(&batch, before, &mut found).ok_or_else(internal)?;
             before += batch.num_rows() as u64;
         }
         Ok(found)
     }
 
-    /// Files that leave, the files with what stays of them, and how many rows leave.
-    pub(super) fn change(&self) -> (Vec<String>, Vec<FileEntry>, u64) {
-        let (mut removed, mut added, mut rows) = (Vec::new(), Vec::new(), 0);
-        for (path, cut) in &self.seen {
-            let Some(cut) = cut else { continue };
+    /// Partition and offset of the dead letters that were found, in no order.
+    pub(super) fn places(&self) -> impl Iterator<Item = (i32, i64)> {
+        self.seen.values().flatten().flat_map(|found| found.places.iter().copied())
+    }
+
+    /// How many rows leave.
+    pub(super) fn rows(&self) -> u64 {
+        self.seen.values().flatten().map(|found| found.rows).sum()
+    }
+
+    /// Files that leave, and the files with what stays of them.
+    pub(super) fn change(&self) -> (Vec<String>, Vec<FileEntry>) {
+        let (mut removed, mut added) = (Vec::new(), Vec::new());
+        for (path, found) in &self.seen {
+            let Some(found) = found else { continue };
             removed.push(path.clone());
-            added.extend(cut.added.iter().map(|file| file.entry.clone()));
-            rows += cut.rows;
+            added.extend(found.stays.iter().flatten().cloned());
         }
-        (removed, added, rows)
+        (removed, added)
     }
 }

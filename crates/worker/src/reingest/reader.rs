@@ -21,9 +21,14 @@ use siltstone_ingest::{
 use siltstone_protocol::{FileEntry, OffsetRange, RejectReason, RejectedCount};
 use tokio::runtime::Handle;
 
-use super::commit::{Committer, Unit, stopped};
+use super::{
+    PartitionPlan,
+    commit::{Committer, Unit, joined, stopped},
+    old_rows::Offsets,
+};
 use crate::{
     error::{ForTable, WorkerError},
+    flush::rejected_places,
     ingest::Intake,
     progress::Progress,
     table::Table,
@@ -35,6 +40,9 @@ const POLL_RECORDS_MAX: usize = 10_000;
 const INTAKE_BYTES_MAX: u64 = 32 << 20;
 /// Dead letters are written when they hold this much.
 const DEAD_LETTERS_BYTES_MAX: usize = 16 << 20;
+
+/// A unit is closed when its dead letters make so many stretches of offsets. A table's entry, and memory, hold no more.
+pub(super) const LETTERS_APART_MAX: usize = 4_000_000;
 
 /// Half-open ranges by partition, ascending.
 pub(super) type Ranges = BTreeMap<i32, VecDeque<(i64, i64)>>;
@@ -59,8 +67,9 @@ pub(super) struct Reader {
     ends: BTreeMap<i32, i64>,
     later: Ranges,
     dead_batches: Vec<RecordBatch>,
-    dead_table: Option<Table>,
     dead_files: Vec<FileEntry>,
+    /// Offsets of the dead letters since the last unit.
+    letters: Offsets,
     ranges: Vec<OffsetRange>,
     rejected: BTreeMap<RejectReason, u64>,
 }
@@ -86,8 +95,8 @@ impl Reader {
             ends: BTreeMap::new(),
             later: Ranges::new(),
             dead_batches: Vec::new(),
-            dead_table: None,
             dead_files: Vec::new(),
+            letters: Offsets::new(),
             ranges: Vec::new(),
             rejected: BTreeMap::new(),
         })
@@ -121,7 +130,7 @@ impl Reader {
             for partition in reached {
                 self.end_range(partition)?;
             }
-            if self.writer.is_full() {
+            if self.writer.is_full() || apart(&self.letters) >= LETTERS_APART_MAX {
                 let unit = self.unit()?;
                 land(unit)?;
             }
@@ -225,6 +234,9 @@ impl Reader {
             let pushed = self.parts.handle.block_on(self.writer.push(batch));
             pushed.for_table(&self.parts.table.name)?;
         }
+        for (partition, offset) in rejected_places(&taken.dead_letters) {
+            self.letters.entry(partition).or_default().insert(offset, offset.saturating_add(1));
+        }
         self.dead_batches.extend(taken.dead_letters);
         let held: usize = self.dead_batches.iter().map(RecordBatch::get_array_memory_size).sum();
         if held >= DEAD_LETTERS_BYTES_MAX { self.write_dead_letters() } else { Ok(()) }
@@ -236,15 +248,8 @@ impl Reader {
             return Ok(());
         }
         let ReaderParts { handle, committer, .. } = &self.parts;
-        let table = match &self.dead_table {
-            Some(table) => table,
-            none => {
-                let table = handle.block_on(committer.dead_letter_table())?;
-                debug_assert!(none.is_none());
-                self.dead_table.insert(table)
-            }
-        };
         let files = handle.block_on(async {
+            let table = committer.letters().await?;
             let schema = Arc::new(table.state.lock().await.schema.clone());
             let layout = table.layout(schema).await;
             write_sorted(batches, &layout, &table.store, &table.location).await.for_table(&table.name)
@@ -267,25 +272,30 @@ impl Reader {
         Ok(Unit {
             files: files.into_iter().map(entry).collect(),
             dead_letters: std::mem::take(&mut self.dead_files),
+            letters: std::mem::take(&mut self.letters),
             ranges: joined(std::mem::take(&mut self.ranges)),
             rejected: rejected.map(|(reason, records)| RejectedCount { reason, records }).collect(),
         })
     }
 }
 
-/// Ranges of one partition that follow each other become one.
-fn joined(mut ranges: Vec<OffsetRange>) -> Vec<OffsetRange> {
-    ranges.sort_by_key(|range| (range.partition, range.start));
-    let mut joined: Vec<OffsetRange> = Vec::with_capacity(ranges.len());
-    for range in ranges {
-        match joined.last_mut() {
-            Some(last) if last.partition == range.partition && last.end == range.start => {
-                last.end = range.end;
-            }
-            _ => joined.push(range),
+/// How many stretches these offsets are.
+pub(super) fn apart(letters: &Offsets) -> usize {
+    letters.values().map(|held| held.as_slice().len()).sum()
+}
+
+/// The partitions over so many readers, the largest first to whom has least.
+pub(super) fn shares(plans: &[PartitionPlan], readers: usize) -> Vec<Ranges> {
+    let mut plans: Vec<_> = plans.iter().filter(|plan| plan.offsets() > 0).collect();
+    plans.sort_by_key(|plan| std::cmp::Reverse(plan.offsets()));
+    let mut shares: Vec<(u64, Ranges)> = vec![(0, Ranges::new()); readers.min(plans.len()).max(1)];
+    for plan in plans {
+        if let Some((offsets, ranges)) = shares.iter_mut().min_by_key(|(offsets, _)| *offsets) {
+            *offsets += plan.offsets();
+            ranges.insert(plan.partition, plan.ranges.iter().copied().collect());
         }
     }
-    joined
+    shares.into_iter().map(|(_, ranges)| ranges).filter(|ranges| !ranges.is_empty()).collect()
 }
 
 #[cfg(test)]
@@ -293,17 +303,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ranges_that_follow_each_other_are_one() {
-        let range = |partition, start, end| OffsetRange {
-            cluster: "c".into(),
-            topic: "t".into(),
-            partition,
-            start,
-            end,
-            lost: false,
+    fn readers_share_what_there_is_to_read() {
+        let plan = |partition, to| PartitionPlan { partition, ranges: vec![(0, to)], ..Default::default() };
+        let plans = [plan(0, 10), plan(1, 100), plan(2, 0), plan(3, 60), plan(4, 50)];
+        let of = |readers| {
+            let shares = shares(&plans, readers);
+            shares.iter().map(|ranges| ranges.keys().copied().collect::<Vec<_>>()).collect::<Vec<_>>()
         };
-        let all =
-            joined(vec![range(1, 5, 9), range(0, 5, 9), range(1, 9, 12), range(0, 0, 5), range(1, 20, 21)]);
-        assert_eq!(all, [range(0, 0, 9), range(1, 5, 12), range(1, 20, 21)]);
+        assert_eq!(of(2), [vec![0, 1], vec![3, 4]]);
+        assert_eq!(of(1), [vec![0, 1, 3, 4]]);
+        assert_eq!(of(9).len(), 4);
     }
 }

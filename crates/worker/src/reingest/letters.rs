@@ -1,0 +1,187 @@
+//! The dead letters of offsets that are committed now: which come, which leave, and when.
+//!
+//! A dead-letter table claims every offset up to its own position, so a hole of the main table may be no hole there.
+//! What it holds of the offsets is therefore looked up row by row.
+//!
+//! 1. What was rejected now comes, in the place of what the table has of the same offsets: one entry.
+//! 2. The entry of the rows follows. It says of the other letters of its offsets that they are settled.
+//! 3. Those leave, for they are rows by now, or nothing.
+//!
+//! Killed between them, there are letters too many, and none too few; those of 3 are not open, for 2 said so, and the
+//! next replay marks them. Doing it again changes nothing.
+
+use std::collections::BTreeMap;
+
+use siltstone_lakehouse::{LakeError, LedgerState, SourcePartition, crash_point, ledger::Intervals};
+use siltstone_protocol::{Change, FileEntry, OffsetRange};
+
+use super::{
+    commit::{Committer, Laid, TRIES_MAX, stopped},
+    old_rows::{Cuts, Offsets, Old},
+};
+use crate::{
+    commit::Landed,
+    error::{ForTable, WorkerError},
+    table::Table,
+};
+
+/// The dead letters of one entry's offsets.
+pub(super) struct Letters<'a> {
+    committer: &'a Committer,
+    ranges: &'a [OffsetRange],
+    rejected: &'a Offsets,
+    /// The offsets of the ranges that were not rejected now.
+    others: Offsets,
+    /// Letters of these.
+    settled: Option<Cuts>,
+}
+
+impl<'a> Letters<'a> {
+    pub(super) fn new(committer: &'a Committer, ranges: &'a [OffsetRange], rejected: &'a Offsets) -> Self {
+        Self { committer, ranges, rejected, others: without(ranges, rejected), settled: None }
+    }
+
+    /// What was rejected now comes, in the place of what the table has of the same offsets.
+    ///
+    /// # Errors
+    /// Those of ledger and store: the letters are as before.
+    pub(super) async fn add(&self, files: &[FileEntry]) -> Result<(), WorkerError> {
+        let Some(range) = self.ranges.first().filter(|_| !files.is_empty()) else { return Ok(()) };
+        let table = self.committer.letters().await?;
+        // Its position comes first: what is replaced lies below it.
+        self.pin(&table).await?;
+        crash_point!("backfill.dead_letters_pinned");
+        let schema = table.state.lock().await.schema.clone();
+        let what = "dead-letter columns are off";
+        let old = Old::dead_letters(&schema, range, self.rejected.clone());
+        let old = old.ok_or_else(|| WorkerError::Internal { table: table.name.clone(), what })?;
+        let laid = Laid { files, ranges: self.ranges, rejected: &[] };
+        self.committer.overwrite(&table, &mut self.committer.cuts(old), laid, None).await.map(drop)
+    }
+
+    /// Offsets of the ranges whose letters are settled by the entry of the rows, by what the table has at this moment.
+    ///
+    /// # Errors
+    /// Those of ledger and store.
+    pub(super) async fn settled(&mut self) -> Result<Vec<OffsetRange>, WorkerError> {
+        let Some(range) = self.ranges.first() else { return Ok(Vec::new()) };
+        let Some(table) = self.committer.letters_if_any().await? else { return Ok(Vec::new()) };
+        let state = table.refresh().await?;
+        let cuts = match &mut self.settled {
+            Some(cuts) => cuts,
+            none => {
+                let old = Old::dead_letters(&state.schema, range, self.others.clone());
+                let Some(old) = old else { return Ok(Vec::new()) };
+                none.insert(self.committer.cuts(old))
+            }
+        };
+        cuts.look(&table, &state).await?;
+        let mut places: Vec<(i32, i64)> = cuts.places().collect();
+        places.sort_unstable();
+        Ok(around(&places, &self.others, range))
+    }
+
+    /// The settled ones leave. The entry of the rows has landed.
+    ///
+    /// # Errors
+    /// Those of ledger and store: they are there still, and not open.
+    pub(super) async fn leave(mut self) -> Result<(), WorkerError> {
+        let Some(table) = self.committer.letters_if_any().await? else { return Ok(()) };
+        if let Some(cuts) = &mut self.settled {
+            self.committer.overwrite(&table, cuts, Laid::default(), None).await?;
+        }
+        crate::projector::catch_up_all(&table).await
+    }
+
+    async fn pin(&self, table: &Table) -> Result<(), WorkerError> {
+        for _ in 0..TRIES_MAX {
+            let missing = up_to_the_ends(self.ranges, &table.refresh().await?);
+            if missing.is_empty() {
+                return Ok(());
+            }
+            match self.committer.commit(table, Change::append(Vec::new(), missing, Vec::new())).await? {
+                Landed::Stopped => return Err(stopped(table)),
+                // Refused: a worker moved one of them on meanwhile.
+                Landed::At(_) | Landed::AlreadySo | Landed::Refused(_) => {}
+            }
+        }
+        let problem = "others keep moving its positions; run it again when they are done".to_owned();
+        let (name, version) = (table.name.clone(), table.version());
+        Err(LakeError::Conflict { table: name, version, problem }).for_table(&table.name)
+    }
+}
+
+/// One range a partition that moves the position past all of these.
+fn up_to_the_ends(ranges: &[OffsetRange], state: &LedgerState) -> Vec<OffsetRange> {
+    let mut whole: BTreeMap<SourcePartition, OffsetRange> = BTreeMap::new();
+    for range in ranges {
+        let one = whole.entry(SourcePartition::of(range)).or_insert_with(|| range.clone());
+        (one.start, one.end) = (one.start.min(range.start), one.end.max(range.end));
+    }
+    let missing = whole.into_iter().map(|(partition, range)| OffsetRange {
+        start: state.next_offset(&partition).unwrap_or(range.start),
+        ..range
+    });
+    missing.filter(|range| range.start < range.end).collect()
+}
+
+/// The offsets of these ranges but for those.
+fn without(ranges: &[OffsetRange], but: &Offsets) -> Offsets {
+    let mut left = Offsets::new();
+    for range in ranges {
+        let held = but.get(&range.partition).map_or(&[][..], Intervals::as_slice);
+        let within = held.iter().skip(held.partition_point(|&(_, to)| to <= range.start));
+        let left = left.entry(range.partition).or_default();
+        let mut start = range.start;
+        for &(from, to) in within.take_while(|(from, _)| *from < range.end) {
+            left.insert(start, from);
+            start = to;
+        }
+        left.insert(start, range.end);
+    }
+    left
+}
+
+/// The stretches of these offsets in which one of the places lies; places are sorted.
+fn around(places: &[(i32, i64)], offsets: &Offsets, like: &OffsetRange) -> Vec<OffsetRange> {
+    let mut found: Vec<OffsetRange> = Vec::new();
+    for &(partition, offset) in places {
+        let held = offsets.get(&partition).map_or(&[][..], Intervals::as_slice);
+        let at = held.partition_point(|&(_, to)| to <= offset);
+        let Some(&(start, end)) = held.get(at) else { continue };
+        if found.last().is_none_or(|last| (last.partition, last.start) != (partition, start)) {
+            found.push(OffsetRange { partition, start, end, ..like.clone() });
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reingest::old_rows::offsets_of;
+
+    fn range(partition: i32, start: i64, end: i64) -> OffsetRange {
+        OffsetRange { cluster: "c".into(), topic: "t".into(), partition, start, end, lost: false }
+    }
+
+    #[test]
+    fn letters_settle_the_stretches_between_what_is_rejected_again() {
+        let ranges = [range(0, 10, 30), range(0, 40, 50), range(1, 0, 5)];
+        let rejected = offsets_of(&[range(0, 9, 11), range(0, 20, 22), range(0, 29, 41), range(2, 0, 9)]);
+        let others = without(&ranges, &rejected);
+        assert_eq!(others[&0].as_slice(), [(11, 20), (22, 29), (41, 50)]);
+        assert_eq!(others[&1].as_slice(), [(0, 5)]);
+        let places = [(0, 11), (0, 19), (0, 45), (1, 4)];
+        let settled = around(&places, &others, &ranges[2]);
+        assert_eq!(settled, [range(0, 11, 20), range(0, 41, 50), range(1, 0, 5)]);
+        assert!(around(&[], &others, &ranges[0]).is_empty());
+    }
+
+    #[test]
+    fn without_a_rejection_all_of_a_range_may_be_settled() {
+        let ranges = [range(0, 3, 7), range(0, 9, 12)];
+        let others = without(&ranges, &Offsets::new());
+        assert_eq!(around(&[(0, 5), (0, 9)], &others, &ranges[0]), ranges);
+    }
+}
