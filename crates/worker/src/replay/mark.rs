@@ -1,4 +1,5 @@
-//! Marks dead letters that the table's ledger has as replayed: their files are rewritten with `replayed_at` set.
+//! Marks dead letters that the table's ledger has as replayed: their files are rewritten with `replayed_at` set. Where
+//! it has them as replayed no more, for their records were rejected again, the mark goes.
 //!
 //! Nothing depends on a mark but what people see. So a file that others took meanwhile is looked at again, a few times,
 //! and then left to the next run.
@@ -61,9 +62,6 @@ impl Marker<'_> {
         let letters = &self.replay.letters;
         // What was replayed by now; the letters are not fewer afterwards.
         let main = self.replay.main.refresh().await?;
-        if main.replayed.is_empty() {
-            return Ok(true);
-        }
         let state = letters.refresh().await?;
         let (mut batch, mut bytes, mut whole) = (Vec::new(), 0, true);
         for entry in state.live_files.values() {
@@ -87,7 +85,7 @@ impl Marker<'_> {
         Ok(whole)
     }
 
-    /// True when a file holds letters that are to be marked.
+    /// True when a file holds letters whose mark is not what the ledger says.
     async fn is_due(
         &self,
         entry: &FileEntry,
@@ -176,8 +174,9 @@ impl Marker<'_> {
     }
 }
 
+/// True when the mark of a letter is not what the ledger says.
 fn is_to_be_marked(places: &Places<'_>, row: usize, main: &LedgerState) -> bool {
-    !places.is_marked(row) && places.is_replayed(row, main)
+    places.is_marked(row) != places.is_replayed(row, main)
 }
 
 impl Places<'_> {
@@ -191,21 +190,57 @@ impl Places<'_> {
     }
 }
 
-/// The batch with the letters marked that the ledger has as replayed, and how many those were.
+/// The batch with those letters marked that the ledger has as replayed, and no others; how many marks came.
 fn with_marks(batch: &RecordBatch, main: &LedgerState, now_us: i64) -> Option<(RecordBatch, u64)> {
     let places = Places::of(batch)?;
     let index = batch.schema_ref().index_of(REPLAYED_AT).ok()?;
     let marks = batch.column(index).as_primitive_opt::<TimestampMicrosecondType>()?;
     let mut count = 0;
     let mut mark = |row: usize| {
-        if is_to_be_marked(&places, row, main) {
-            count += 1;
-            return Some(now_us);
+        if !places.is_replayed(row, main) {
+            return None;
         }
-        marks.is_valid(row).then(|| marks.value(row))
+        if marks.is_valid(row) {
+            return Some(marks.value(row));
+        }
+        count += 1;
+        Some(now_us)
     };
     let marked: TimestampMicrosecondArray = (0..batch.num_rows()).map(&mut mark).collect();
     let mut columns = batch.columns().to_vec();
     columns[index] = Arc::new(marked.with_data_type(marks.data_type().clone()));
     Some((RecordBatch::try_new(batch.schema(), columns).ok()?, count))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use siltstone_ingest::{Headers, Record, dead_letter::DeadLetters};
+    use siltstone_protocol::RejectReason;
+
+    use super::{super::plan::tests::state, *};
+
+    #[tokio::test]
+    async fn marks_follow_the_ledger() {
+        let mut letters = DeadLetters::new("lab", "t").unwrap();
+        for offset in 0..5 {
+            let (key, value, headers) = (None, Some(&b"x"[..]), Headers::empty());
+            let record = Record { partition: 0, offset, timestamp_ms: None, key, value, headers };
+            assert!(letters.push(&record, RejectReason::Malformed, None, 0));
+        }
+        let batch = letters.finish().unwrap().unwrap();
+        let marks = |batch: &RecordBatch| -> Vec<Option<i64>> {
+            let marks = batch.column_by_name(REPLAYED_AT).unwrap();
+            marks.as_primitive::<TimestampMicrosecondType>().iter().collect()
+        };
+        let (batch, count) = with_marks(&batch, &state(&[(1, 3)]).await, 7).unwrap();
+        assert_eq!((marks(&batch), count), (vec![None, Some(7), Some(7), None, None], 2));
+        // Of another table's ledger, or after its range was ingested anew: 1 is open again, 2 was marked before.
+        let other = state(&[(2, 4)]).await;
+        let places = Places::of(&batch).unwrap();
+        let due: Vec<_> = (0..5).filter(|row| is_to_be_marked(&places, *row, &other)).collect();
+        assert_eq!(due, [1, 3]);
+        let (batch, count) = with_marks(&batch, &other, 9).unwrap();
+        assert_eq!((marks(&batch), count), (vec![None, None, Some(7), Some(9), None], 1));
+    }
 }

@@ -193,4 +193,4 @@ fn is_whole(sources: &Sources, state: &LedgerState, source: u32, start: i64, end
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
-mod tests;
+pub(super) mod tests;

@@ -57,9 +57,6 @@ pub(super) async fn survey(
         while let Some(batch) = batches.try_next().await.for_table(&letters.name)? {
             let places = Places::of(&batch).ok_or_else(|| columns_are_off(letters))?;
             for row in 0..batch.num_rows() {
-                if places.is_marked(row) {
-                    continue;
-                }
                 let place = places.place(row, sources);
                 let replayed = sources.at(place.source).is_some_and(|at| is_replayed(main, at, place.offset));
                 if place < from || replayed {
@@ -112,7 +109,7 @@ pub(super) struct Places<'a> {
     pub(super) partition: &'a Int32Array,
     pub(super) offset: &'a Int64Array,
     pub(super) reason: &'a StringArray,
-    /// `None`: the table is of an older program, and no letter of it was ever replayed.
+    /// `None`: the table is of an older program, and no letter of it was ever marked.
     replayed_at: Option<&'a dyn Array>,
 }
 
@@ -128,6 +125,7 @@ impl<'a> Places<'a> {
         })
     }
 
+    /// What people see. Which letters are open is said by the table's ledger alone.
     pub(super) fn is_marked(&self, row: usize) -> bool {
         self.replayed_at.is_some_and(|at| at.is_valid(row))
     }

@@ -165,9 +165,6 @@ impl<'a> Window<'a> {
 
     /// The letter of a row, if it is to be tried.
     fn wanted(&self, places: &Places<'_>, row: usize) -> Option<usize> {
-        if places.is_marked(row) {
-            return None;
-        }
         let at = self.find(places.known(row, self.sources)?)?;
         self.letters.get(at).filter(|letter| letter.fate == Fate::Wanted).map(|_| at)
     }

@@ -22,7 +22,7 @@ fn range(start: i64, end: i64) -> OffsetRange {
 }
 
 /// A state that covers offsets 0 to 100 of partition 0 but for a hole from 50 to 60, and has these as replayed.
-async fn state(replayed: &[(i64, i64)]) -> LedgerState {
+pub(in crate::replay) async fn state(replayed: &[(i64, i64)]) -> LedgerState {
     let url = url::Url::parse("memory:///lake").unwrap();
     let lake = TableStore::new(Arc::new(InMemory::new()), Path::from("lake"), url);
     let table = Table::open_or_create_dead_letters(&lake, &spec().tables[0], "create", 1).await.unwrap();
