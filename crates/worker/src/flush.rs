@@ -5,9 +5,9 @@
 //!
 //! 1. Dead letters first: the rows that the dead-letter table does not hold yet are written and
 //!    committed there. It thus never lags behind the main table, and after a crash it filters what
-//!    it already has (each table keeps its own coverage). Records that it holds as rejected, and that are read again
-//!    because the main table's entry did not land, may be no longer rejected: the entry says so as `replayed`, so that
-//!    they are not replayed once more.
+//!    it already has (each table keeps its own coverage, and its rows say which letters it has of that). Records that
+//!    it holds as rejected, and that are read again because the main table's entry did not land, may be no longer
+//!    rejected: the entry says so as `replayed`, so that they are not replayed once more.
 //! 2. The rows are sorted and written as data files. Files are durable before the ledger names them.
 //! 3. The ledger entry is put: this is the commit. Its commit id stays the same over every retry.
 //! 4. The projector is told.
@@ -15,22 +15,27 @@
 //! Faults that may pass are retried here, without end but with backoff, until the worker is told to
 //! stop: an outage pauses a table and loses nothing. Everything else goes to the caller.
 
+mod places;
+
 use std::sync::Arc;
 
-use arrow::{array::RecordBatch, compute::filter_record_batch};
+use arrow::array::RecordBatch;
 use siltstone_datafile::{Reservation, WrittenFile, write_sorted};
 use siltstone_lakehouse::{
     LedgerState, SourcePartition, TableStore, crash_point, ledger::RANGES_PER_ENTRY_MAX,
 };
-use siltstone_protocol::{Change, ErrorKind, FileEntry, OffsetRange, RejectedCount, Schema};
+use siltstone_protocol::{Change, ErrorCode, ErrorKind, FileEntry, OffsetRange, RejectedCount, Schema};
 use siltstone_spec::TableSpec;
 use tokio::sync::watch;
 
+pub(crate) use self::places::rejected_places;
+use self::places::{held_ranges, missing_ranges, not_yet_held, rows_of, within, without};
 use crate::{
     commit::{self, Landed, Patience},
     dead_letters,
     error::{ForTable, WorkerError},
     metrics::{KindLabel, Metrics, TableLabel},
+    reingest,
     run::Identity,
     table::Table,
 };
@@ -130,10 +135,10 @@ impl Flusher {
         let FlushJob { schema, batches, dead_letters, ranges, rejected, memory } = job;
         crash_point!("flush.begin");
         let rejected_now = rejected_places(&dead_letters);
-        let mut held = self.held(&ranges).await;
+        let mut held = None;
         if !dead_letters.is_empty() {
             match self.flush_dead_letters(dead_letters, &ranges).await? {
-                Ok(held_now) => held = held_now,
+                Ok(held_before) => held = held_before,
                 Err(ended) => return Ok(ended),
             }
         }
@@ -158,7 +163,14 @@ impl Flusher {
         for file in files {
             table.details.insert(file.details);
         }
-        let replayed = self.no_longer_rejected(held, &rejected_now);
+        let held = match held {
+            Some(held) => held,
+            None => match self.held(&ranges).await? {
+                Some(held) => held,
+                None => return Ok(Flushed::Abandoned),
+            },
+        };
+        let replayed = self.no_longer_rejected(held, &rejected_now)?;
         let change =
             Change::Append { files: entries, ranges, rejected, replayed, imported: Vec::new(), base: None };
         let ended = self.commit(&table, change).await?;
@@ -227,76 +239,159 @@ impl Flusher {
         }
     }
 
-    /// What of these ranges the dead-letter table covers already, as far as is known here.
-    async fn held(&self, ranges: &[OffsetRange]) -> Vec<OffsetRange> {
-        match &self.dead_letters {
-            Some(table) => held_ranges(ranges, &*table.state.lock().await),
-            None => Vec::new(),
+    /// What of these ranges the dead-letter table covers at this moment. `None`: told to stop.
+    async fn held(&self, ranges: &[OffsetRange]) -> Result<Option<Vec<OffsetRange>>, WorkerError> {
+        let Some(table) = &self.dead_letters else { return Ok(Some(Vec::new())) };
+        if !self.follow(table).await? {
+            return Ok(None);
+        }
+        Ok(Some(held_ranges(ranges, &*table.state.lock().await)))
+    }
+
+    /// What was rejected before and is not now. It is as much as an entry takes, but where records whose schema came to
+    /// be known between two attempts at one buffer lie between others.
+    fn no_longer_rejected(
+        &self,
+        held: Vec<OffsetRange>,
+        rejected: &[(i32, i64)],
+    ) -> Result<Vec<OffsetRange>, WorkerError> {
+        let replayed = without(held, rejected);
+        if replayed.len() <= RANGES_PER_ENTRY_MAX {
+            return Ok(replayed);
+        }
+        let message = format!(
+            "{} ranges of records were rejected before and are read again, and one entry names at most \
+             {RANGES_PER_ENTRY_MAX}; lower freshness.max_rows, so that less is read at once",
+            replayed.len()
+        );
+        Err(WorkerError::Spec { code: ErrorCode::ChangeTooLarge, table: self.spec.name.clone(), message })
+    }
+
+    /// Brings the state of a table up to its ledger. False: told to stop.
+    async fn follow(&self, table: &Table) -> Result<bool, WorkerError> {
+        let mut patience = self.patience();
+        loop {
+            let now_ms = self.identity.now_ms();
+            let followed = {
+                let mut state = table.state.lock().await;
+                table.ledger.follow(&mut state, now_ms).await
+            };
+            match followed {
+                Ok(()) => return Ok(true),
+                Err(error) if !error.kind().is_retryable() => return Err(error).for_table(&table.name),
+                Err(_) => {}
+            }
+            if !patience.wait(&table.name, "refresh").await {
+                return Ok(false);
+            }
         }
     }
 
-    /// What was rejected before and is not now. More than an entry takes is left out: only records whose schema came
-    /// to be known between two attempts at one buffer would be in it.
-    fn no_longer_rejected(&self, held: Vec<OffsetRange>, rejected: &[(i32, i64)]) -> Vec<OffsetRange> {
-        let mut replayed = without(held, rejected);
-        if replayed.len() > RANGES_PER_ENTRY_MAX {
-            tracing::warn!(
-                table = %self.spec.name, ranges = replayed.len(),
-                "too many ranges were rejected before and are read again; some are not told apart"
-            );
-            replayed.truncate(RANGES_PER_ENTRY_MAX);
-        }
-        replayed
-    }
-
-    /// `Ok`: the dead letters are safe, go on with the rows; what of the ranges was covered there before.
+    /// `Ok`: the dead letters are safe, go on with the rows; what of the ranges was covered there before, if an entry
+    /// was made of them.
     async fn flush_dead_letters(
         &mut self,
         batches: Vec<RecordBatch>,
         ranges: &[OffsetRange],
-    ) -> Result<Result<Vec<OffsetRange>, Flushed>, WorkerError> {
+    ) -> Result<Result<Option<Vec<OffsetRange>>, Flushed>, WorkerError> {
         if self.is_stale(ranges).await? {
             return Ok(Err(Flushed::Fenced));
         }
         let Some(table) = self.dead_letter_table().await? else { return Ok(Err(Flushed::Abandoned)) };
-        let (fresh, missing, held) = {
-            let mut state = table.state.lock().await;
-            let mut patience = self.patience();
-            while let Err(error) = table.ledger.follow(&mut state, self.identity.now_ms()).await {
-                if !error.kind().is_retryable() {
-                    return Err(error).for_table(&table.name);
-                }
-                if !patience.wait(&table.name, "refresh").await {
-                    return Ok(Err(Flushed::Abandoned));
-                }
-            }
-            let fresh = batches
-                .into_iter()
-                .map(|batch| not_yet_held(batch, &state))
-                .collect::<Option<Vec<_>>>()
-                .ok_or(WorkerError::Internal {
-                    table: table.name.clone(),
-                    what: "dead-letter columns are off",
-                })?;
-            (fresh, missing_ranges(ranges, &state), held_ranges(ranges, &state))
-        };
+        if !self.follow(&table).await? {
+            return Ok(Err(Flushed::Abandoned));
+        }
+        if let Some(ended) = self.flush_absent(&table, &batches, ranges).await? {
+            return Ok(Err(ended));
+        }
+        let state = table.state.lock().await.clone();
+        let fresh: Option<Vec<_>> = batches.iter().map(|batch| not_yet_held(batch, &state)).collect();
+        let fresh = fresh.ok_or_else(|| columns_are_off(&table))?;
         let fresh: Vec<_> = fresh.into_iter().filter(|batch| batch.num_rows() > 0).collect();
         if fresh.is_empty() {
-            return Ok(Ok(held));
+            return Ok(Ok(None));
         }
-        let schema = Arc::new(table.state.lock().await.schema.clone());
-        let Some(files) = self.write(&table, schema, fresh).await? else {
+        let (missing, held) = (missing_ranges(ranges, &state), held_ranges(ranges, &state));
+        let Some(entries) = self.write_letters(&table, state.schema, fresh).await? else {
             return Ok(Err(Flushed::Abandoned));
         };
         crash_point!("flush.dead_letters_written");
-        let entries = files.iter().map(|file| file.entry.clone()).collect();
-        for file in files {
-            table.details.insert(file.details);
-        }
         match self.commit(&table, Change::append(entries, missing, Vec::new())).await? {
-            Flushed::Committed { .. } => Ok(Ok(held)),
+            Flushed::Committed { .. } => Ok(Ok(Some(held))),
             ended => Ok(Err(ended)),
         }
+    }
+
+    /// Offsets that the table claims of a buffer whose rows did not land: what was a row then, and is rejected now by a
+    /// changed spec, has no letter. What is lacking is found by row, and comes. `Some`: the flush ends so.
+    async fn flush_absent(
+        &self,
+        table: &Table,
+        batches: &[RecordBatch],
+        ranges: &[OffsetRange],
+    ) -> Result<Option<Flushed>, WorkerError> {
+        let rejected = rejected_places(batches);
+        let mut patience = self.patience();
+        loop {
+            let state = table.state.lock().await.clone();
+            let held = held_ranges(ranges, &state);
+            let claimed = within(&rejected, &held);
+            let Some(like) = held.first().filter(|_| !claimed.is_empty()) else { return Ok(None) };
+            let ended = match reingest::lacking_letters(&self.spec, table, &state, like, claimed).await {
+                Ok(lacking) if lacking.is_empty() => return Ok(None),
+                Ok(lacking) => self.add_letters(table, &state, batches, &lacking, held.clone()).await,
+                Err(error) => Err(error),
+            };
+            match ended {
+                Ok(Flushed::Committed { .. }) => return Ok(None),
+                Ok(ended) => return Ok(Some(ended)),
+                Err(error) => {
+                    if !patience.wait(&table.name, "refresh").await || !self.follow(table).await? {
+                        return Ok(Some(Flushed::Abandoned));
+                    }
+                    // Files that others rewrote may be gone by now.
+                    let has_moved = table.state.lock().await.version > state.version;
+                    if !has_moved && !error.kind().is_retryable() {
+                        return Err(error);
+                    }
+                    tracing::warn!(table = %table.name, %error, code = %error.code(), "looking at dead letters again");
+                }
+            }
+        }
+    }
+
+    /// Lays down letters of offsets that the table claims.
+    async fn add_letters(
+        &self,
+        table: &Table,
+        state: &LedgerState,
+        batches: &[RecordBatch],
+        places: &[(i32, i64)],
+        ranges: Vec<OffsetRange>,
+    ) -> Result<Flushed, WorkerError> {
+        let rows: Option<Vec<_>> = batches.iter().map(|batch| rows_of(batch, places)).collect();
+        let rows = rows.ok_or_else(|| columns_are_off(table))?;
+        let rows = rows.into_iter().filter(|batch| batch.num_rows() > 0).collect();
+        let Some(added) = self.write_letters(table, state.schema.clone(), rows).await? else {
+            return Ok(Flushed::Abandoned);
+        };
+        let (removed, replayed, rejected) = (Vec::new(), Vec::new(), Vec::new());
+        let base = state.version;
+        self.commit(table, Change::Overwrite { removed, added, ranges, replayed, base, rejected }).await
+    }
+
+    async fn write_letters(
+        &self,
+        table: &Table,
+        schema: Schema,
+        batches: Vec<RecordBatch>,
+    ) -> Result<Option<Vec<FileEntry>>, WorkerError> {
+        let Some(files) = self.write(table, Arc::new(schema), batches).await? else { return Ok(None) };
+        let entry = |file: WrittenFile| {
+            table.details.insert(file.details);
+            file.entry
+        };
+        Ok(Some(files.into_iter().map(entry).collect()))
     }
 
     /// True when others committed what these ranges hold: what they were rejected for here is not to be kept.
@@ -360,93 +455,8 @@ impl Flusher {
     }
 }
 
-/// The rows of a dead-letter batch whose offsets the table's coverage does not hold.
-fn not_yet_held(batch: RecordBatch, state: &LedgerState) -> Option<RecordBatch> {
-    use arrow::array::{AsArray, BooleanArray};
-    use arrow::datatypes::{Int32Type, Int64Type};
-    let clusters = batch.column_by_name("cluster")?.as_string_opt::<i32>()?;
-    let topics = batch.column_by_name("topic")?.as_string_opt::<i32>()?;
-    let partitions = batch.column_by_name("partition")?.as_primitive_opt::<Int32Type>()?;
-    let offsets = batch.column_by_name("offset")?.as_primitive_opt::<Int64Type>()?;
-    let keep: BooleanArray = (0..batch.num_rows())
-        .map(|row| {
-            let offset = offsets.value(row);
-            let held = state
-                .coverage
-                .get(&source(clusters.value(row), topics.value(row), partitions.value(row)))
-                .is_some_and(|coverage| coverage.covers(offset, offset + 1));
-            Some(!held)
-        })
-        .collect();
-    filter_record_batch(&batch, &keep).ok()
-}
-
-/// What the dead-letter table still lacks of these ranges: each begins where its coverage ends.
-fn missing_ranges(ranges: &[OffsetRange], state: &LedgerState) -> Vec<OffsetRange> {
-    ranges
-        .iter()
-        .filter_map(|range| {
-            let held = state.next_offset(&source(&range.cluster, &range.topic, range.partition));
-            let start = held.unwrap_or(range.start);
-            (start < range.end).then(|| OffsetRange { start, ..range.clone() })
-        })
-        .collect()
-}
-
-/// What of these ranges the dead-letter table covers.
-fn held_ranges(ranges: &[OffsetRange], state: &LedgerState) -> Vec<OffsetRange> {
-    let mut held = Vec::new();
-    for range in ranges.iter().filter(|range| !range.lost) {
-        let Some(coverage) = state.coverage.get(&SourcePartition::of(range)) else { continue };
-        for &(start, end) in coverage.intervals() {
-            let (start, end) = (start.max(range.start), end.min(range.end));
-            if start < end {
-                held.push(OffsetRange { start, end, ..range.clone() });
-            }
-        }
-    }
-    held
-}
-
-/// Partition and offset of rejected records, sorted.
-pub(crate) fn rejected_places(batches: &[RecordBatch]) -> Vec<(i32, i64)> {
-    use arrow::{
-        array::AsArray,
-        datatypes::{Int32Type, Int64Type},
-    };
-    let mut places = Vec::new();
-    for batch in batches {
-        let partitions = batch.column_by_name("partition").and_then(|c| c.as_primitive_opt::<Int32Type>());
-        let offsets = batch.column_by_name("offset").and_then(|c| c.as_primitive_opt::<Int64Type>());
-        let (Some(partitions), Some(offsets)) = (partitions, offsets) else { continue };
-        places.extend(partitions.values().iter().copied().zip(offsets.values().iter().copied()));
-    }
-    places.sort_unstable();
-    places
-}
-
-/// The ranges without these offsets.
-fn without(ranges: Vec<OffsetRange>, places: &[(i32, i64)]) -> Vec<OffsetRange> {
-    let mut left = Vec::with_capacity(ranges.len());
-    for range in ranges {
-        let first = places.partition_point(|place| *place < (range.partition, range.start));
-        let within = places[first..].iter().take_while(|place| **place < (range.partition, range.end));
-        let mut start = range.start;
-        for &(_, offset) in within {
-            if start < offset {
-                left.push(OffsetRange { start, end: offset, ..range.clone() });
-            }
-            start = offset + 1;
-        }
-        if start < range.end {
-            left.push(OffsetRange { start, ..range });
-        }
-    }
-    left
-}
-
-fn source(cluster: &str, topic: &str, partition: i32) -> SourcePartition {
-    SourcePartition { cluster: cluster.to_owned(), topic: topic.to_owned(), partition }
+fn columns_are_off(table: &Table) -> WorkerError {
+    WorkerError::Internal { table: table.name.clone(), what: "dead-letter columns are off" }
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use object_store::{memory::InMemory, path::Path};
 use siltstone_ingest::{Headers, Record, dead_letter::DeadLetters};
 use siltstone_protocol::RejectReason;
 
-use super::*;
+use super::{places::source, *};
 
 const SPEC: &str = "
 source_clusters: [{name: lab, bootstrap_brokers: ['localhost:9092'], schema_registry: {url: 'http://localhost'}}]
@@ -81,6 +81,40 @@ async fn dead_letters_do_not_wait_for_the_table() {
     let again = letters(0..5).into_iter().chain(letters(7..11)).collect();
     assert!(matches!(second.flush(job(again, 0, 11)).await, Ok(Flushed::Early)));
     assert_eq!(kept(&store).await, (Some(11), (0..5).chain(7..11).collect()));
+}
+
+/// It was a row when the buffer was read first, of which the letters alone landed; a changed spec rejects it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_letter_of_an_offset_that_is_claimed_and_has_none_is_kept() {
+    let store = Arc::new(InMemory::new());
+    let mut first = flusher(&store);
+    let some = letters(0..2).into_iter().chain(letters(5..6)).collect();
+    assert!(matches!(first.flush(job(some, 0, 8)).await, Ok(Flushed::Early)));
+    assert_eq!(kept(&store).await, (Some(8), vec![0, 1, 5]));
+    for _ in 0..2 {
+        let mut second = flusher(&store);
+        let more = letters(0..4).into_iter().chain(letters(5..7)).chain(letters(9..10)).collect();
+        assert!(matches!(second.flush(job(more, 0, 10)).await, Ok(Flushed::Early)));
+        assert_eq!(kept(&store).await, (Some(10), vec![0, 1, 2, 3, 5, 6, 9]));
+    }
+}
+
+/// Written by the worker before, while this one had looked at the dead letters already.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_others_rejected_since_the_last_look_is_seen() {
+    use siltstone_protocol::{Field, PrimitiveType};
+    let store = Arc::new(InMemory::new());
+    let mut first = flusher(&store);
+    assert!(matches!(first.flush(job(letters(0..1), 0, 1)).await, Ok(Flushed::Early)));
+    let schema = Schema::new(0, vec![Field::optional(1, "v", PrimitiveType::Long.into())]);
+    let mut second = flusher(&store);
+    let table = Table::open_or_create(&second.lake, &second.spec, schema, "create", 1).await.unwrap();
+    second.table = Some(Arc::new(table));
+    second.dead_letters = Table::open_dead_letters(&second.lake, &second.spec).await.unwrap().map(Arc::new);
+    assert!(matches!(first.flush(job(letters(1..3), 1, 4)).await, Ok(Flushed::Early)));
+    assert!(matches!(second.flush(job(Vec::new(), 0, 4)).await, Ok(Flushed::Committed { .. })));
+    let state = second.table.as_ref().unwrap().refresh().await.unwrap();
+    assert_eq!(state.replayed[&source("lab", "t", 0)].as_slice(), [(0, 4)]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -35,6 +35,7 @@ use tokio::{
     sync::{OnceCell, watch},
 };
 
+pub(crate) use self::old_rows::lacking_letters;
 pub use self::plan::{PartitionPlan, Wanted};
 use self::{
     commit::{Committer, Unit, rows_of, stopped, too_large},

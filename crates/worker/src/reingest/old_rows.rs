@@ -14,7 +14,7 @@ use siltstone_compaction::{CompactionPlan, CompactionPolicy, Trigger};
 use siltstone_datafile::{DeletedRows, FileDetails, RewriteOptions, read_batches};
 use siltstone_lakehouse::{LedgerState, ledger::Intervals};
 use siltstone_protocol::{Field, FileEntry, OffsetRange, Schema, Type};
-use siltstone_spec::{CompactionPolicy as PolicySpec, Files};
+use siltstone_spec::{CompactionPolicy as PolicySpec, Files, TableSpec};
 
 use super::commit::without_coordinates;
 use crate::{
@@ -234,7 +234,8 @@ impl Cuts {
         let looks = files.iter().cloned().map(|file| async move {
             let details = table.details.get_or_read(&table.store, &table.location, &file, state).await;
             let details = details.for_table(&table.name)?;
-            if !self.old.tells_of_all(&details) {
+            // Dead letters always do.
+            if self.old.columns.inside.is_some() && !self.old.tells_of_all(&details) {
                 return Err(without_coordinates(&table.name));
             }
             Ok::<_, WorkerError>((file, self.old.may_be_in(&details)))
@@ -320,4 +321,28 @@ impl Cuts {
         }
         (removed, added)
     }
+}
+
+/// Those of these places, which are sorted, of which a dead-letter table has no row.
+///
+/// # Errors
+/// Those of the store.
+pub(crate) async fn lacking_letters(
+    spec: &TableSpec,
+    table: &Table,
+    state: &LedgerState,
+    like: &OffsetRange,
+    mut places: Vec<(i32, i64)>,
+) -> Result<Vec<(i32, i64)>, WorkerError> {
+    let mut offsets = Offsets::new();
+    for &(partition, offset) in &places {
+        offsets.entry(partition).or_default().insert(offset, offset.saturating_add(1));
+    }
+    let Some(old) = Old::dead_letters(&state.schema, like, offsets) else { return Ok(places) };
+    let mut cuts = Cuts::new(old, &spec.compaction, &spec.files, RewriteOptions::default());
+    cuts.look(table, state).await?;
+    let mut found: Vec<(i32, i64)> = cuts.places().collect();
+    found.sort_unstable();
+    places.retain(|place| found.binary_search(place).is_err());
+    Ok(places)
 }
