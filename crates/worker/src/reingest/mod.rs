@@ -147,9 +147,10 @@ pub async fn backfill(
 /// of them: one entry.
 ///
 /// # Errors
-/// `Invalid`: the topic no longer has some of them, the table's rows do not say where they come from, or it would be
-/// too much for one entry: nothing changed. Those of brokers, registry and store: the table is as before; what was
-/// rejected now may be among its dead letters already, so it is to be run again.
+/// `Data`: the topic ends before the position. `Invalid`: it no longer has some of the offsets, the table's rows do not
+/// say where they come from, or it would be too much for one entry. Nothing changed by these. Those of brokers,
+/// registry and store: the table is as before; what was rejected now may be among its dead letters already, so it is to
+/// be run again before they are replayed.
 pub async fn reset(
     spec: &Spec,
     table: &TableSpec,
@@ -165,6 +166,13 @@ pub async fn reset(
     let state = opened.refresh().await?;
     let coverage = |partition: i32| state.coverage.get(&history.source(partition));
     let wanted = history.ask().await?;
+    for one in &wanted {
+        if let Some(position) = plan::beyond_the_end(*one, coverage(one.partition)) {
+            let (table, topic) = (table.name.clone(), table.topic.clone());
+            let (partition, end) = (one.partition, one.high);
+            return Err(WorkerError::PositionBeyondEnd { table, topic, partition, position, end });
+        }
+    }
     let plans: Vec<_> = wanted.iter().map(|one| plan::reset(*one, coverage(one.partition))).collect();
     if let Some(lacking) = plans.iter().find(|plan| plan.gone > 0) {
         return Err(WorkerError::Spec {

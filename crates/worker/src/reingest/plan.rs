@@ -3,7 +3,8 @@
 //!
 //! A backfill reads what nobody committed: holes of the coverage below the position, which is the live workers'.
 //! A reset reads what lies below the position, committed or not. What the topic no longer has cannot be read: a
-//! backfill passes it over, a reset is refused, because it would take rows away and bring none.
+//! backfill passes it over, a reset is refused, because it would take rows away and bring none. A topic that ends
+//! before the position was made anew: its offsets are of other records, and a reset of it is refused.
 
 use serde::Serialize;
 use siltstone_lakehouse::ledger::Coverage;
@@ -95,6 +96,11 @@ pub(super) fn reset(wanted: Wanted, coverage: Option<&Coverage>) -> PartitionPla
     }
 }
 
+/// The position, where it lies beyond the end of what can be read: the topic is not the one that was read.
+pub(super) fn beyond_the_end(wanted: Wanted, coverage: Option<&Coverage>) -> Option<i64> {
+    coverage.and_then(Coverage::next).filter(|position| *position > wanted.high)
+}
+
 fn distance(from: i64, to: i64) -> u64 {
     if from < to { to.abs_diff(from) } else { 0 }
 }
@@ -148,5 +154,13 @@ mod tests {
         assert_eq!((plan.ranges, plan.gone), (vec![(10, 35)], 5));
         assert_eq!(reset(wanted(0, 35, 15, 80), None).offsets(), 0);
         assert_eq!(reset(wanted(50, 60, 15, 80), Some(&coverage)).offsets(), 0);
+    }
+
+    #[test]
+    fn a_topic_that_ends_before_the_position_is_another_one() {
+        let coverage = held(&[(10, 20), (30, 40)]);
+        assert_eq!(beyond_the_end(wanted(0, 35, 5, 39), Some(&coverage)), Some(40));
+        assert_eq!(beyond_the_end(wanted(0, 35, 5, 40), Some(&coverage)), None);
+        assert_eq!(beyond_the_end(wanted(0, 35, 0, 0), None), None);
     }
 }
