@@ -11,7 +11,7 @@
 //! | | or it is part of a range of offsets that come now |
 //! | append, source file | it starts at the record where what is held of the file ends |
 //! | overwrite | every removed file is live; its ranges lie below the position, and no row came there since the look; |
-//! | | what it says is replayed is part of its ranges |
+//! | | if it has ranges, no absorb came since either; what it says is replayed is part of them |
 //! | replace | every removed file is live; the number of rows stays (I-1) |
 //! | delete | every removed file is live; what is added in their place has fewer rows |
 //! | absorb | every removed file is live; the format showed its last absorb when it was looked at |

@@ -1,7 +1,7 @@
 //! What a change says of offsets after the fact: dead letters that are rows now, ranges that are ingested anew.
 //!
 //! Such offsets lie below the position, which is the live workers'. What is said of them comes of a look at the table,
-//! and holds only if no rows of these partitions came since.
+//! and holds only if no rows of these partitions came since, nor any of another program.
 
 use std::collections::BTreeMap;
 
@@ -75,6 +75,17 @@ fn looked_since(
     Err(conflict(state, problem))
 }
 
+/// Rows that another program laid down may be of any offsets.
+fn not_absorbed_since(state: &LedgerState, ranges: &[OffsetRange], base: u64) -> Result<(), LakeError> {
+    let newest = state.absorbs.values().map(|last| last.version).max().unwrap_or_default();
+    if ranges.is_empty() || newest <= base {
+        return Ok(());
+    }
+    let problem =
+        format!("rows of another program came with version {newest}, after the look at version {base}");
+    Err(conflict(state, problem))
+}
+
 /// Ranges that may be spoken of after the fact: named once, and below the position.
 fn below_the_position(state: &LedgerState, ranges: &[OffsetRange]) -> Result<(), LakeError> {
     well_formed(state, ranges)?;
@@ -110,6 +121,7 @@ pub(super) fn overwrite(
     not_too_many(state, ranges.len())?;
     below_the_position(state, ranges)?;
     looked_since(state, ranges, base, |revision| revision.filled)?;
+    not_absorbed_since(state, ranges, base)?;
     if !removed.is_empty() || ranges.is_empty() {
         all_live(state, removed)?;
     }

@@ -1,6 +1,6 @@
 //! Dead letters that become rows, files that are read in, ranges that are ingested anew.
 
-use siltstone_protocol::{Change, ErrorCode, ErrorKind, OffsetRange, SourceFileRange};
+use siltstone_protocol::{Change, ErrorCode, ErrorKind, Format, OffsetRange, SourceFileRange};
 
 use super::{
     super::{Committed, Import, LedgerState, RANGES_PER_ENTRY_MAX, SourcePartition},
@@ -280,4 +280,29 @@ async fn an_overwrite_may_say_what_it_no_longer_rejects() {
     assert_eq!(ledger.load().await.unwrap().unwrap(), state);
     ledger.checkpoint(&state).await.unwrap();
     assert_eq!(ledger.load().await.unwrap().unwrap(), state, "from a checkpoint");
+}
+
+/// Rows of another program may be of the offsets that are ingested anew: who did not see them looks again.
+#[tokio::test]
+async fn rows_of_another_program_are_not_overwritten_unseen() {
+    let (ledger, mut state) = table().await;
+    ledger.commit(&mut state, append("a", vec![range(0, 0, 50)]), "1", 2).await.unwrap();
+    let absorb = Change::Absorb {
+        format: Format::Delta,
+        base: 1,
+        seen: 5,
+        removed: vec![],
+        added: vec![file("foreign", 3)],
+        absorbed: vec![],
+        same_rows: false,
+    };
+    ledger.commit(&mut state, absorb, "2", 2).await.unwrap();
+    let unseen = overwrite(&["a"], "b", vec![range(0, 10, 20)], 1);
+    let error = ledger.commit(&mut state, unseen, "3", 2).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict);
+    assert!(error.to_string().contains("another program came with version 2"), "{error}");
+    // Rows that change in place are in the files that are named.
+    ledger.commit(&mut state, overwrite(&["a"], "b", vec![], 1), "4", 2).await.unwrap();
+    ledger.commit(&mut state, overwrite(&["b"], "c", vec![range(0, 10, 20)], 2), "5", 2).await.unwrap();
+    assert_eq!(ledger.load().await.unwrap().unwrap(), state);
 }
