@@ -18,7 +18,11 @@ mod schemas;
 
 use std::{
     path::PathBuf,
-    sync::{Arc, mpsc},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
     thread::JoinHandle,
 };
 
@@ -110,6 +114,8 @@ struct History<'a> {
     registry: Option<Arc<dyn SchemaRegistry>>,
     options: HistoryOptions,
     progress: Arc<Progress>,
+    /// Turns true when what the readers read is of no use any more.
+    given_up: Arc<AtomicBool>,
 }
 
 /// Reads what lies in holes of the table's coverage, and commits it.
@@ -199,16 +205,16 @@ pub async fn reset(
     }
     let (units, readers) = history.read(&opened, &summary)?;
     let (mut whole, mut failure) = (Unit::default(), None);
-    while let Some((unit, _)) = history.next(&units).await {
+    while let Some((unit, done)) = history.next(&units).await {
         whole.join(unit);
         if apart(&whole.letters) > LETTERS_APART_MAX {
             let problem = format!("more than {LETTERS_APART_MAX} stretches of its offsets are rejected");
             failure = Some(too_large(&table.name, &problem));
             break;
         }
+        let _ = done.send(());
     }
-    drop(units);
-    history.end(readers, failure).await?;
+    history.end(units, readers, failure).await?;
     summary.add(&whole);
     summary.commits = 1;
     summary.rows_removed = history.committer.reset(&opened, old, whole).await?;
@@ -216,7 +222,7 @@ pub async fn reset(
     Ok(summary)
 }
 
-/// Units on their way from the readers; each reader waits until its unit is dealt with.
+/// Units on their way from the readers; each reader waits until its unit is dealt with, or nobody is left to do so.
 type Units = mpsc::Receiver<(Unit, mpsc::Sender<()>)>;
 type Readers = Vec<JoinHandle<Result<(), WorkerError>>>;
 
@@ -254,6 +260,7 @@ impl<'a> History<'a> {
             registry: registry.map(|registry| Arc::new(registry) as Arc<dyn SchemaRegistry>),
             options,
             progress,
+            given_up: Arc::default(),
         })
     }
 
@@ -350,8 +357,9 @@ impl<'a> History<'a> {
         self.pin(table, &summary.partitions).await?;
         let (units, readers) = self.read(table, summary)?;
         let mut failure = None;
-        while let Some((unit, _done)) = self.next(&units).await {
+        while let Some((unit, done)) = self.next(&units).await {
             if unit.ranges.is_empty() {
+                let _ = done.send(());
                 continue;
             }
             let mut with = summary.clone();
@@ -365,10 +373,9 @@ impl<'a> History<'a> {
                     break;
                 }
             }
+            let _ = done.send(());
         }
-        // Readers that would send more end.
-        drop(units);
-        self.end(readers, failure).await
+        self.end(units, readers, failure).await
     }
 
     /// Starts the readers. They share the partitions by how much there is to read of each.
@@ -399,6 +406,7 @@ impl<'a> History<'a> {
                     spill_bytes_max,
                 },
                 progress: Arc::clone(&self.progress),
+                given_up: Arc::clone(&self.given_up),
             };
             let units = units.clone();
             readers.push(std::thread::spawn(move || read_all(parts, ranges, &units)));
@@ -411,8 +419,15 @@ impl<'a> History<'a> {
         tokio::task::block_in_place(|| units.recv()).ok()
     }
 
-    async fn end(&self, readers: Readers, failure: Option<WorkerError>) -> Result<(), WorkerError> {
-        let mut failure = failure;
+    /// Waits for the readers. After a failure they end where they are: nobody takes what they read.
+    async fn end(
+        &self,
+        units: Units,
+        readers: Readers,
+        mut failure: Option<WorkerError>,
+    ) -> Result<(), WorkerError> {
+        self.given_up.store(failure.is_some(), Ordering::Relaxed);
+        drop(units);
         for reader in readers {
             let ended = tokio::task::block_in_place(|| reader.join());
             let internal =
@@ -435,11 +450,9 @@ fn read_all(
     let mut reader = Reader::new(parts)?;
     reader.run(ranges, &mut |unit| {
         let (done, wait) = mpsc::channel();
-        // Nobody takes units any more after a failure, which is told there.
+        // After a failure, which is told there, nobody takes units any more, and none is dealt with.
         units.send((unit, done)).map_err(|_| stopped(&table))?;
-        // The other end is dropped when the unit is dealt with.
-        let _ = wait.recv();
-        Ok(())
+        wait.recv().map_err(|_| stopped(&table))
     })
 }
 

@@ -9,7 +9,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -56,6 +59,8 @@ pub(super) struct ReaderParts {
     pub(super) handle: Handle,
     pub(super) options: BulkOptions,
     pub(super) progress: Arc<Progress>,
+    /// Turns true when nobody takes units any more.
+    pub(super) given_up: Arc<AtomicBool>,
 }
 
 /// Reads what it was told, unit by unit.
@@ -109,7 +114,7 @@ impl Reader {
     /// Reads the ranges. `land` takes each unit; when it is told to stop, what was read so far is the last one.
     ///
     /// # Errors
-    /// `Stopped`; those of brokers, registry, store; what `land` returns.
+    /// `Stopped`, also when nobody takes units any more; those of brokers, registry, store; what `land` returns.
     pub(super) fn run(
         &mut self,
         ranges: Ranges,
@@ -117,6 +122,9 @@ impl Reader {
     ) -> Result<(), WorkerError> {
         self.begin(ranges)?;
         while !self.ends.is_empty() {
+            if self.parts.given_up.load(Ordering::Relaxed) {
+                return Err(stopped(&self.parts.table));
+            }
             if *self.parts.committer.stop.borrow() {
                 let unit = self.unit()?;
                 land(unit)?;

@@ -50,7 +50,9 @@ impl Reader {
                 Err(error) if error.kind() == ErrorKind::Unavailable && asked < REGISTRY_TRIES_MAX => {
                     tracing::warn!(table = %self.name(), %error, "registry does not answer, asking again");
                     asked += 1;
-                    std::thread::sleep(REGISTRY_PAUSE);
+                    if self.pause() {
+                        return Ok(()); // What was read before the record is the last unit.
+                    }
                 }
                 Err(error) => return Err(error).for_table(self.name()),
             }
@@ -58,6 +60,15 @@ impl Reader {
         Err(WorkerError::Internal {
             table: self.name().to_owned(),
             what: "the table's schema did not settle",
+        })
+    }
+
+    /// Waits before the registry is asked again. True: told to stop meanwhile.
+    fn pause(&self) -> bool {
+        let mut stop = self.parts.committer.stop.clone();
+        self.parts.handle.block_on(async {
+            let told = tokio::time::timeout(REGISTRY_PAUSE, stop.wait_for(|stop| *stop)).await;
+            matches!(told, Ok(Ok(_)))
         })
     }
 
