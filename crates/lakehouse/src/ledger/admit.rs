@@ -280,7 +280,7 @@ fn reset(state: &LedgerState, ranges: &[OffsetRange]) -> Result<Admission, LakeE
     Ok(if ranges.is_empty() { Admission::AlreadySo } else { Admission::Admitted })
 }
 
-pub(super) fn well_formed(state: &LedgerState, ranges: &[OffsetRange]) -> Result<(), LakeError> {
+fn well_formed(state: &LedgerState, ranges: &[OffsetRange]) -> Result<(), LakeError> {
     match ranges.iter().find(|range| range.start < 0 || range.end < range.start) {
         None => Ok(()),
         Some(range) => Err(invalid(

@@ -8,11 +8,15 @@ use std::collections::BTreeMap;
 use siltstone_protocol::{FileEntry, OffsetRange};
 
 use super::{
-    admit::{Admission, all_live, all_new, conflict, invalid, not_too_many, well_formed},
+    admit::{Admission, all_live, all_new, conflict, invalid, not_too_many},
+    intervals::Intervals,
     revisions::Revision,
-    state::{LedgerState, SourcePartition},
+    state::{LedgerState, SourcePartition, by_partition},
 };
 use crate::error::LakeError;
+
+/// Ranges, by the partition that they are of.
+type ByPartition<'r> = [(SourcePartition, Vec<&'r OffsetRange>)];
 
 /// Dead letters that are rows now. They were consumed, so the position does not move.
 pub(super) fn replay(
@@ -21,56 +25,49 @@ pub(super) fn replay(
     base: u64,
 ) -> Result<Admission, LakeError> {
     not_too_many(state, replayed.len())?;
-    below_the_position(state, replayed)?;
-    let covered = |range: &OffsetRange| {
-        let held = state.coverage.get(&SourcePartition::of(range));
-        held.is_some_and(|held| held.covers(range.start, range.end))
-    };
-    if !replayed.iter().all(covered) {
-        return Err(invalid(state, "dead letters are replayed of offsets that were consumed"));
+    let replayed = by_partition(replayed);
+    below_the_position(state, &replayed)?;
+    let (mut all_held, mut touched) = (true, None);
+    for (partition, ranges) in &replayed {
+        let (consumed, held) = (state.coverage.get(partition), state.replayed.get(partition));
+        for range in ranges {
+            if !consumed.is_some_and(|consumed| consumed.covers(range.start, range.end)) {
+                return Err(invalid(state, "dead letters are replayed of offsets that were consumed"));
+            }
+            all_held &= held.is_some_and(|held| held.covers(range.start, range.end));
+            if held.is_some_and(|held| held.touches(range.start, range.end)) {
+                touched = touched.or(Some(*range));
+            }
+        }
     }
-    let held = |range: &&OffsetRange| {
-        state
-            .replayed
-            .get(&SourcePartition::of(range))
-            .is_some_and(|held| held.covers(range.start, range.end))
-    };
-    let touched = |range: &&OffsetRange| {
-        state
-            .replayed
-            .get(&SourcePartition::of(range))
-            .is_some_and(|held| held.touches(range.start, range.end))
-    };
-    if replayed.iter().all(|range| held(&range)) {
+    if all_held {
         return Ok(Admission::AlreadySo);
     }
-    looked_since(state, replayed, base, |revision| revision.overwritten)?;
-    match replayed.iter().find(touched) {
-        None => Ok(Admission::Admitted),
-        Some(range) => Err(conflict(
-            state,
-            format!(
-                "offsets {}..{} of {}/{}/{} were replayed by others, wholly or in part",
-                range.start, range.end, range.cluster, range.topic, range.partition
-            ),
-        )),
-    }
+    looked_since(state, &replayed, base, |revision| revision.overwritten)?;
+    let Some(range) = touched else { return Ok(Admission::Admitted) };
+    let problem = format!(
+        "offsets {}..{} of {}/{}/{} were replayed by others, wholly or in part",
+        range.start, range.end, range.cluster, range.topic, range.partition
+    );
+    Err(conflict(state, problem))
 }
 
-/// Refuses what was made of a look at the table that did not see the newest rows of these offsets.
+/// Refuses what was made of a look at the table that did not see the newest rows of these partitions.
 fn looked_since(
     state: &LedgerState,
-    ranges: &[OffsetRange],
+    ranges: &ByPartition<'_>,
     base: u64,
     of: impl Fn(&Revision) -> u64,
 ) -> Result<(), LakeError> {
     if base > state.version {
         return Err(invalid(state, format_args!("a change looked at version {base}, which is not there")));
     }
-    let Some((range, version)) = state.revised(ranges, base, of) else { return Ok(()) };
+    let newest = |partition: &SourcePartition| state.revisions.get(partition).map_or(0, &of);
+    let mut versions = ranges.iter().map(|(partition, _)| (partition, newest(partition)));
+    let Some((partition, version)) = versions.find(|(_, version)| *version > base) else { return Ok(()) };
+    let SourcePartition { cluster, topic, partition } = partition;
     let problem = format!(
-        "rows of {}/{}/{} came with version {version}, after the look at version {base}",
-        range.cluster, range.topic, range.partition
+        "rows of {cluster}/{topic}/{partition} came with version {version}, after the look at version {base}"
     );
     Err(conflict(state, problem))
 }
@@ -87,24 +84,22 @@ fn not_absorbed_since(state: &LedgerState, ranges: &[OffsetRange], base: u64) ->
 }
 
 /// Ranges that may be spoken of after the fact: named once, and below the position.
-fn below_the_position(state: &LedgerState, ranges: &[OffsetRange]) -> Result<(), LakeError> {
-    well_formed(state, ranges)?;
-    let mut seen: BTreeMap<SourcePartition, Vec<(i64, i64)>> = BTreeMap::new();
-    for range in ranges {
-        let key = SourcePartition::of(range);
-        let below = state.next_offset(&key).is_some_and(|next| range.end <= next);
-        if range.start == range.end || range.lost || !below {
-            let problem = format_args!(
-                "offsets {}..{} of {}/{}/{} are not below the position",
-                range.start, range.end, range.cluster, range.topic, range.partition
-            );
-            return Err(invalid(state, problem));
+fn below_the_position(state: &LedgerState, ranges: &ByPartition<'_>) -> Result<(), LakeError> {
+    for (partition, ranges) in ranges {
+        let next = state.next_offset(partition);
+        for range in ranges {
+            let is_range = 0 <= range.start && range.start < range.end && !range.lost;
+            if !is_range || next.is_none_or(|next| next < range.end) {
+                let problem = format_args!(
+                    "offsets {}..{} of {}/{}/{} are not below the position",
+                    range.start, range.end, range.cluster, range.topic, range.partition
+                );
+                return Err(invalid(state, problem));
+            }
         }
-        seen.entry(key).or_default().push((range.start, range.end));
-    }
-    for ranges in seen.values_mut() {
-        ranges.sort_unstable();
-        if ranges.windows(2).any(|pair| pair[0].1 > pair[1].0) {
+        let mut sorted: Vec<_> = ranges.iter().map(|range| (range.start, range.end)).collect();
+        sorted.sort_unstable();
+        if sorted.windows(2).any(|pair| pair[0].1 > pair[1].0) {
             return Err(invalid(state, "a change names an offset twice"));
         }
     }
@@ -119,8 +114,9 @@ pub(super) fn overwrite(
     base: u64,
 ) -> Result<Admission, LakeError> {
     not_too_many(state, ranges.len())?;
-    below_the_position(state, ranges)?;
-    looked_since(state, ranges, base, |revision| revision.filled)?;
+    let partitions = by_partition(ranges);
+    below_the_position(state, &partitions)?;
+    looked_since(state, &partitions, base, |revision| revision.filled)?;
     not_absorbed_since(state, ranges, base)?;
     if !removed.is_empty() || ranges.is_empty() {
         all_live(state, removed)?;
@@ -136,19 +132,25 @@ pub(super) fn of_its_ranges(
     ranges: &[OffsetRange],
 ) -> Result<(), LakeError> {
     not_too_many(state, replayed.len())?;
-    if replayed.iter().all(|inner| lies_within(inner, ranges)) {
+    if replayed.is_empty() {
+        return Ok(());
+    }
+    let (mut own, mut fits) = (BTreeMap::new(), true);
+    for (partition, ranges) in by_partition(ranges) {
+        let mut offsets = Intervals::default();
+        ranges.iter().filter(|range| !range.lost).for_each(|range| offsets.insert(range.start, range.end));
+        own.insert(partition, offsets);
+    }
+    for (partition, inner) in by_partition(replayed) {
+        let own = own.get(&partition);
+        let is_part = |range: &&OffsetRange| {
+            let own = own.is_some_and(|own| own.covers(range.start, range.end));
+            !range.lost && range.start < range.end && own
+        };
+        fits &= inner.iter().all(is_part);
+    }
+    if fits {
         return Ok(());
     }
     Err(invalid(state, "an entry of offsets replays offsets of its own ranges only"))
-}
-
-/// True when a range is part of one of these, and of offsets that were there.
-fn lies_within(inner: &OffsetRange, ranges: &[OffsetRange]) -> bool {
-    let holds = |outer: &OffsetRange| {
-        !outer.lost
-            && outer.start <= inner.start
-            && inner.end <= outer.end
-            && SourcePartition::of(outer) == SourcePartition::of(inner)
-    };
-    !inner.lost && inner.start < inner.end && ranges.iter().any(holds)
 }

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use siltstone_protocol::{FileEntry, Format, PartitionSpec, Schema, SortOrder};
 
 use super::{
-    Coverage, Imports, Intervals, LastAbsorb, Ledger, LedgerState, Revision, SourcePartition, Totals,
+    Coverage, Import, Intervals, LastAbsorb, Ledger, LedgerState, Revision, SourcePartition, Totals,
     log::read, state::RECENT_COMMITS_MAX,
 };
 use crate::{crash_point, error::LakeError};
@@ -55,7 +55,7 @@ struct Checkpoint {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     revisions: Vec<(String, String, i32, Revision)>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    imports: Imports,
+    imports: BTreeMap<String, Import>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     absorbs: BTreeMap<Format, LastAbsorb>,
     recent_commits: VecDeque<(u64, String)>,
@@ -106,7 +106,7 @@ impl Checkpoint {
             coverage: coverage.collect(),
             replayed: replayed.collect(),
             revisions: revisions.collect(),
-            imports: Imports::clone(&state.imports),
+            imports: state.imports.iter().map(|(source, import)| (source.clone(), *import)).collect(),
             absorbs: state.absorbs.clone(),
             recent_commits: state
                 .recent_commits
@@ -165,9 +165,9 @@ impl Checkpoint {
             sort_orders,
             formats: self.formats,
             coverage,
-            replayed: Arc::new(replayed),
+            replayed: replayed.into_iter().collect(),
             revisions: revisions.collect(),
-            imports: Arc::new(self.imports),
+            imports: self.imports.into_iter().collect(),
             absorbs: self.absorbs,
             total_rows: total(|file| file.rows),
             total_bytes: total(|file| file.bytes),

@@ -1,9 +1,9 @@
 //! What was read in from files: how many records of each, in order from the first.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 use siltstone_protocol::SourceFileRange;
+
+use super::shared_map::SharedMap;
 
 /// A table remembers at most so many source files.
 pub(super) const SOURCE_FILES_MAX: usize = 1_000_000;
@@ -40,4 +40,4 @@ impl Import {
 }
 
 /// Source files by their digests.
-pub type Imports = BTreeMap<String, Import>;
+pub type Imports = SharedMap<String, Import>;

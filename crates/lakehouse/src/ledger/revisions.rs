@@ -7,7 +7,7 @@
 
 use siltstone_protocol::{Change, OffsetRange};
 
-use super::state::{LedgerState, SourcePartition};
+use super::state::{LedgerState, SourcePartition, by_partition};
 
 /// Versions of one partition; 0: never.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -27,10 +27,13 @@ pub(super) fn filled(state: &LedgerState, change: &Change) -> Vec<SourcePartitio
     };
     match change {
         Change::Append { ranges, replayed, .. } => {
-            let replayed = replayed.iter().filter(|_| ranges.is_empty());
-            ranges.iter().filter(below).chain(replayed).map(SourcePartition::of).collect()
+            let beside = if ranges.is_empty() { replayed.as_slice() } else { &[] };
+            let beside = by_partition(beside).into_iter().map(|(partition, _)| partition);
+            ranges.iter().filter(below).map(SourcePartition::of).chain(beside).collect()
         }
-        Change::Overwrite { ranges, .. } => ranges.iter().map(SourcePartition::of).collect(),
+        Change::Overwrite { ranges, .. } => {
+            by_partition(ranges).into_iter().map(|(partition, _)| partition).collect()
+        }
         _ => Vec::new(),
     }
 }
@@ -45,18 +48,5 @@ impl LedgerState {
                 revision.overwritten = version;
             }
         }
-    }
-
-    /// The first of these ranges of whose partition something came after `base`, and the version of that.
-    pub(super) fn revised<'r>(
-        &self,
-        ranges: &'r [OffsetRange],
-        base: u64,
-        of: impl Fn(&Revision) -> u64,
-    ) -> Option<(&'r OffsetRange, u64)> {
-        ranges.iter().find_map(|range| {
-            let version = self.revisions.get(&SourcePartition::of(range)).map(&of)?;
-            (version > base).then_some((range, version))
-        })
     }
 }

@@ -20,6 +20,7 @@ use super::{
     intervals::Intervals,
     live_files::LiveFiles,
     revisions::{self, Revision},
+    shared_map::SharedMap,
     totals::Totals,
 };
 use crate::error::LakeError;
@@ -40,6 +41,15 @@ impl SourcePartition {
     pub fn of(range: &OffsetRange) -> Self {
         Self { cluster: range.cluster.clone(), topic: range.topic.clone(), partition: range.partition }
     }
+}
+
+/// The ranges of each partition, in their order.
+pub(super) fn by_partition(ranges: &[OffsetRange]) -> Vec<(SourcePartition, Vec<&OffsetRange>)> {
+    let mut of: BTreeMap<(&str, &str, i32), Vec<&OffsetRange>> = BTreeMap::new();
+    for range in ranges {
+        of.entry((range.cluster.as_str(), range.topic.as_str(), range.partition)).or_default().push(range);
+    }
+    of.into_values().filter_map(|of| Some((SourcePartition::of(of.first()?), of))).collect()
 }
 
 /// The newest change of other programs in one format that the ledger took in.
@@ -69,11 +79,11 @@ pub struct LedgerState {
     pub formats: Vec<Format>,
     pub coverage: BTreeMap<SourcePartition, Coverage>,
     /// Offsets whose records were rejected first, and became rows later.
-    pub replayed: Arc<BTreeMap<SourcePartition, Intervals>>,
+    pub replayed: SharedMap<SourcePartition, Intervals>,
     /// When rows below the positions came last.
     pub revisions: BTreeMap<SourcePartition, Revision>,
     /// What was read in from files.
-    pub imports: Arc<Imports>,
+    pub imports: Imports,
     /// The last absorb of each format.
     pub absorbs: BTreeMap<Format, LastAbsorb>,
     /// By path; shared by the copies of this state.
@@ -108,9 +118,9 @@ impl LedgerState {
             sort_orders: BTreeMap::from([(sort_order.order_id, sort_order.clone())]),
             formats: formats.clone(),
             coverage: BTreeMap::new(),
-            replayed: Arc::default(),
+            replayed: SharedMap::default(),
             revisions: BTreeMap::new(),
-            imports: Arc::default(),
+            imports: Imports::default(),
             absorbs: BTreeMap::new(),
             live_files: LiveFiles::default(),
             total_rows: 0,
@@ -212,10 +222,11 @@ impl LedgerState {
             Change::Overwrite { removed, added, ranges, replayed, .. } => {
                 self.remove(removed);
                 self.add(added);
-                for range in ranges {
-                    let key = SourcePartition::of(range);
-                    self.forget_replayed(&key, range.start, range.end);
-                    self.coverage.entry(key).or_default().commit_again(range.start, range.end);
+                for (key, ranges) in by_partition(ranges) {
+                    let ranges: Vec<_> = ranges.iter().map(|range| (range.start, range.end)).collect();
+                    self.forget_replayed(&key, &ranges);
+                    let coverage = self.coverage.entry(key).or_default();
+                    ranges.iter().for_each(|&(start, end)| coverage.commit_again(start, end));
                 }
                 self.replay(replayed);
             }
@@ -242,7 +253,7 @@ impl LedgerState {
                 for range in ranges {
                     let key = SourcePartition::of(range);
                     // What comes again may be rejected, and replayed, again.
-                    self.forget_replayed(&key, range.end, i64::MAX);
+                    self.forget_replayed(&key, &[(range.end, i64::MAX)]);
                     self.coverage.entry(key).or_default().move_to(range.end);
                 }
             }
@@ -252,33 +263,27 @@ impl LedgerState {
     }
 
     fn replay(&mut self, replayed: &[OffsetRange]) {
-        if replayed.is_empty() {
-            return;
-        }
-        let held = Arc::make_mut(&mut self.replayed);
-        for range in replayed {
-            held.entry(SourcePartition::of(range)).or_default().insert(range.start, range.end);
+        for (partition, ranges) in by_partition(replayed) {
+            let mut held = self.replayed.get(&partition).cloned().unwrap_or_default();
+            ranges.iter().for_each(|range| held.insert(range.start, range.end));
+            self.replayed.insert(partition, held);
         }
     }
 
-    fn forget_replayed(&mut self, partition: &SourcePartition, start: i64, end: i64) {
-        // The map is shared: it is copied only when something leaves it.
-        if self.replayed.get(partition).is_some_and(|held| held.touches(start, end))
-            && let Some(held) = Arc::make_mut(&mut self.replayed).get_mut(partition)
-        {
-            held.remove(start, end);
+    fn forget_replayed(&mut self, partition: &SourcePartition, ranges: &[(i64, i64)]) {
+        let Some(held) = self.replayed.get(partition) else { return };
+        if ranges.iter().any(|&(start, end)| held.touches(start, end)) {
+            let mut held = held.clone();
+            ranges.iter().for_each(|&(start, end)| held.remove(start, end));
+            self.replayed.insert(partition.clone(), held);
         }
     }
 
     fn import(&mut self, imported: &[SourceFileRange]) {
-        if imported.is_empty() {
-            return;
-        }
-        let held = Arc::make_mut(&mut self.imports);
         for range in imported {
-            let import = held.entry(range.source.clone()).or_default();
-            if let Ok(next) = import.with(range) {
-                *import = next;
+            let held = self.imports.get(&range.source).copied().unwrap_or_default();
+            if let Ok(next) = held.with(range) {
+                self.imports.insert(range.source.clone(), next);
             }
         }
     }
