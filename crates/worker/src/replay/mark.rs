@@ -13,12 +13,12 @@ use arrow::{
 use futures::TryStreamExt;
 use siltstone_datafile::{Layout, WrittenFile, read_batches, write_sorted};
 use siltstone_ingest::dead_letter::REPLAYED_AT;
-use siltstone_lakehouse::{LedgerState, SourcePartition, crash_point};
+use siltstone_lakehouse::{LedgerState, crash_point};
 use siltstone_protocol::{Change, FileEntry};
 
 use super::{
     Replay,
-    plan::is_replayed,
+    plan::{Sources, is_replayed},
     survey::{Places, columns_are_off, places_schema},
 };
 use crate::{
@@ -36,7 +36,7 @@ const ROWS_SHARE: u64 = 4;
 
 /// Marks what is to be marked; how many letters that was.
 pub(super) async fn mark(replay: &Replay<'_>) -> Result<u64, WorkerError> {
-    let mut marker = Marker { replay, done: HashSet::new(), marked: 0 };
+    let mut marker = Marker { replay, sources: Sources::new(replay.spec), done: HashSet::new(), marked: 0 };
     for _ in 0..LOOKS_MAX {
         if marker.round().await? {
             return Ok(marker.marked);
@@ -51,6 +51,7 @@ pub(super) async fn mark(replay: &Replay<'_>) -> Result<u64, WorkerError> {
 
 struct Marker<'a> {
     replay: &'a Replay<'a>,
+    sources: Sources,
     /// Files in which nothing is left to mark.
     done: HashSet<String>,
     marked: u64,
@@ -87,7 +88,7 @@ impl Marker<'_> {
 
     /// True when a file holds letters whose mark is not what the ledger says.
     async fn is_due(
-        &self,
+        &mut self,
         entry: &FileEntry,
         state: &LedgerState,
         main: &LedgerState,
@@ -98,7 +99,8 @@ impl Marker<'_> {
         let mut batches = batches.for_table(&letters.name)?;
         while let Some(batch) = batches.try_next().await.for_table(&letters.name)? {
             let places = Places::of(&batch).ok_or_else(|| columns_are_off(letters))?;
-            if (0..batch.num_rows()).any(|row| is_to_be_marked(&places, row, main)) {
+            let sources = &mut self.sources;
+            if (0..batch.num_rows()).any(|row| is_to_be_marked(&places, row, main, sources)) {
                 return Ok(true);
             }
         }
@@ -121,8 +123,8 @@ impl Marker<'_> {
             let rows = read_batches(&letters.store, &letters.location, entry, &schema).await;
             let mut rows = rows.for_table(&letters.name)?;
             while let Some(batch) = rows.try_next().await.for_table(&letters.name)? {
-                let (batch, count) =
-                    with_marks(&batch, main, now_us).ok_or_else(|| columns_are_off(&letters))?;
+                let batch = with_marks(&batch, main, &mut self.sources, now_us);
+                let (batch, count) = batch.ok_or_else(|| columns_are_off(&letters))?;
                 marked += count;
                 bytes += batch.get_array_memory_size();
                 batches.push(batch);
@@ -175,29 +177,28 @@ impl Marker<'_> {
 }
 
 /// True when the mark of a letter is not what the ledger says.
-fn is_to_be_marked(places: &Places<'_>, row: usize, main: &LedgerState) -> bool {
-    places.is_marked(row) != places.is_replayed(row, main)
+fn is_to_be_marked(places: &Places<'_>, row: usize, main: &LedgerState, sources: &mut Sources) -> bool {
+    places.is_marked(row) != is_replayed_at(places, row, main, sources)
 }
 
-impl Places<'_> {
-    fn is_replayed(&self, row: usize, main: &LedgerState) -> bool {
-        let source = SourcePartition {
-            cluster: self.cluster.value(row).to_owned(),
-            topic: self.topic.value(row).to_owned(),
-            partition: self.partition.value(row),
-        };
-        is_replayed(main, &source, self.offset.value(row))
-    }
+fn is_replayed_at(places: &Places<'_>, row: usize, main: &LedgerState, sources: &mut Sources) -> bool {
+    let place = places.place(row, sources);
+    sources.at(place.source).is_some_and(|source| is_replayed(main, source, place.offset))
 }
 
 /// The batch with those letters marked that the ledger has as replayed, and no others; how many marks came.
-fn with_marks(batch: &RecordBatch, main: &LedgerState, now_us: i64) -> Option<(RecordBatch, u64)> {
+fn with_marks(
+    batch: &RecordBatch,
+    main: &LedgerState,
+    sources: &mut Sources,
+    now_us: i64,
+) -> Option<(RecordBatch, u64)> {
     let places = Places::of(batch)?;
     let index = batch.schema_ref().index_of(REPLAYED_AT).ok()?;
     let marks = batch.column(index).as_primitive_opt::<TimestampMicrosecondType>()?;
     let mut count = 0;
     let mut mark = |row: usize| {
-        if !places.is_replayed(row, main) {
+        if !is_replayed_at(&places, row, main, sources) {
             return None;
         }
         if marks.is_valid(row) {
@@ -218,7 +219,10 @@ mod tests {
     use siltstone_ingest::{Headers, Record, dead_letter::DeadLetters};
     use siltstone_protocol::RejectReason;
 
-    use super::{super::plan::tests::state, *};
+    use super::{
+        super::plan::tests::{spec, state},
+        *,
+    };
 
     #[tokio::test]
     async fn marks_follow_the_ledger() {
@@ -233,14 +237,15 @@ mod tests {
             let marks = batch.column_by_name(REPLAYED_AT).unwrap();
             marks.as_primitive::<TimestampMicrosecondType>().iter().collect()
         };
-        let (batch, count) = with_marks(&batch, &state(&[(1, 3)]).await, 7).unwrap();
+        let mut sources = Sources::new(&spec());
+        let (batch, count) = with_marks(&batch, &state(&[(1, 3)]).await, &mut sources, 7).unwrap();
         assert_eq!((marks(&batch), count), (vec![None, Some(7), Some(7), None, None], 2));
         // Of another table's ledger, or after its range was ingested anew: 1 is open again, 2 was marked before.
         let other = state(&[(2, 4)]).await;
         let places = Places::of(&batch).unwrap();
-        let due: Vec<_> = (0..5).filter(|row| is_to_be_marked(&places, *row, &other)).collect();
+        let due: Vec<_> = (0..5).filter(|row| is_to_be_marked(&places, *row, &other, &mut sources)).collect();
         assert_eq!(due, [1, 3]);
-        let (batch, count) = with_marks(&batch, &other, 9).unwrap();
+        let (batch, count) = with_marks(&batch, &other, &mut sources, 9).unwrap();
         assert_eq!((marks(&batch), count), (vec![None, None, Some(7), Some(9), None], 1));
     }
 }

@@ -47,39 +47,42 @@ pub(super) struct Letter {
 #[derive(Debug)]
 pub(super) struct Sources {
     clusters: Vec<String>,
-    numbers: BTreeMap<SourcePartition, u32>,
+    /// By cluster, topic and partition, so that a look makes no key.
+    numbers: BTreeMap<String, BTreeMap<String, BTreeMap<i32, u32>>>,
     all: Vec<SourcePartition>,
-    /// The one that was asked for last: letters of one source come together.
-    last: u32,
+    /// By number: the first source of the same topic.
+    lanes: Vec<u32>,
 }
 
 impl Sources {
     pub(super) fn new(spec: &Spec) -> Self {
         let clusters = spec.source_clusters.iter().map(|cluster| cluster.name.clone()).collect();
-        Self { clusters, numbers: BTreeMap::new(), all: Vec::new(), last: 0 }
+        Self { clusters, numbers: BTreeMap::new(), all: Vec::new(), lanes: Vec::new() }
     }
 
     /// The number of a source, which it gets now if it is new.
     pub(super) fn number(&mut self, cluster: &str, topic: &str, partition: i32) -> u32 {
-        let same = |source: &SourcePartition| {
-            source.partition == partition && source.topic == topic && source.cluster == cluster
-        };
-        if self.at(self.last).is_some_and(same) {
-            return self.last;
+        if let Some(number) = self.known(cluster, topic, partition) {
+            return number;
         }
-        let source = SourcePartition { cluster: cluster.to_owned(), topic: topic.to_owned(), partition };
-        let next = u32::try_from(self.all.len()).unwrap_or(u32::MAX);
-        self.last = *self.numbers.entry(source).or_insert_with_key(|source| {
-            self.all.push(source.clone());
-            next
-        });
-        self.last
+        let number = u32::try_from(self.all.len()).unwrap_or(u32::MAX);
+        let topics = self.numbers.entry(cluster.to_owned()).or_default();
+        let partitions = topics.entry(topic.to_owned()).or_default();
+        let neighbour = partitions.values().next().and_then(|other| self.lanes.get(*other as usize));
+        self.lanes.push(neighbour.copied().unwrap_or(number));
+        partitions.insert(partition, number);
+        self.all.push(SourcePartition { cluster: cluster.to_owned(), topic: topic.to_owned(), partition });
+        number
     }
 
     /// The number of a source that was met before.
     pub(super) fn known(&self, cluster: &str, topic: &str, partition: i32) -> Option<u32> {
-        let source = SourcePartition { cluster: cluster.to_owned(), topic: topic.to_owned(), partition };
-        self.numbers.get(&source).copied()
+        self.numbers.get(cluster)?.get(topic)?.get(&partition).copied()
+    }
+
+    /// One source that stands for all of its topic.
+    pub(super) fn lane(&self, number: u32) -> u32 {
+        self.lanes.get(number as usize).copied().unwrap_or(number)
     }
 
     pub(super) fn at(&self, number: u32) -> Option<&SourcePartition> {

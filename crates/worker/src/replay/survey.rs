@@ -1,5 +1,7 @@
 //! Where the open dead letters are: a look at the places alone, not at the records.
 
+use std::collections::BTreeMap;
+
 use arrow::{
     array::{Array, AsArray, Int32Array, Int64Array, RecordBatch, StringArray},
     datatypes::{Int32Type, Int64Type},
@@ -24,14 +26,17 @@ const SURVEY_LETTERS_MAX: usize = 1_000_000;
 /// What is read of a letter to know its place.
 const PLACE_COLUMNS: [&str; 6] = ["cluster", "topic", "partition", "offset", "reason", REPLAYED_AT];
 
+/// First and last offset of open letters, by source.
+pub(super) type Spans = BTreeMap<u32, (i64, i64)>;
+
 /// What was found.
 pub(super) struct Survey {
     /// The table's version before the look: what came since may have made rows of these letters.
     pub(super) base: u64,
     /// In order; each place once.
     pub(super) letters: Vec<Letter>,
-    /// The files looked at, with the first and the last open place of each. Files without one are left out.
-    pub(super) files: Vec<(FileEntry, Place, Place)>,
+    /// The files looked at that hold open letters, and where.
+    pub(super) files: Vec<(FileEntry, Spans)>,
     /// Where the next survey begins.
     pub(super) more: Option<Place>,
     /// Open letters among these that are not tried.
@@ -51,7 +56,7 @@ pub(super) async fn survey(
     let mut nearest = Nearest::new(SURVEY_LETTERS_MAX);
     let mut files = Vec::new();
     for entry in state.live_files.values() {
-        let mut span: Option<(Place, Place)> = None;
+        let mut spans = Spans::new();
         let mut batches =
             read_batches(&letters.store, &letters.location, entry, &schema).await.for_table(&letters.name)?;
         while let Some(batch) = batches.try_next().await.for_table(&letters.name)? {
@@ -64,11 +69,13 @@ pub(super) async fn survey(
                 }
                 let wanted = selects(selection, &places, row) && sources.is_readable(place.source);
                 nearest.add(Letter { place, fate: if wanted { Fate::Wanted } else { Fate::Open } });
-                let (first, last) = span.unwrap_or((place, place));
-                span = Some((first.min(place), last.max(place)));
+                let span = spans.entry(place.source).or_insert((place.offset, place.offset));
+                *span = (span.0.min(place.offset), span.1.max(place.offset));
             }
         }
-        files.extend(span.map(|(first, last)| (entry.clone(), first, last)));
+        if !spans.is_empty() {
+            files.push((entry.clone(), spans));
+        }
     }
     let (mut found, more) = nearest.finish();
     for letter in &mut found {
@@ -137,7 +144,7 @@ impl<'a> Places<'a> {
         Some(Place { source, offset: self.offset.value(row) })
     }
 
-    fn place(&self, row: usize, sources: &mut Sources) -> Place {
+    pub(super) fn place(&self, row: usize, sources: &mut Sources) -> Place {
         let (cluster, topic) = (self.cluster.value(row), self.topic.value(row));
         let source = sources.number(cluster, topic, self.partition.value(row));
         Place { source, offset: self.offset.value(row) }

@@ -20,14 +20,14 @@ use siltstone_ingest::{
     dead_letter::DeadLetters,
     decoder::{Decoder, Learned},
 };
-use siltstone_lakehouse::crash_point;
+use siltstone_lakehouse::{SourcePartition, crash_point};
 use siltstone_protocol::{Change, ErrorKind, RejectReason, Schema, SchemaHistory};
 use siltstone_spec::DlqMode;
 
 use super::{
     Replay, ReplaySummary,
     plan::{Fate, Letter, Place, Sources},
-    survey::{Places, Survey, columns_are_off},
+    survey::{Places, Spans, Survey, columns_are_off},
 };
 use crate::{
     commit::{self, Landed},
@@ -46,8 +46,8 @@ pub(super) struct Window<'a> {
     replay: &'a Replay<'a>,
     sources: &'a Sources,
     letters: Vec<Letter>,
-    /// By cluster and topic.
-    lanes: BTreeMap<(String, String), Intake>,
+    /// One for each topic, by the source that stands for it.
+    lanes: BTreeMap<u32, Intake>,
     tried: u64,
     rows: u64,
     /// Every record that became no row, by the reason now.
@@ -105,12 +105,10 @@ impl<'a> Window<'a> {
     ) -> Result<(), WorkerError> {
         let letters = Arc::clone(&self.replay.letters);
         let schema = letters.state.lock().await.schema.clone();
-        let wanted = |letter: &&Letter| letter.fate == Fate::Wanted;
-        let first = self.letters.iter().find(wanted).map(|letter| letter.place);
-        let last = self.letters.iter().rev().find(wanted).map(|letter| letter.place);
-        let (Some(first), Some(last)) = (first, last) else { return Ok(()) };
-        for (entry, from, to) in &found.files {
-            if *to < first || last < *from {
+        let wanted = self.letters.iter().filter(|letter| letter.fate == Fate::Wanted);
+        let wanted: Vec<Place> = wanted.map(|letter| letter.place).collect();
+        for (entry, spans) in &found.files {
+            if !holds_one(spans, &wanted) {
                 continue;
             }
             let batches = read_batches(&letters.store, &letters.location, entry, &schema).await;
@@ -125,9 +123,9 @@ impl<'a> Window<'a> {
 
     /// Writes what is still held.
     pub(super) async fn finish(mut self) -> Result<Tried, WorkerError> {
-        let lanes: Vec<_> = self.lanes.keys().cloned().collect();
+        let lanes: Vec<u32> = self.lanes.keys().copied().collect();
         for lane in lanes {
-            self.write(&lane).await?;
+            self.write(lane).await?;
         }
         // A letter whose record was not found keeps its fate, and is not settled.
         let Self { letters, files, rows, tried, rejected, .. } = self;
@@ -140,7 +138,7 @@ impl<'a> Window<'a> {
         let records = Records::of(batch).ok_or_else(off)?;
         for row in 0..batch.num_rows() {
             let Some(at) = self.wanted(&places, row) else { continue };
-            let lane = (places.cluster.value(row).to_owned(), places.topic.value(row).to_owned());
+            let lane = self.sources.lane(self.letters[at].place.source);
             self.tried += 1;
             if records.is_cut(&places, row) {
                 // Its bytes were too many to keep: nothing can come of it.
@@ -158,7 +156,7 @@ impl<'a> Window<'a> {
                 headers: Headers::pairs(&headers),
             };
             self.letters[at].fate = Fate::Settled;
-            self.take(&lane, &record).await?;
+            self.take(lane, &record).await?;
         }
         Ok(())
     }
@@ -173,11 +171,11 @@ impl<'a> Window<'a> {
         self.letters.binary_search_by_key(&place, |letter| letter.place).ok()
     }
 
-    async fn take(&mut self, lane: &(String, String), record: &Record<'_>) -> Result<(), WorkerError> {
+    async fn take(&mut self, lane: u32, record: &Record<'_>) -> Result<(), WorkerError> {
         let name = &self.replay.main.name;
-        if !self.lanes.contains_key(lane) {
+        if !self.lanes.contains_key(&lane) {
             let intake = self.intake(lane).await?;
-            self.lanes.insert(lane.clone(), intake);
+            self.lanes.insert(lane, intake);
         }
         let room = self.replay.budget.limit() / ROWS_SHARE;
         loop {
@@ -202,8 +200,9 @@ impl<'a> Window<'a> {
     }
 
     /// The same way in as that of live records. What is rejected is kept, for it says which records these are.
-    async fn intake(&self, (cluster, topic): &(String, String)) -> Result<Intake, WorkerError> {
+    async fn intake(&self, lane: u32) -> Result<Intake, WorkerError> {
         let name = &self.replay.main.name;
+        let SourcePartition { cluster, topic, .. } = self.sources.at(lane).ok_or_else(|| no_lane(name))?;
         let mut spec = self.replay.table_spec.clone();
         (spec.cluster, spec.topic) = (cluster.clone(), topic.clone());
         let (schema, history) = {
@@ -220,17 +219,16 @@ impl<'a> Window<'a> {
         Ok(intake)
     }
 
-    fn lane(&mut self, lane: &(String, String)) -> Result<&mut Intake, WorkerError> {
-        self.lanes.get_mut(lane).ok_or_else(|| WorkerError::Internal {
-            table: self.replay.main.name.clone(),
-            what: "a lane of the replay is gone",
-        })
+    fn lane(&mut self, lane: u32) -> Result<&mut Intake, WorkerError> {
+        let table = &self.replay.main.name;
+        self.lanes.get_mut(&lane).ok_or_else(|| no_lane(table))
     }
 
     /// Gets to know a schema; the table grows by the rules of live ingestion.
-    async fn learn(&mut self, lane: &(String, String), wanting: Wanting) -> Result<(), WorkerError> {
+    async fn learn(&mut self, lane: u32, wanting: Wanting) -> Result<(), WorkerError> {
         let replay = self.replay;
-        let registry = replay.registries.get(&lane.0).cloned();
+        let cluster = self.sources.at(lane).map(|source| &source.cluster);
+        let registry = cluster.and_then(|cluster| replay.registries.get(cluster)).cloned();
         for _ in 0..SCHEMA_TRIES_MAX {
             let decoder = &mut self.lane(lane)?.decoder;
             let learned = decoder.learn(wanting.need, registry.as_deref()).await;
@@ -257,7 +255,7 @@ impl<'a> Window<'a> {
         Err(WorkerError::Internal { table: replay.main.name.clone(), what })
     }
 
-    async fn evolve(&mut self, lane: &(String, String), schema: Schema) -> Result<(), WorkerError> {
+    async fn evolve(&mut self, lane: u32, schema: Schema) -> Result<(), WorkerError> {
         let replay = self.replay;
         let known = self.lane(lane)?.schema.as_ref().map(|schema| schema.schema_id);
         let present = replay.main.refresh().await?;
@@ -280,12 +278,7 @@ impl<'a> Window<'a> {
         self.go_on_with(lane, present.schema, history)
     }
 
-    fn go_on_with(
-        &mut self,
-        lane: &(String, String),
-        schema: Schema,
-        history: SchemaHistory,
-    ) -> Result<(), WorkerError> {
+    fn go_on_with(&mut self, lane: u32, schema: Schema, history: SchemaHistory) -> Result<(), WorkerError> {
         let name = self.replay.main.name.clone();
         let intake = self.lane(lane)?;
         intake.decoder.set_history(history);
@@ -295,10 +288,10 @@ impl<'a> Window<'a> {
     }
 
     /// Writes what a lane holds, and notes which letters were rejected again.
-    async fn write(&mut self, lane: &(String, String)) -> Result<(), WorkerError> {
+    async fn write(&mut self, lane: u32) -> Result<(), WorkerError> {
         let replay = self.replay;
         let name = &replay.main.name;
-        let btree_map::Entry::Occupied(mut held) = self.lanes.entry(lane.clone()) else { return Ok(()) };
+        let btree_map::Entry::Occupied(mut held) = self.lanes.entry(lane) else { return Ok(()) };
         let taken = match held.get_mut().take_buffer() {
             Ok(taken) => taken,
             Err(halt) => return halt.need(replay.table_spec).map(drop),
@@ -327,6 +320,18 @@ impl<'a> Window<'a> {
         self.files.extend(written.for_table(name)?);
         Ok(())
     }
+}
+
+fn no_lane(table: &str) -> WorkerError {
+    WorkerError::Internal { table: table.to_owned(), what: "a lane of the replay is gone" }
+}
+
+/// True when one of these places, which are in order, lies in one of the spans.
+fn holds_one(spans: &Spans, wanted: &[Place]) -> bool {
+    spans.iter().any(|(&source, &(first, last))| {
+        let at = wanted.partition_point(|place| *place < Place { source, offset: first });
+        wanted.get(at).is_some_and(|place| *place <= Place { source, offset: last })
+    })
 }
 
 /// The records of a batch of dead letters.
@@ -386,4 +391,19 @@ impl<'a> Records<'a> {
 
 fn bytes_at(column: &BinaryArray, row: usize) -> Option<&[u8]> {
     column.is_valid(row).then(|| column.value(row))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_read_only_for_letters_that_it_may_hold() {
+        let wanted = [(0, 5), (0, 90), (2, 7)].map(|(source, offset)| Place { source, offset });
+        let holds = |spans: &[(u32, (i64, i64))]| holds_one(&spans.iter().copied().collect(), &wanted);
+        assert!(holds(&[(0, (0, 5))]) && holds(&[(0, (90, 99))]) && holds(&[(1, (0, 9)), (2, (7, 7))]));
+        // Between the first and the last that is wanted, and none of them.
+        assert!(!holds(&[(0, (6, 89)), (1, (0, 99))]) && !holds(&[(2, (0, 6))]) && !holds(&[]));
+        assert!(!holds_one(&Spans::from([(0, (0, 9))]), &[]));
+    }
 }

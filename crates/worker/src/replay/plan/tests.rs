@@ -13,7 +13,7 @@ destination_bucket_url: file:///tmp
 tables: [{name: a.b, source_cluster_name: lab, source_topic: t, source_format: avro}]
 ";
 
-fn spec() -> Spec {
+pub(in crate::replay) fn spec() -> Spec {
     siltstone_spec::parse(SPEC, "spec.yaml", &|_| None).unwrap()
 }
 
@@ -50,6 +50,8 @@ fn sources() -> Sources {
     assert_eq!((sources.number("lab", "t", 0), sources.known("lab", "t", 1)), (0, Some(1)));
     assert_eq!(sources.number("gone", "t", 0), 2);
     assert!(sources.is_readable(1) && !sources.is_readable(2));
+    assert_eq!((sources.number("lab", "u", 0), sources.number("lab", "t", 2)), (3, 4));
+    assert_eq!([0, 1, 2, 3, 4].map(|number| sources.lane(number)), [0, 0, 2, 3, 0]);
     sources
 }
 
