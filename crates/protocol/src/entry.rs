@@ -51,7 +51,8 @@ pub enum Change {
         /// Formats in which the table is shown.
         formats: Vec<Format>,
     },
-    /// Rows arrive. With no files: only positions move (a first position, or rejected records).
+    /// Rows arrive. With no files there are none: positions move (a first position, rejected records), or dead letters
+    /// or source files are settled that became no row.
     Append {
         /// The files that hold the rows.
         files: Vec<FileEntry>,

@@ -4,10 +4,12 @@
 //! 2. `reader` reads that through the intake of live consumption into large sorted files, in bounded memory; several
 //!    readers share the partitions.
 //! 3. `commit` makes entries of it. A backfill commits unit by unit, each with the offsets that it is made of: killed,
-//!    it goes on where the ledger says. A reset is one entry: the old rows (`old_rows`) out, the new rows in.
+//!    it goes on where the ledger says. A reset is one entry: the old rows (`old_rows`) out, the new rows in. Before
+//!    and after each, dead letters come and go (`letters`).
 //!
-//! Live workers go on beside both: they append behind the position, and nothing here moves it. Two backfills of the
-//! same offsets cannot both commit them: the ledger's arithmetic refuses the second.
+//! Live workers go on beside both: they append behind the position. A backfill sets it where there is none yet; else
+//! nothing here moves it. Two backfills of the same offsets cannot both commit them: the ledger's arithmetic refuses
+//! the second.
 
 mod commit;
 mod letters;

@@ -6,10 +6,11 @@
 //! 3. `work` pushes the records of one window through the same intake as live ones, and writes data files.
 //! 4. One `Append` commits the window: its rows are exactly those of the offsets that it names as `replayed`, so the
 //!    ledger refuses a second one. Records that fail again stay dead letters.
-//! 5. `mark` then rewrites the files of the dead-letter table that hold replayed letters, with `replayed_at` set.
+//! 5. `mark` then rewrites the files of the dead-letter table whose letters lack `replayed_at`, or have it in error.
 //!
-//! The table's ledger alone knows what was replayed; the marks follow it. Killed before 4: orphans. Killed after it:
-//! the next run marks. Two at once: one is refused, looks again, and finds less to do.
+//! The table's ledger alone knows what was replayed, here or otherwise; the marks follow it. Killed before 4: orphans.
+//! Killed after it: the next run marks. Two at once: one is refused, looks again, and finds less to do. Letters whose
+//! offsets were ingested anew after the survey are looked for again, by a new one.
 //!
 //! Absent on purpose: records that the table passes over by its spec (tombstones, say) stay nothing. They are replayed
 //! like rows, for there is nothing more to do about them.
