@@ -146,7 +146,8 @@ fn blocks_are_unpacked_however_they_were_packed() {
         [with_size(first), with_size(second)].concat()
     };
     let followed = |plain: &[u8]| [packed("deflate", plain), b"sum".to_vec()].concat();
-    let ways: [(&str, &dyn Fn(&[u8]) -> Vec<u8>); 8] = [
+    type Pack<'a> = &'a dyn Fn(&[u8]) -> Vec<u8>;
+    let ways: [(&str, Pack<'_>); 8] = [
         ("null", &|plain| plain.to_vec()),
         ("snappy", &|plain| packed("snappy", plain)),
         ("deflate", &|plain| packed("deflate", plain)),

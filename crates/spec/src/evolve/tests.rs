@@ -372,13 +372,13 @@ fn what_fits_no_column_gets_one_and_keeps_it() {
     let texts = of([field("id", "long"), field("amount", "string")]);
     let grown = evolved(&table, &texts, rules);
     assert_eq!(grown.fields[2].name, "amount_string");
-    assert_eq!(seen(&grown, &texts, rules), ["id", "\02", "amount"]);
-    assert_eq!(seen(&grown, &table, rules), ["id", "amount", "\03"]);
+    assert_eq!(seen(&grown, &texts, rules), ["id", "\x002", "amount"]);
+    assert_eq!(seen(&grown, &table, rules), ["id", "amount", "\x003"]);
     // A field of its own that bears that name.
     let clash = of([field("id", "long"), field("amount", "string"), field("amount_string", "int")]);
     let clashed = evolved(&grown, &clash, rules);
     assert_eq!(clashed.fields[3].name, "amount_string_2");
-    assert_eq!(seen(&clashed, &clash, rules), ["id", "\02", "amount", "amount_string"]);
+    assert_eq!(seen(&clashed, &clash, rules), ["id", "\x002", "amount", "amount_string"]);
     // Inside a list the list as a whole has no column.
     let list = |kind: &str| Type::List {
         element_id: 0,

@@ -184,7 +184,7 @@ impl History {
         };
         let count = RejectedCount { reason: RejectReason::BadFraming, records: rejected };
         let rejected = if rejected == 0 { Vec::new() } else { vec![count] };
-        Ok(Some(Change::Overwrite { removed, added, ranges, base, rejected }))
+        Ok(Some(Change::Overwrite { removed, added, ranges, base, rejected, replayed: Vec::new() }))
     }
 
     /// What is ingested anew: below the positions, of one partition or of several.

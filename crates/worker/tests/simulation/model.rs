@@ -267,7 +267,7 @@ impl TableModel {
                 let stay = self.added(objects, &mut live, added)?;
                 self.expired(scenario, removed, &before, &stay, now_ms)?;
             }
-            Change::Overwrite { removed, added, ranges, base, rejected } if !ranges.is_empty() => {
+            Change::Overwrite { removed, added, ranges, base, rejected, .. } if !ranges.is_empty() => {
                 let before = self.removed(objects, &mut live, removed, now_ms)?;
                 let after = self.added(objects, &mut live, added)?;
                 let (version, base, rejected) = (entry.version, *base, sum(rejected));

@@ -59,7 +59,15 @@ impl World {
 
     async fn overwrite(&mut self, n: u64) {
         let (removed, added, base) = (vec![path(n)], vec![self.file(9)], self.state.version);
-        self.commit(Change::Overwrite { removed, added, ranges: vec![], base, rejected: vec![] }).await;
+        self.commit(Change::Overwrite {
+            removed,
+            added,
+            ranges: vec![],
+            base,
+            rejected: vec![],
+            replayed: vec![],
+        })
+        .await;
     }
 
     async fn absorb(&mut self, apart: &Apart, rows: u64) {

@@ -18,6 +18,7 @@ fn overwrite(world: &World, removed: &[u64], added: &[(u64, u64)]) -> Change {
         ranges: vec![range(0, 5)],
         base: world.state.version,
         rejected: vec![],
+        replayed: vec![],
     }
 }
 

@@ -355,7 +355,8 @@ async fn rows_that_are_changed_here_and_there_at_once_stop_the_projection() {
 
 async fn overwrite(rig: &mut Rig, path: &str) -> u64 {
     let (removed, added, base) = (vec![path.to_owned()], vec![rig.file(9)], rig.state.version);
-    rig.commit(Change::Overwrite { removed, added, ranges: vec![], base, rejected: vec![] }).await
+    rig.commit(Change::Overwrite { removed, added, ranges: vec![], base, rejected: vec![], replayed: vec![] })
+        .await
 }
 
 /// Entries between are gone: what is missing could be anybody's.

@@ -39,6 +39,7 @@ fn change(rig: &Rig, removed: &[u64], added: Vec<FileEntry>, start: i64, end: i6
         ranges: vec![OffsetRange { cluster, topic, partition: 0, start, end, lost: false }],
         base: rig.state.version,
         rejected: Vec::new(),
+        replayed: Vec::new(),
     }
 }
 
