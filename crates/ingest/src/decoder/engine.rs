@@ -280,10 +280,15 @@ impl Decoder {
         if self.stage.is_some() {
             return self.set_staged_schema(schema);
         }
+        self.batch = Some(self.batch_of(schema)?);
+        Ok(())
+    }
+
+    /// An empty batch of these columns.
+    pub(super) fn batch_of(&self, schema: Schema) -> Result<Batch, IngestError> {
         let metadata = self.table.kafka_metadata.then_some(self.table.topic.as_str());
         let event_type = self.table.event_types.as_ref().and_then(|types| types.column.as_deref());
-        self.batch = Some(Batch::new(schema, metadata, event_type)?);
-        Ok(())
+        Batch::new(schema, metadata, event_type)
     }
 
     /// The table's schema that batches have; `None` before the table exists.
@@ -331,6 +336,9 @@ impl Decoder {
     }
 
     /// The rows so far, in push order; `None` when there are none. The next batch begins.
+    ///
+    /// # Errors
+    /// `Internal`: rows are lost, and what is left is not all that was pushed. [`Self::discard`] it.
     pub fn close(&mut self) -> Result<Option<Finished>, IngestError> {
         if self.stage.is_some() {
             return self.finish_staged();
@@ -341,6 +349,20 @@ impl Decoder {
             }
             _ => Ok(None),
         }
+    }
+
+    /// Throws the rows so far away, whatever is wrong with them. The next batch begins.
+    ///
+    /// # Errors
+    /// `Internal` when the columns cannot be made anew.
+    pub fn discard(&mut self) -> Result<(), IngestError> {
+        if let Some(stage) = &mut self.stage {
+            stage.discard();
+        }
+        if let Some(batch) = &self.batch {
+            self.batch = Some(self.batch_of(batch.schema.clone())?);
+        }
+        Ok(())
     }
 }
 

@@ -50,6 +50,8 @@ pub(super) struct Stage {
     source: Option<Schema>,
     transform: Option<Transform>,
     closed: Closed,
+    /// Why rows that were pushed will never come out: no batch may pass for complete until they are discarded.
+    lost: Option<IngestError>,
 }
 
 /// Batches of the table's columns that wait for their caller.
@@ -77,7 +79,13 @@ impl Stage {
             source: None,
             transform: None,
             closed: Closed::default(),
+            lost: None,
         }))
+    }
+
+    pub(super) fn discard(&mut self) {
+        self.closed = Closed::default();
+        self.lost = None;
     }
 
     pub(super) fn closed_rows(&self) -> usize {
@@ -133,16 +141,21 @@ impl Decoder {
     /// The table's columns of what was decoded since the last call.
     pub(super) fn finish_staged(&mut self) -> Result<Option<Finished>, IngestError> {
         self.close_stage()?;
-        self.stage.as_mut().map_or(Ok(None), Stage::take)
+        let Some(stage) = &mut self.stage else { return Ok(None) };
+        stage.take().inspect_err(|error| stage.lost = Some(error.clone()))
     }
 
     fn close_stage(&mut self) -> Result<(), IngestError> {
         let (Some(stage), Some(batch)) = (&mut self.stage, &mut self.batch) else { return Ok(()) };
+        if let Some(error) = &stage.lost {
+            return Err(error.clone());
+        }
         if batch.rows() == 0 {
             return Ok(());
         }
-        let decoded = batch.finish()?;
-        stage.close(decoded)
+        // What is decoded has left the builders: nobody can try again.
+        let closed = batch.finish().and_then(|decoded| stage.close(decoded));
+        closed.inspect_err(|error| stage.lost = Some(error.clone()))
     }
 
     /// The ledger's schema changed; the batch is empty.

@@ -76,6 +76,26 @@ impl Halt {
     }
 }
 
+/// Why nothing of the buffer may be committed, however often it is asked for: its positions and its rows disagree.
+#[derive(Debug, Clone)]
+enum Broken {
+    /// A record behind the positions that the spec says to stop at.
+    Stop(Place),
+    /// Rows are lost, or one too many is there.
+    Bug(IngestError),
+}
+
+impl Broken {
+    fn halt(&self) -> Halt {
+        match self {
+            Self::Stop(place) => {
+                Halt::Rejected { place: *place, reason: RejectReason::TransformFailed, about: None }
+            }
+            Self::Bug(error) => Halt::Failed(error.clone()),
+        }
+    }
+}
+
 /// The buffer of one table and everything that fills it.
 pub struct Intake {
     pub decoder: Decoder,
@@ -102,8 +122,8 @@ pub struct Intake {
     undecided: Option<DeadLetters>,
     /// Rows of the batch being decoded that came before the first of them, and cannot fail.
     decided: usize,
-    /// A record behind the positions that the spec says to stop at: nothing of the buffer may be committed.
-    stopped_at: Option<Place>,
+    /// Only [`Self::clear`] mends it.
+    broken: Option<Broken>,
     /// Records and bytes since the last reading, for metrics.
     taken: (u64, u64),
 }
@@ -138,7 +158,7 @@ impl Intake {
         Self {
             undecided: None,
             decided: 0,
-            stopped_at: None,
+            broken: None,
             decoder,
             positions: Positions::default(),
             schema,
@@ -174,7 +194,7 @@ impl Intake {
 
     /// Takes one record, or says why not (see [`Self::take_halt`]).
     pub fn take(&mut self, record: &Record<'_>) -> Visit {
-        if self.halt.is_some() {
+        if self.is_halted() {
             return Visit::Blocked;
         }
         if !self.positions.wants(record.partition, record.offset) {
@@ -192,7 +212,7 @@ impl Intake {
                 if self.decoder.can_fail()
                     && let Err(error) = self.keep_undecided(record)
                 {
-                    self.halt = Some(Halt::Failed(error));
+                    self.fail(Broken::Bug(error));
                     return Visit::Blocked;
                 }
             }
@@ -232,10 +252,23 @@ impl Intake {
         if self.decoder.rows() >= BATCH_ROWS_MAX || bytes >= BATCH_BYTES_MAX {
             self.close_batch();
         }
-        if self.input_bytes >= self.input_bytes_max || self.bytes() >= self.held_max {
+        let is_full = self.input_bytes >= self.input_bytes_max || self.bytes() >= self.held_max;
+        if is_full && self.halt.is_none() {
             self.halt = Some(Halt::Full);
         }
         Visit::Taken
+    }
+
+    fn is_halted(&mut self) -> bool {
+        if let (None, Some(broken)) = (&self.halt, &self.broken) {
+            self.halt = Some(broken.halt());
+        }
+        self.halt.is_some()
+    }
+
+    /// What came first is what is told.
+    fn fail(&mut self, broken: Broken) {
+        self.halt = Some(self.broken.get_or_insert(broken).halt());
     }
 
     /// Keeps the record of the row that was just decoded.
@@ -271,7 +304,7 @@ impl Intake {
         match self.dead_letters.finish() {
             Ok(batch) => self.keep_dead(batch),
             Err(error) => {
-                self.halt = Some(Halt::Failed(error));
+                self.fail(Broken::Bug(error));
                 return false;
             }
         }
@@ -302,7 +335,7 @@ impl Intake {
             Err(error) => Err(error),
         };
         if let Err(error) = closed {
-            self.halt = Some(Halt::Failed(error));
+            self.fail(Broken::Bug(error));
         }
     }
 
@@ -326,8 +359,7 @@ impl Intake {
         if self.dlq_mode == DlqMode::Stop {
             let place = dead_letter::first_place(&letters)
                 .ok_or_else(|| IngestError::internal("a rejected record has no place"))?;
-            self.stopped_at = Some(place);
-            self.halt = Some(Halt::Rejected { place, reason: RejectReason::TransformFailed, about: None });
+            self.fail(Broken::Stop(place));
             return Ok(());
         }
         *self.rejected.entry(RejectReason::TransformFailed).or_default() += unfit;
@@ -365,17 +397,17 @@ impl Intake {
     ///
     /// # Errors
     /// `Rejected`: the positions are past a record at which the spec says to stop, so the buffer must not be committed.
-    /// `Failed`: a batch cannot be closed.
+    /// `Failed`: a batch could not be closed, so rows of the positions' ranges are lost. Both until it is cleared.
     pub fn take_buffer(&mut self) -> Result<Taken, Halt> {
         self.close_batch();
-        if let Some(failed) = self.halt.take_if(|halt| matches!(halt, Halt::Failed(_))) {
-            return Err(failed);
+        match self.dead_letters.finish() {
+            Ok(batch) => self.keep_dead(batch),
+            Err(error) => self.fail(Broken::Bug(error)),
         }
-        if let Some(place) = self.stopped_at {
-            return Err(Halt::Rejected { place, reason: RejectReason::TransformFailed, about: None });
+        if let Some(broken) = &self.broken {
+            return Err(broken.halt());
         }
-        let mut dead_letters = std::mem::take(&mut self.dead_batches);
-        dead_letters.extend(self.dead_letters.finish().map_err(Halt::Failed)?);
+        let dead_letters = std::mem::take(&mut self.dead_batches);
         let rejected = std::mem::take(&mut self.rejected)
             .into_iter()
             .map(|(reason, records)| RejectedCount { reason, records })
@@ -390,10 +422,10 @@ impl Intake {
     /// # Errors
     /// `Internal` when a builder cannot be emptied.
     pub fn clear(&mut self) -> Result<(), IngestError> {
-        self.decoder.close()?;
-        self.decide(&[])?;
-        self.dead_letters.finish()?;
-        self.stopped_at = None;
+        self.decoder.discard()?;
+        self.undecided = None;
+        self.dead_letters = self.dead_letters.like()?;
+        self.broken = None;
         self.dead_batches.clear();
         self.batches.clear();
         self.rejected.clear();
@@ -587,5 +619,21 @@ tables:
         }
         intake.clear().unwrap();
         assert_eq!(intake.take_buffer().unwrap().batches.len(), 0);
+    }
+
+    #[test]
+    fn a_batch_that_lost_rows_keeps_the_buffer_from_being_committed() {
+        let mut intake = cast(DlqMode::DeadLetter);
+        assert_eq!(fill(&mut intake, &VALUES[..2]), 2);
+        // Without its record, the row that fails is lost.
+        intake.undecided = None;
+        intake.close_batch();
+        assert!(matches!(intake.take_halt(), Some(Halt::Failed(_))));
+        assert_eq!(fill(&mut intake, &VALUES), 0, "nothing more is taken");
+        for _ in 0..2 {
+            assert!(matches!(intake.take_buffer(), Err(Halt::Failed(_))), "whoever asks, and however often");
+        }
+        intake.clear().unwrap();
+        assert_eq!((intake.take_buffer().unwrap().batches.len(), intake.bytes()), (0, 0));
     }
 }

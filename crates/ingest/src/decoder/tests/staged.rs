@@ -186,6 +186,25 @@ fn rows_that_are_left_out_are_not_overlooked() {
 }
 
 #[test]
+fn a_batch_that_lost_rows_is_never_complete_until_it_is_discarded() {
+    let spec = spec("    transforms: {filter: id > 0}\n");
+    let mut rig = Rig::new(&spec, None, &[(1, V1)]);
+    assert_eq!(rig.push(&v1(1, "a")), Ok(Pushed::Row));
+    // Rows whose transforms are gone: their close fails.
+    let (batch, live) = (rig.decoder.batch.take(), rig.decoder.table_schema().cloned().unwrap());
+    rig.decoder.set_staged_schema(live.clone()).unwrap();
+    rig.decoder.batch = batch;
+    for _ in 0..2 {
+        assert_eq!(rig.decoder.close().unwrap_err().kind(), ErrorKind::Internal);
+    }
+    rig.decoder.discard().unwrap();
+    assert!(rig.decoder.close().unwrap().is_none());
+    rig.decoder.set_table_schema(live).unwrap();
+    assert_eq!(rig.push(&v1(2, "b")), Ok(Pushed::Row));
+    assert_eq!(rig.close().batch.unwrap().num_rows(), 1);
+}
+
+#[test]
 fn a_name_that_nothing_answers_to_stops_a_new_table() {
     for (more, expected) in [
         ("    protect: {mial: mask}\n", "protect.mial: the table has no such column; did you mean mail?"),
