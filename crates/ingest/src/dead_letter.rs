@@ -7,9 +7,8 @@
 use std::fmt;
 
 use arrow::{
-    array::{Array, AsArray, RecordBatch, UInt64Array},
+    array::{RecordBatch, UInt64Array},
     compute::take_record_batch,
-    datatypes::{Int32Type, Int64Type},
 };
 use siltstone_protocol::{Field, PrimitiveType, RejectReason, Schema};
 use siltstone_spec::evolve::assign_ids;
@@ -69,18 +68,6 @@ pub struct Place {
     pub partition: i32,
     pub offset: i64,
     pub schema_id: Option<u32>,
-}
-
-/// The place of the first record of a batch of dead letters.
-pub fn first_place(batch: &RecordBatch) -> Option<Place> {
-    if batch.num_rows() == 0 {
-        return None;
-    }
-    let partitions = batch.column(2).as_primitive_opt::<Int32Type>()?;
-    let offsets = batch.column(3).as_primitive_opt::<Int64Type>()?;
-    let ids = batch.column(8).as_primitive_opt::<Int64Type>()?;
-    let schema_id = ids.is_valid(0).then(|| ids.value(0)).and_then(|id| u32::try_from(id).ok());
-    Some(Place { partition: partitions.value(0), offset: offsets.value(0), schema_id })
 }
 
 /// The schema of a dead-letter table that an older program made, with the columns that it lacks; `None`: it lacks none.
@@ -265,7 +252,10 @@ impl DeadLetters {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use arrow::datatypes::TimestampMicrosecondType;
+    use arrow::{
+        array::{Array, AsArray},
+        datatypes::{Int64Type, TimestampMicrosecondType},
+    };
 
     use super::*;
     use crate::Headers;

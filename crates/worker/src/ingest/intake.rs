@@ -3,8 +3,8 @@
 //! Every record moves its partition's position exactly once, in the same call in which its row or
 //! its rejection is buffered; so the ranges of a flush and its rows always agree (I-3).
 //!
-//! Where the table's transforms can fail, that is known of a row only when its batch is closed: until then its
-//! record is kept, as it would be as a dead letter.
+//! Where the table's transforms can fail, that is known of a row only when its batch is closed: until then what is
+//! needed of its record is kept ([`Undecided`]).
 
 use std::{
     collections::BTreeMap,
@@ -15,12 +15,13 @@ use std::{
 use arrow::array::RecordBatch;
 use siltstone_ingest::{
     IngestError, Record, Visit,
-    dead_letter::{self, About, DeadLetters, Place},
+    dead_letter::{About, DeadLetters, Place},
     decoder::{Decoder, Finished, Pushed, SchemaNeed},
 };
 use siltstone_protocol::{RejectReason, RejectedCount, Schema};
 use siltstone_spec::{DlqMode, TableSpec};
 
+use super::undecided::{Decided, Undecided};
 use crate::{
     error::{ForTable, WorkerError},
     positions::Positions,
@@ -119,9 +120,7 @@ pub struct Intake {
     now_ms: i64,
     halt: Option<Halt>,
     /// Records of the rows being decoded, as long as their transforms may fail.
-    undecided: Option<DeadLetters>,
-    /// Rows of the batch being decoded that came before the first of them, and cannot fail.
-    decided: usize,
+    undecided: Option<Undecided>,
     /// Only [`Self::clear`] mends it.
     broken: Option<Broken>,
     /// Records and bytes since the last reading, for metrics.
@@ -157,7 +156,6 @@ impl Intake {
     ) -> Self {
         Self {
             undecided: None,
-            decided: 0,
             broken: None,
             decoder,
             positions: Positions::default(),
@@ -209,7 +207,7 @@ impl Intake {
         match self.decoder.push(record) {
             Pushed::Row => {
                 self.rows += 1;
-                if self.decoder.can_fail()
+                if self.is_undecided()
                     && let Err(error) = self.keep_undecided(record)
                 {
                     self.fail(Broken::Bug(error));
@@ -271,29 +269,35 @@ impl Intake {
         self.halt = Some(self.broken.get_or_insert(broken).halt());
     }
 
-    /// Keeps the record of the row that was just decoded.
+    /// Whether the record of the row that was just decoded must be kept: rows and records stay in step even where
+    /// transforms cease to fail within a batch.
+    fn is_undecided(&self) -> bool {
+        let is_begun = self.undecided.as_ref().is_some_and(|undecided| !undecided.is_empty());
+        self.dlq_mode != DlqMode::Skip && (is_begun || self.decoder.can_fail())
+    }
+
     fn keep_undecided(&mut self, record: &Record<'_>) -> Result<(), IngestError> {
         let undecided = match &mut self.undecided {
             Some(undecided) => undecided,
-            none => none.insert(self.dead_letters.like()?),
+            none => none.insert(match self.dlq_mode {
+                DlqMode::DeadLetter => Undecided::letters(self.dead_letters.like()?),
+                DlqMode::Stop | DlqMode::Skip => Undecided::places(),
+            }),
         };
-        if undecided.rows() == 0 {
-            self.decided = self.decoder.rows().saturating_sub(1);
-        }
-        let schema_id = self.decoder.schema_id(record);
-        let kept = undecided.push(record, RejectReason::TransformFailed, schema_id, self.now_ms);
-        if kept { Ok(()) } else { Err(IngestError::internal("a record was not kept beside its row")) }
+        undecided.keep(record, self.decoder.rows(), self.decoder.schema_id(record), self.now_ms)
     }
 
     fn undecided_bytes(&self) -> usize {
-        self.undecided.as_ref().map_or(0, DeadLetters::bytes)
+        self.undecided.as_ref().map_or(0, Undecided::bytes)
     }
 
-    /// Of the records that were kept, those at these places among the rows of the batch.
-    fn decide(&mut self, failed: &[usize]) -> Result<Option<RecordBatch>, IngestError> {
-        let Some(undecided) = &mut self.undecided else { return Ok(None) };
-        let places: Vec<usize> = failed.iter().map(|place| place.saturating_sub(self.decided)).collect();
-        undecided.finish_some(&places)
+    /// What is to be done about the rows at these places of the batch.
+    fn decide(&mut self, failed: &[usize]) -> Result<Decided, IngestError> {
+        match &mut self.undecided {
+            Some(undecided) => undecided.decide(failed),
+            None if failed.is_empty() || self.dlq_mode == DlqMode::Skip => Ok(Decided::Nothing),
+            None => Err(IngestError::internal("a row failed whose record was not kept")),
+        }
     }
 
     /// Takes a rejected record into the dead letters. False: they cannot take it (see the halt).
@@ -350,21 +354,16 @@ impl Intake {
         if filtered > 0 {
             *self.rejected.entry(RejectReason::Filtered).or_default() += filtered;
         }
-        let letters = self.decide(&failed)?;
-        if unfit == 0 {
-            return Ok(());
+        match self.decide(&failed)? {
+            Decided::Nothing => {}
+            Decided::Letters(letters) => self.keep_dead(Some(letters)),
+            Decided::Stop(place) => {
+                self.fail(Broken::Stop(place));
+                return Ok(());
+            }
         }
-        let letters =
-            letters.ok_or_else(|| IngestError::internal("a row failed whose record was not kept"))?;
-        if self.dlq_mode == DlqMode::Stop {
-            let place = dead_letter::first_place(&letters)
-                .ok_or_else(|| IngestError::internal("a rejected record has no place"))?;
-            self.fail(Broken::Stop(place));
-            return Ok(());
-        }
-        *self.rejected.entry(RejectReason::TransformFailed).or_default() += unfit;
-        if self.dlq_mode == DlqMode::DeadLetter {
-            self.keep_dead(Some(letters));
+        if unfit > 0 {
+            *self.rejected.entry(RejectReason::TransformFailed).or_default() += unfit;
         }
         Ok(())
     }
@@ -583,6 +582,7 @@ tables:
     fn rows_that_fail_are_counted_where_none_are_kept() {
         let mut intake = cast(DlqMode::Skip);
         assert_eq!(fill(&mut intake, &VALUES), 6);
+        assert!(intake.undecided.is_none(), "no record is copied that nobody will ask for");
         let taken = intake.take_buffer().unwrap();
         assert!(taken.dead_letters.is_empty());
         assert_eq!(taken.rejected.iter().map(|count| count.records).sum::<u64>(), 4);
@@ -609,6 +609,7 @@ tables:
     fn a_row_to_stop_at_keeps_the_buffer_from_being_committed() {
         let mut intake = cast(DlqMode::Stop);
         assert_eq!(fill(&mut intake, &VALUES[..2]), 2);
+        assert_eq!(intake.undecided_bytes(), 2 * size_of::<Place>());
         intake.close_batch();
         let is_first = |halt: &Halt| {
             matches!(halt, Halt::Rejected { place: Place { partition: 0, offset: 1, schema_id: None }, .. })

@@ -7,6 +7,7 @@ mod intake;
 mod lane;
 mod poller;
 mod schemas;
+mod undecided;
 
 pub use intake::{Halt, Intake, Wanting};
 pub use lane::Lane;
