@@ -371,8 +371,9 @@ pub fn castable(from: PrimitiveType, to: PrimitiveType) -> Castable {
         (from, to) if is_number(from) && is_number(to) => Sometimes,
         (P::Timestamptz, P::Timestamp) | (P::Timestamp, P::Timestamptz) => Always,
         (P::Timestamp | P::Timestamptz, P::Date) => Always,
-        (P::Date, P::Timestamp | P::Timestamptz) => Always,
-        (P::Binary | P::Fixed(_), P::String) => Sometimes,
+        // Days reach further than microseconds, and both further than the calendar of texts.
+        (P::Date, P::Timestamp | P::Timestamptz) => Sometimes,
+        (P::Date | P::Timestamp | P::Timestamptz | P::Binary | P::Fixed(_), P::String) => Sometimes,
         (P::Fixed(_), P::Binary) | (P::String, P::Binary) => Always,
         (_, P::String) => Always,
         (

@@ -8,12 +8,14 @@ use arrow::{
         StringBuilder, TimestampMicrosecondArray,
     },
     compute::{CastOptions, cast_with_options},
-    datatypes::{DataType, TimeUnit, TimestampMicrosecondType},
+    datatypes::{DataType, Date32Type, TimeUnit, TimestampMicrosecondType},
     util::display::FormatOptions,
 };
 use siltstone_protocol::{Field, PrimitiveType};
 
 use crate::{IngestError, columns::arrow_field};
+
+const MICROS_PER_DAY: i64 = 86_400_000_000;
 
 /// The Arrow type of a column type.
 pub(super) fn arrow_type(data_type: PrimitiveType) -> Result<DataType, IngestError> {
@@ -34,11 +36,21 @@ pub(super) fn cast(
         (P::Uuid, P::String) => uuid_texts(array.as_fixed_size_binary()),
         (P::String, P::Uuid) => uuids(array)?,
         (P::Fixed(_), P::String) => by_arrow(&by_arrow(array, &DataType::Binary)?, &target)?,
+        // Arrow overflows, or fails, at dates and times far away.
         (P::Date, P::Timestamp | P::Timestamptz) => {
-            let plain = by_arrow(array, &DataType::Timestamp(TimeUnit::Microsecond, None))?;
-            with_zone(&plain, &target)
+            let micros = |day: i32| i64::from(day).checked_mul(MICROS_PER_DAY);
+            let days = array.as_primitive::<Date32Type>();
+            with_zone(&days.unary_opt::<_, TimestampMicrosecondType>(micros), &target)
         }
-        (P::Timestamp, P::Timestamptz) | (P::Timestamptz, P::Timestamp) => with_zone(array, &target),
+        (P::Timestamp | P::Timestamptz, P::Date) => {
+            let day = |micros: i64| i32::try_from(micros.div_euclid(MICROS_PER_DAY)).ok();
+            let micros = array.as_primitive::<TimestampMicrosecondType>();
+            Arc::new(micros.unary_opt::<_, Date32Type>(day))
+        }
+        (P::Date, P::String) => date_texts(array),
+        (P::Timestamp, P::Timestamptz) | (P::Timestamptz, P::Timestamp) => {
+            with_zone(array.as_primitive(), &target)
+        }
         (P::Timestamp | P::Timestamptz, P::String) => timestamp_texts(array, from == P::Timestamptz),
         (P::String, P::Timestamptz) => {
             // Where no zone is said, it is UTC.
@@ -55,8 +67,7 @@ fn by_arrow(array: &ArrayRef, target: &DataType) -> Result<ArrayRef, IngestError
 }
 
 /// The same microseconds, with the target's zone or without one.
-fn with_zone(array: &ArrayRef, target: &DataType) -> ArrayRef {
-    let micros: &TimestampMicrosecondArray = array.as_primitive::<TimestampMicrosecondType>();
+fn with_zone(micros: &TimestampMicrosecondArray, target: &DataType) -> ArrayRef {
     let zone = match target {
         DataType::Timestamp(_, zone) => zone.clone(),
         _ => None,
@@ -64,6 +75,17 @@ fn with_zone(array: &ArrayRef, target: &DataType) -> ArrayRef {
     let values: TimestampMicrosecondArray =
         PrimitiveArray::new(micros.values().clone(), micros.nulls().cloned());
     Arc::new(values.with_timezone_opt(zone))
+}
+
+/// `2026-01-31`, with a sign before years that have not four digits.
+fn date_texts(array: &ArrayRef) -> ArrayRef {
+    let days = array.as_primitive::<Date32Type>();
+    let mut out = StringBuilder::with_capacity(days.len(), days.len() * 10);
+    for day in days {
+        let date = day.and_then(chrono::NaiveDate::from_epoch_days);
+        out.append_option(date.map(|date| date.to_string()));
+    }
+    Arc::new(out.finish())
 }
 
 /// `2026-01-31T12:00:00Z`, with as many digits after the point as it needs; without `Z` where there is no zone.

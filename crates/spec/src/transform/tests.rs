@@ -263,4 +263,9 @@ fn casts_that_cannot_fail_are_known() {
     assert_eq!(castable(P::Double, P::String), Castable::Always);
     assert_eq!(castable(P::Binary, P::String), Castable::Sometimes);
     assert_eq!(castable(P::Long, P::Timestamptz), Castable::Never);
+    assert_eq!(castable(P::Timestamptz, P::Date), Castable::Always);
+    assert_eq!(castable(P::Date, P::Timestamp), Castable::Sometimes);
+    for time in [P::Date, P::Timestamp, P::Timestamptz] {
+        assert_eq!(castable(time, P::String), Castable::Sometimes);
+    }
 }

@@ -1,8 +1,20 @@
 //! Every pair of types that can be cast, with values at the edges; `-` stands for a row that fails.
 
-use super::*;
+use arrow::{
+    array::{
+        Array, ArrayRef, AsArray, BinaryArray, BooleanArray, Date32Array, Decimal128Array,
+        FixedSizeBinaryArray, Float32Array, Float64Array, Int32Array, Int64Array, StringArray,
+        Time64MicrosecondArray, TimestampMicrosecondArray,
+    },
+    datatypes::{Date32Type, TimestampMicrosecondType},
+};
+use siltstone_protocol::PrimitiveType;
+use siltstone_spec::transform::{Castable, castable};
 
-fn cast(from: &str, to: &str, values: &str) -> Vec<String> {
+use super::*;
+use crate::transform::cast;
+
+fn cast_texts(from: &str, to: &str, values: &str) -> Vec<String> {
     let applied = apply(
         &format!("[{{name: k, type: int}}, {{name: v, type: '{from}'}}]"),
         &format!("    transforms: {{cast: {{v: '{to}'}}}}\n"),
@@ -73,11 +85,44 @@ fn values_are_cast_or_fail() {
     ];
     for (from, to, values, expected) in cases {
         if *expected == "!" {
-            let made = siltstone_spec::transform::castable(from.parse().unwrap(), to.parse().unwrap());
-            assert_eq!(made, siltstone_spec::transform::Castable::Never);
+            assert_eq!(castable(from.parse().unwrap(), to.parse().unwrap()), Castable::Never);
             continue;
         }
-        assert_eq!(cast(from, to, values).join(" "), *expected, "{from} to {to}");
+        assert_eq!(cast_texts(from, to, values).join(" "), *expected, "{from} to {to}");
+    }
+}
+
+/// The least and the greatest of what a column of the type can hold, what is between, and null.
+fn edges(of: PrimitiveType) -> ArrayRef {
+    use PrimitiveType as P;
+    let target = cast::arrow_type(of).unwrap();
+    let bytes = |size: usize| {
+        let values = [Some(vec![0u8; size]), Some(vec![0x41; size]), Some(vec![255; size]), None];
+        let size = i32::try_from(size).unwrap();
+        FixedSizeBinaryArray::try_from_sparse_iter_with_size(values.into_iter(), size).unwrap()
+    };
+    let binary: [Option<&[u8]>; 4] = [Some(b""), Some(b"0"), Some(b"\xff"), None];
+    match of {
+        P::Boolean => Arc::new(BooleanArray::from(vec![Some(false), Some(true), None])),
+        P::Int => Arc::new(Int32Array::from(vec![Some(i32::MIN), Some(0), Some(i32::MAX), None])),
+        P::Long => Arc::new(Int64Array::from(vec![Some(i64::MIN), Some(0), Some(i64::MAX), None])),
+        P::Float => Arc::new(Float32Array::from(vec![Some(f32::MIN), Some(0.0), Some(f32::MAX), None])),
+        P::Double => Arc::new(Float64Array::from(vec![Some(f64::MIN), Some(0.0), Some(f64::MAX), None])),
+        P::Decimal { precision, .. } => {
+            let most = 10i128.pow(precision.into()) - 1;
+            let values = Decimal128Array::from(vec![Some(-most), Some(0), Some(most), None]);
+            Arc::new(values.with_data_type(target))
+        }
+        P::Date => Arc::new(Date32Array::from(vec![Some(i32::MIN), Some(0), Some(i32::MAX), None])),
+        P::Time => Arc::new(Time64MicrosecondArray::from(vec![Some(0), Some(1), Some(86_399_999_999), None])),
+        P::Timestamp | P::Timestamptz => {
+            let values = TimestampMicrosecondArray::from(vec![Some(i64::MIN), Some(0), Some(i64::MAX), None]);
+            Arc::new(values.with_data_type(target))
+        }
+        P::String => Arc::new(StringArray::from(vec![Some(""), Some("0"), Some("\u{10ffff}"), None])),
+        P::Uuid => Arc::new(bytes(16)),
+        P::Fixed(size) => Arc::new(bytes(size as usize)),
+        P::Binary => Arc::new(BinaryArray::from(binary.to_vec())),
     }
 }
 
@@ -102,16 +147,40 @@ fn every_pair_that_the_spec_allows_is_carried_out() {
     for from in types {
         for to in types {
             let (from, to) = (from.parse().unwrap(), to.parse().unwrap());
-            if siltstone_spec::transform::castable(from, to) != siltstone_spec::transform::Castable::Never {
-                let none =
-                    arrow::array::new_null_array(&crate::transform::cast::arrow_type(from).unwrap(), 2);
-                let done = crate::transform::cast::cast(&none, from, to).unwrap();
-                assert_eq!(
-                    done.data_type(),
-                    &crate::transform::cast::arrow_type(to).unwrap(),
-                    "{from} to {to}"
-                );
+            let castable = castable(from, to);
+            if castable == Castable::Never {
+                continue;
+            }
+            let values = edges(from);
+            let done = cast::cast(&values, from, to).unwrap();
+            assert_eq!(done.data_type(), &cast::arrow_type(to).unwrap(), "{from} to {to}");
+            if castable == Castable::Always {
+                assert_eq!(done.null_count(), values.null_count(), "{from} to {to}");
             }
         }
     }
+}
+
+#[test]
+fn dates_and_times_far_away_are_the_same_or_fail() {
+    use PrimitiveType as P;
+    let shown = |array: &ArrayRef| {
+        let batch = RecordBatch::try_from_iter_with_nullable([("v", Arc::clone(array), true)]).unwrap();
+        column(&batch, "v").into_iter().map(|v| v.unwrap_or("-".into())).collect::<Vec<_>>().join(" ")
+    };
+    let days: ArrayRef =
+        Arc::new(Date32Array::from(vec![-106_751_992, -106_751_991, 106_751_991, 106_751_992]));
+    let micros = cast::cast(&days, P::Date, P::Timestamp).unwrap();
+    let micros = micros.as_primitive::<TimestampMicrosecondType>();
+    assert_eq!(
+        micros.iter().collect::<Vec<_>>(),
+        [None, Some(-106_751_991 * 86_400_000_000), Some(106_751_991 * 86_400_000_000), None]
+    );
+    let days: ArrayRef = Arc::new(Date32Array::from(vec![i32::MIN, -719_529, 2_932_897, i32::MAX]));
+    assert_eq!(shown(&cast::cast(&days, P::Date, P::String).unwrap()), "- -0001-12-31 +10000-01-01 -");
+    let times: ArrayRef = Arc::new(TimestampMicrosecondArray::from(vec![i64::MIN, -1, i64::MAX]));
+    let days = cast::cast(&times, P::Timestamp, P::Date).unwrap();
+    assert_eq!(days.as_primitive::<Date32Type>().values(), &[-106_751_992, -1, 106_751_991]);
+    let texts = cast::cast(&times, P::Timestamp, P::String).unwrap();
+    assert_eq!(shown(&texts), "- 1969-12-31T23:59:59.999999 -");
 }
