@@ -232,9 +232,14 @@ impl Decoder {
         let mut body = seen(&self.table, &source, &of_records)?;
         let is_known = self.stage.as_ref().is_some_and(|stage| stage.source.as_ref() == Some(&source));
         if !is_known || self.batch.is_none() {
-            self.close_stage()?;
             let (narrow, outcome) = looked.narrowed(&self.table)?;
-            let transform = Transform::compile(&self.table, &narrow, &outcome, (&called, &live), &keys)?;
+            let compiled = Transform::compile(&self.table, &narrow, &outcome, (&called, &live), &keys);
+            let transform = match compiled {
+                Ok(transform) => transform,
+                Err(error @ IngestError::SchemaRefused { .. }) => return self.unusable(key, error),
+                Err(error) => return Err(error),
+            };
+            self.close_stage()?;
             self.programs.clear();
             let metadata = self.table.kafka_metadata.then_some(self.table.topic.as_str());
             let event_type = self.table.event_types.as_ref().and_then(|types| types.column.as_deref());

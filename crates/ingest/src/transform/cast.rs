@@ -8,7 +8,10 @@ use arrow::{
         StringBuilder, TimestampMicrosecondArray,
     },
     compute::{CastOptions, cast_with_options},
-    datatypes::{DataType, Date32Type, TimeUnit, TimestampMicrosecondType},
+    datatypes::{
+        DataType, Date32Type, Float32Type, Float64Type, Int32Type, Int64Type, TimeUnit,
+        TimestampMicrosecondType,
+    },
     util::display::FormatOptions,
 };
 use siltstone_protocol::{Field, PrimitiveType};
@@ -57,6 +60,34 @@ pub(super) fn cast(
             by_arrow(array, &DataType::Timestamp(TimeUnit::Microsecond, Some("+00:00".into())))?
         }
         _ => by_arrow(array, &target)?,
+    })
+}
+
+/// As [`cast`], but null for a whole number that the floating-point type has not.
+pub(super) fn exact(
+    array: &ArrayRef,
+    from: PrimitiveType,
+    to: PrimitiveType,
+) -> Result<ArrayRef, IngestError> {
+    use PrimitiveType as P;
+    let float = |number: i64| {
+        let float = number as f32;
+        (float as i128 == i128::from(number)).then_some(float)
+    };
+    let double = |number: i64| {
+        let double = number as f64;
+        (double as i128 == i128::from(number)).then_some(double)
+    };
+    Ok(match (from, to) {
+        (P::Int, P::Float) => {
+            let numbers = array.as_primitive::<Int32Type>();
+            Arc::new(numbers.unary_opt::<_, Float32Type>(|number| float(number.into())))
+        }
+        (P::Long, P::Float) => Arc::new(array.as_primitive::<Int64Type>().unary_opt::<_, Float32Type>(float)),
+        (P::Long, P::Double) => {
+            Arc::new(array.as_primitive::<Int64Type>().unary_opt::<_, Float64Type>(double))
+        }
+        _ => cast(array, from, to)?,
     })
 }
 

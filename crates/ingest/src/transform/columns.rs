@@ -8,12 +8,7 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::{
-        Array, ArrayRef, AsArray, BooleanArray, ListArray, MapArray, RecordBatch, StringArray, StructArray,
-        UInt32Array, new_null_array,
-    },
-    buffer::{BooleanBuffer, NullBuffer},
-    compute::take,
+    array::{Array, ArrayRef, BooleanArray, PrimitiveArray, RecordBatch, StringArray},
     datatypes::{
         DataType, Date32Type, Decimal128Type, FieldRef, Fields, Float32Type, Float64Type, Int32Type,
         Int64Type, TimestampMicrosecondType,
@@ -25,53 +20,49 @@ use siltstone_spec::{
     transform::{Castable, Derived, Origin, Outcome, castable},
 };
 
-use super::{cast, key::Keys, protect::Protector};
+use super::{
+    build::{Made, build},
+    cast,
+    key::Keys,
+    protect::Protector,
+};
 use crate::{IngestError, columns::arrow_field};
 
 /// How the columns of a table are made.
 #[derive(Debug)]
 pub(super) struct Shape {
     columns: Vec<Column>,
-    /// Casts that can fail, with the way to each from the top.
-    fallible: Vec<(Vec<usize>, Cast)>,
 }
 
 #[derive(Debug)]
-enum Column {
+pub(super) enum Column {
     /// Null in every row.
     Missing(DataType),
     /// An array of the one value.
     Constant(ArrayRef),
     /// As it is in the source.
-    Kept {
-        index: usize,
-        fit: Fit,
-    },
+    Kept { index: usize, fit: Fit },
     /// A struct of members of the source's struct.
-    Members {
-        index: usize,
-        members: Vec<Column>,
-        fields: Fields,
-    },
-    Changed {
-        index: usize,
-        casts: Vec<Cast>,
-        protector: Option<Protector>,
-        fit: Option<Cast>,
-    },
+    Members { index: usize, members: Vec<Column>, fields: Fields },
+    /// `fit`: of the texts that protection gives.
+    Changed { index: usize, steps: Vec<Step>, protector: Option<Protector>, fit: Option<Step> },
 }
 
+/// One type's values as another's.
 #[derive(Debug, Clone, Copy)]
-struct Cast {
+pub(super) struct Step {
     from: PrimitiveType,
     to: PrimitiveType,
+    /// Only numbers that stay what they are: nobody asked for a cast.
+    exact: bool,
+    can_fail: bool,
 }
 
 /// How values of a source's type are laid into a column of the table's.
 #[derive(Debug)]
-enum Fit {
+pub(super) enum Fit {
     Same,
-    Widen(Cast),
+    Widen(Step),
     Struct { members: Vec<(Option<usize>, Fit)>, fields: Fields },
     List { element: Box<Fit>, field: FieldRef },
     Map { key: Box<Fit>, value: Box<Fit>, entries: FieldRef, fields: Fields },
@@ -84,64 +75,63 @@ impl Shape {
         target: &Schema,
         keys: &Keys,
     ) -> Result<Self, IngestError> {
-        let mut compiler = Compiler { keys, path: Vec::new(), fallible: Vec::new() };
-        let columns = compiler.columns(&source.fields, &outcome.columns, &target.fields, &[])?;
-        Ok(Self { columns, fallible: compiler.fallible })
+        let mut compiler = Compiler { keys, path: Vec::new() };
+        let columns = compiler.columns(&source.fields, &outcome.columns, &target.fields)?;
+        Ok(Self { columns })
     }
 
     pub(super) fn can_fail(&self) -> bool {
-        !self.fallible.is_empty()
+        self.columns.iter().any(Column::can_fail)
     }
 
-    /// Rows that hold a value which a cast cannot take.
-    pub(super) fn unfit(&self, batch: &RecordBatch) -> Result<BooleanBuffer, IngestError> {
-        let mut unfit = BooleanBuffer::new_unset(batch.num_rows());
-        for (path, step) in &self.fallible {
-            let array = reach(batch, path)?;
-            let done = cast::cast(&array, step.from, step.to)?;
-            if done.null_count() > array.null_count() {
-                let had =
-                    array.nulls().map_or_else(|| BooleanBuffer::new_set(array.len()), |n| n.inner().clone());
-                let has =
-                    done.nulls().map_or_else(|| BooleanBuffer::new_set(array.len()), |n| n.inner().clone());
-                unfit = &unfit | &(&had & &!&has);
-            }
-        }
-        Ok(unfit)
-    }
-
-    pub(super) fn apply(&self, batch: &RecordBatch) -> Result<Vec<ArrayRef>, IngestError> {
+    /// The table's columns, or the rows that hold a value which a step cannot take.
+    pub(super) fn apply(&self, batch: &RecordBatch) -> Result<Made<Vec<ArrayRef>>, IngestError> {
         build(&self.columns, batch.columns(), batch.num_rows(), None)
     }
 }
 
-fn reach(batch: &RecordBatch, path: &[usize]) -> Result<ArrayRef, IngestError> {
-    let lost = || IngestError::internal("a column of the source is gone");
-    let (first, inner) = path.split_first().ok_or_else(lost)?;
-    let mut array = batch.columns().get(*first).cloned().ok_or_else(lost)?;
-    for index in inner {
-        let outer = array.as_struct_opt().ok_or_else(lost)?;
-        let member = outer.columns().get(*index).cloned().ok_or_else(lost)?;
-        // What stands in the members of a struct that is null means nothing.
-        array = match outer.nulls() {
-            None => member,
-            Some(nulls) => masked(&member, nulls)?,
-        };
+impl Column {
+    fn can_fail(&self) -> bool {
+        match self {
+            Self::Missing(_) | Self::Constant(_) => false,
+            Self::Kept { fit, .. } => fit.can_fail(),
+            Self::Members { members, .. } => members.iter().any(Self::can_fail),
+            Self::Changed { steps, .. } => steps.iter().any(|step| step.can_fail),
+        }
     }
-    Ok(array)
 }
 
-/// The array with null wherever the struct around it is null.
-fn masked(array: &ArrayRef, outer: &NullBuffer) -> Result<ArrayRef, IngestError> {
-    let nulls = NullBuffer::union(array.nulls(), Some(outer));
-    let data = array.to_data().into_builder().nulls(nulls).build();
-    data.map(arrow::array::make_array).map_err(|_| IngestError::internal("a member cannot be masked"))
+impl Step {
+    /// As the spec asks for it.
+    fn cast(from: PrimitiveType, to: PrimitiveType) -> Self {
+        Self { from, to, exact: false, can_fail: castable(from, to) != Castable::Always }
+    }
+
+    /// Null for what it cannot take.
+    pub(super) fn take(&self, array: &ArrayRef) -> Result<ArrayRef, IngestError> {
+        if self.exact {
+            cast::exact(array, self.from, self.to)
+        } else {
+            cast::cast(array, self.from, self.to)
+        }
+    }
+}
+
+impl Fit {
+    pub(super) fn can_fail(&self) -> bool {
+        match self {
+            Self::Same => false,
+            Self::Widen(step) => step.can_fail,
+            Self::Struct { members, .. } => members.iter().any(|(_, fit)| fit.can_fail()),
+            Self::List { element, .. } => element.can_fail(),
+            Self::Map { key, value, .. } => key.can_fail() || value.can_fail(),
+        }
+    }
 }
 
 struct Compiler<'a> {
     keys: &'a Keys,
     path: Vec<String>,
-    fallible: Vec<(Vec<usize>, Cast)>,
 }
 
 impl Compiler<'_> {
@@ -149,19 +139,17 @@ impl Compiler<'_> {
         IngestError::schema_refused(format!("at {}", self.path.join(".")), why)
     }
 
-    /// `way`: from the top of the source to the struct whose members these are.
     fn columns(
         &mut self,
         source: &[Field],
         derived: &[Derived],
         target: &[Field],
-        way: &[usize],
     ) -> Result<Vec<Column>, IngestError> {
         let mut columns = Vec::with_capacity(target.len());
         for field in target {
             self.path.push(field.name.clone());
             columns.push(match derived.iter().find(|derived| derived.field.name == field.name) {
-                Some(derived) => self.column(source, derived, field, way)?,
+                Some(derived) => self.column(source, derived, field)?,
                 None if field.required => {
                     return Err(self.refused("the column is required and nothing makes it"));
                 }
@@ -172,76 +160,67 @@ impl Compiler<'_> {
         Ok(columns)
     }
 
-    fn column(
-        &mut self,
-        source: &[Field],
-        derived: &Derived,
-        target: &Field,
-        way: &[usize],
-    ) -> Result<Column, IngestError> {
+    fn column(&mut self, source: &[Field], derived: &Derived, target: &Field) -> Result<Column, IngestError> {
         let lost = || IngestError::internal("a transform names a column that its source lacks");
         let Some(index) = derived.origin.index() else {
             let Origin::Constant(literal) = &derived.origin else { return Err(lost()) };
             let one = constant(literal)?;
-            return Ok(Column::Constant(match self.widen(literal.data_type(), &target.data_type)? {
-                Some(step) => cast::cast(&one, step.from, step.to)?,
-                None => one,
-            }));
+            let Some(step) = self.widen(literal.data_type(), &target.data_type)? else {
+                return Ok(Column::Constant(one));
+            };
+            let one = step.take(&one)?;
+            if one.null_count() > 0 {
+                let why = format!("the table's {} cannot hold it exactly", step.to);
+                return Err(IngestError::invalid(format!("transforms.constant.{}", target.name), why));
+            }
+            return Ok(Column::Constant(one));
         };
         let from = source.get(index).ok_or_else(lost)?;
-        let way = [way, &[index]].concat();
         match (&derived.origin, &from.data_type, &target.data_type) {
             (Origin::Members { members, .. }, Type::Struct(inside), Type::Struct(wanted)) => {
                 let fields = fields_of(target)?;
-                let members = self.columns(inside, members, wanted, &way)?;
+                let members = self.columns(inside, members, wanted)?;
                 Ok(Column::Members { index, members, fields })
             }
             (Origin::Changed { cast, protection, .. }, Type::Primitive(from), to) => {
-                let casts: Vec<Cast> = cast.iter().map(|to| Cast { from: *from, to: *to }).collect();
                 let now = cast.unwrap_or(*from);
-                let can_fail = |step: &Cast| castable(step.from, step.to) != Castable::Always;
-                self.fallible.extend(casts.iter().copied().filter(can_fail).map(|step| (way.clone(), step)));
-                let protector = match protection {
-                    Some(how) => Some(Protector::new(*how, now, self.keys)?),
-                    None => None,
+                let mut steps: Vec<Step> = cast.iter().map(|to| Step::cast(*from, *to)).collect();
+                let Some(how) = protection else {
+                    steps.extend(self.widen(now, to)?);
+                    return Ok(Column::Changed { index, steps, protector: None, fit: None });
                 };
-                let now = if protector.is_some() { PrimitiveType::String } else { now };
-                let fit = self.widen(now, to)?;
-                Ok(Column::Changed { index, casts, protector, fit })
-            }
-            // Bytes that are a text in the table: only those that are UTF-8 can be rows.
-            (
-                _,
-                Type::Primitive(from @ PrimitiveType::Binary),
-                Type::Primitive(to @ PrimitiveType::String),
-            ) => {
-                let step = Cast { from: *from, to: *to };
-                self.fallible.push((way, step));
-                Ok(Column::Changed { index, casts: vec![step], protector: None, fit: None })
+                let text = PrimitiveType::String;
+                if !Protector::takes(now) {
+                    steps.push(Step::cast(now, text));
+                }
+                let protector = Some(Protector::new(*how, self.keys)?);
+                Ok(Column::Changed { index, steps, protector, fit: self.widen(text, to)? })
             }
             (_, from, to) => Ok(Column::Kept { index, fit: self.fit(from, target, to)? }),
         }
     }
 
-    /// The cast from what comes to what the table has; `None` when they are the same.
-    fn widen(&self, from: PrimitiveType, to: &Type) -> Result<Option<Cast>, IngestError> {
+    /// The step from what comes to what the table has, for every pair that `siltstone_spec::evolve` lets meet; `None`
+    /// when they are the same.
+    fn widen(&self, from: PrimitiveType, to: &Type) -> Result<Option<Step>, IngestError> {
         use PrimitiveType as P;
         let Type::Primitive(to) = *to else {
             return Err(self.refused(format!("{from} does not fit the table's column, which has members")));
         };
+        let exact = matches!((from, to), (P::Int, P::Float) | (P::Long, P::Float | P::Double));
+        // Only bytes that are UTF-8 can be rows.
+        let can_fail = exact || (from, to) == (P::Binary, P::String);
         let fits = match (from, to) {
             (same, other) if same == other => return Ok(None),
             (P::Decimal { precision, scale }, P::Decimal { precision: digits, scale: point }) => {
                 point >= scale && digits.saturating_sub(point) >= precision.saturating_sub(scale)
             }
-            (P::Int, P::Long | P::Float | P::Double)
-            | (P::Long, P::Float | P::Double)
-            | (P::Float, P::Double) => true,
+            (P::Int, P::Long | P::Double) | (P::Float, P::Double) => true,
             (P::String | P::Fixed(_), P::Binary) => true,
-            _ => false,
+            _ => can_fail,
         };
         if fits {
-            Ok(Some(Cast { from, to }))
+            Ok(Some(Step { from, to, exact, can_fail }))
         } else {
             Err(self.refused(format!("{from} does not fit the table's {to}")))
         }
@@ -312,107 +291,7 @@ fn fields_of(field: &Field) -> Result<Fields, IngestError> {
     }
 }
 
-/// `outer`: where the struct around is null; what is made there does not matter, but must not be null where it must
-/// not.
-fn build(
-    columns: &[Column],
-    source: &[ArrayRef],
-    rows: usize,
-    outer: Option<&NullBuffer>,
-) -> Result<Vec<ArrayRef>, IngestError> {
-    let lost = || IngestError::internal("a column of the source is gone");
-    columns
-        .iter()
-        .map(|column| {
-            Ok(match column {
-                Column::Missing(data_type) => new_null_array(data_type, rows),
-                Column::Constant(one) => repeat(one, rows)?,
-                Column::Kept { index, fit } => fitted(source.get(*index).ok_or_else(lost)?, fit)?,
-                Column::Members { index, members, fields } => {
-                    let array = source.get(*index).ok_or_else(lost)?;
-                    let array = array.as_struct_opt().ok_or_else(lost)?;
-                    let inside = build(members, array.columns(), rows, array.nulls())?;
-                    struct_of(fields, inside, array.nulls(), rows)?
-                }
-                Column::Changed { index, casts, protector, fit } => {
-                    let mut array = source.get(*index).ok_or_else(lost)?.clone();
-                    if let Some(outer) = outer {
-                        array = masked(&array, outer)?;
-                    }
-                    for step in casts {
-                        array = cast::cast(&array, step.from, step.to)?;
-                    }
-                    if let Some(protector) = protector {
-                        array = protector.apply(&array)?;
-                    }
-                    match fit {
-                        Some(step) => cast::cast(&array, step.from, step.to)?,
-                        None => array,
-                    }
-                }
-            })
-        })
-        .collect()
-}
-
-fn fitted(array: &ArrayRef, fit: &Fit) -> Result<ArrayRef, IngestError> {
-    let lost = || IngestError::internal("a column of the source has another type");
-    Ok(match fit {
-        Fit::Same => Arc::clone(array),
-        Fit::Widen(step) => cast::cast(array, step.from, step.to)?,
-        Fit::Struct { members, fields } => {
-            let array = array.as_struct_opt().ok_or_else(lost)?;
-            let mut inside = Vec::with_capacity(members.len());
-            for ((index, fit), field) in members.iter().zip(fields) {
-                inside.push(match index {
-                    Some(index) => fitted(array.columns().get(*index).ok_or_else(lost)?, fit)?,
-                    None => new_null_array(field.data_type(), array.len()),
-                });
-            }
-            struct_of(fields, inside, array.nulls(), array.len())?
-        }
-        Fit::List { element, field } => {
-            let array = array.as_list_opt::<i32>().ok_or_else(lost)?;
-            let values = fitted(array.values(), element)?;
-            let list =
-                ListArray::try_new(field.clone(), array.offsets().clone(), values, array.nulls().cloned());
-            Arc::new(list.map_err(|_| lost())?)
-        }
-        Fit::Map { key, value, entries, fields } => {
-            let array = array.as_map_opt().ok_or_else(lost)?;
-            let inside = vec![fitted(array.keys(), key)?, fitted(array.values(), value)?];
-            let pairs = StructArray::try_new(fields.clone(), inside, array.entries().nulls().cloned());
-            let pairs = pairs.map_err(|_| lost())?;
-            let map = MapArray::try_new(
-                entries.clone(),
-                array.offsets().clone(),
-                pairs,
-                array.nulls().cloned(),
-                false,
-            );
-            Arc::new(map.map_err(|_| lost())?)
-        }
-    })
-}
-
-fn struct_of(
-    fields: &Fields,
-    members: Vec<ArrayRef>,
-    nulls: Option<&NullBuffer>,
-    rows: usize,
-) -> Result<ArrayRef, IngestError> {
-    let array = StructArray::try_new_with_length(fields.clone(), members, nulls.cloned(), rows);
-    let array = array.map_err(|_| IngestError::internal("the members of a struct do not fit it"))?;
-    Ok(Arc::new(array))
-}
-
-fn repeat(one: &ArrayRef, rows: usize) -> Result<ArrayRef, IngestError> {
-    take(one.as_ref(), &UInt32Array::from(vec![0; rows]), None)
-        .map_err(|_| IngestError::internal("a constant cannot be repeated"))
-}
-
 fn constant(literal: &Literal) -> Result<ArrayRef, IngestError> {
-    use arrow::array::PrimitiveArray;
     let target = cast::arrow_type(literal.data_type())?;
     Ok(match literal {
         Literal::Boolean(value) => Arc::new(BooleanArray::from(vec![*value])),

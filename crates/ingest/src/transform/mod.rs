@@ -10,6 +10,7 @@
 //! becomes
 //! of a row that failed. No error quotes a value: those of the libraries below do, and are mapped to closed words.
 
+mod build;
 mod cast;
 mod columns;
 mod filter;
@@ -29,7 +30,7 @@ use arrow::{
 use siltstone_protocol::Schema;
 use siltstone_spec::{TableSpec, transform::Outcome};
 
-use self::{columns::Shape, filter::Filter};
+use self::{build::Made, columns::Shape, filter::Filter};
 pub(crate) use self::{
     filter::{Condition, FilterFault},
     key::{KeySource, Keys},
@@ -98,14 +99,21 @@ impl Transform {
                 batch = select(&batch, kept.rows)?;
             }
         }
-        let unfit = self.shape.unfit(&batch)?;
-        if unfit.count_set_bits() > 0 {
-            let place = |row: usize| places.as_ref().map_or(row, |places| places[row]);
-            failed.extend(unfit.set_indices().map(place));
-            failed.sort_unstable();
-            batch = select(&batch, !&unfit)?;
-        }
-        let arrays = self.shape.apply(&batch)?;
+        let arrays = match self.shape.apply(&batch)? {
+            Made::All(arrays) => arrays,
+            Made::Unfit(unfit) => {
+                let place = |row: usize| places.as_ref().map_or(row, |places| places[row]);
+                failed.extend(unfit.set_indices().map(place));
+                failed.sort_unstable();
+                batch = select(&batch, !&unfit)?;
+                match self.shape.apply(&batch)? {
+                    Made::All(arrays) => arrays,
+                    Made::Unfit(_) => {
+                        return Err(IngestError::internal("rows fail that did not fail before"));
+                    }
+                }
+            }
+        };
         let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
         let batch = RecordBatch::try_new_with_options(self.target.clone(), arrays, &options)
             .map_err(|_| IngestError::internal("a transform's columns do not fit the table"))?;

@@ -23,10 +23,7 @@ use sha2::Sha256;
 use siltstone_protocol::PrimitiveType;
 use siltstone_spec::Protection;
 
-use super::{
-    cast,
-    key::{Derived, Keys},
-};
+use super::key::{Derived, Keys};
 use crate::IngestError;
 
 const TOKEN_BYTES: usize = 16;
@@ -41,8 +38,6 @@ const HEX: &[u8; 16] = b"0123456789abcdef";
 /// One column's protection.
 pub(super) struct Protector {
     how: Protection,
-    /// Of the values, before.
-    data_type: PrimitiveType,
     keys: Option<Arc<Derived>>,
 }
 
@@ -53,9 +48,14 @@ impl std::fmt::Debug for Protector {
 }
 
 impl Protector {
-    pub(super) fn new(how: Protection, data_type: PrimitiveType, keys: &Keys) -> Result<Self, IngestError> {
+    pub(super) fn new(how: Protection, keys: &Keys) -> Result<Self, IngestError> {
         let keys = if how.is_keyed() { Some(keys.derived()?) } else { None };
-        Ok(Self { how, data_type, keys })
+        Ok(Self { how, keys })
+    }
+
+    /// Whether values of this type are protected as they are; others are cast to strings first.
+    pub(super) fn takes(data_type: PrimitiveType) -> bool {
+        matches!(data_type, PrimitiveType::String | PrimitiveType::Binary | PrimitiveType::Fixed(_))
     }
 
     /// Strings in the place of the values.
@@ -69,11 +69,11 @@ impl Protector {
                 let values = array.as_binary::<i32>();
                 self.each(values.iter(), values.len())
             }
-            DataType::FixedSizeBinary(_) if self.data_type != PrimitiveType::Uuid => {
+            DataType::FixedSizeBinary(_) => {
                 let values = array.as_fixed_size_binary();
                 self.each(values.iter(), values.len())
             }
-            _ => self.apply(&cast::cast(array, self.data_type, PrimitiveType::String)?),
+            _ => Err(IngestError::internal("values of this type are protected as strings")),
         }
     }
 

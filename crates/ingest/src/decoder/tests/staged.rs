@@ -4,7 +4,7 @@
 
 use arrow::{
     array::{AsArray, RecordBatch},
-    datatypes::{Int32Type, Int64Type},
+    datatypes::{Float64Type, Int32Type, Int64Type},
 };
 use futures::executor::block_on;
 use siltstone_protocol::{ErrorKind, RejectReason, Schema};
@@ -20,6 +20,12 @@ const V1: &str =
     r#"{"type":"record","name":"R","fields":[{"name":"id","type":"int"},{"name":"n","type":"string"}]}"#;
 const V2: &str = r#"{"type":"record","name":"R","fields":[{"name":"id","type":"long"},{"name":"n","type":"string"},
     {"name":"mail","type":["null","string"],"default":null}]}"#;
+const NESTED: [&str; 2] = [
+    r#"{"type":"record","name":"R","fields":[{"name":"s","type":{"type":"record","name":"S","fields":[
+        {"name":"v","type":"string"},{"name":"n","type":"double"}]}},{"name":"l","type":{"type":"array","items":"string"}}]}"#,
+    r#"{"type":"record","name":"R","fields":[{"name":"s","type":{"type":"record","name":"S","fields":[
+        {"name":"v","type":"bytes"},{"name":"n","type":"long"}]}},{"name":"l","type":{"type":"array","items":"bytes"}}]}"#,
+];
 const CLASH: &str = r#"{"type":"record","name":"R","fields":[{"name":"id","type":"long"},{"name":"n","type":"string"},
     {"name":"region","type":"string"}]}"#;
 
@@ -165,6 +171,37 @@ fn a_source_that_grows_keeps_the_rows_before_it() {
     assert_eq!(batch.column(0).as_primitive::<Int64Type>().values(), &[6, 7]);
     assert_eq!(batch.column(1).as_primitive::<Int32Type>().values(), &[6, 7]);
     assert!(rig.decoder.close().unwrap().is_none());
+}
+
+/// A worker that begins anew meets the narrower schema first: its source is that of the records.
+#[test]
+fn what_a_column_can_take_at_the_top_it_can_take_inside() {
+    let spec = spec("    transforms: {constant: {c: {type: int, value: 1}}}\n");
+    let live = block_on(initial_schema(&spec, Some(&registry(&[(1, NESTED[0])])))).unwrap().unwrap();
+    let mut rig = Rig::new(&spec, Some(live.clone()), &[(1, NESTED[0]), (2, NESTED[1])]);
+    let body = |v: &[u8], n: &[u8], item: &[u8]| {
+        let bytes = |bytes: &[u8]| [&[(bytes.len() * 2) as u8], bytes].concat();
+        [&[0, 0, 0, 0, 2], &bytes(v)[..], n, &[2], &bytes(item), &[0]].concat()
+    };
+    // 2^53 + 1 as an Avro long.
+    let long = [0x82, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x20];
+    for value in [
+        body(b"a", &[14], b"b"),
+        body(b"\xff", &[14], b"b"),
+        body(b"a", &long, b"b"),
+        body(b"a", &[14], b"\xff"),
+    ] {
+        assert_eq!(rig.push(&value), Ok(Pushed::Row));
+    }
+    assert_eq!(rig.grown, 0);
+    assert!(rig.decoder.can_fail());
+    let closed = rig.close();
+    assert_eq!(closed.failed, [1, 2, 3]);
+    let batch = closed.batch.unwrap();
+    let inner = batch.column(0).as_struct();
+    assert_eq!(inner.column(0).as_string::<i32>().value(0), "a");
+    assert_eq!(inner.column(1).as_primitive::<Float64Type>().values(), &[7.0]);
+    assert_eq!(batch.column(1).as_list::<i32>().value(0).as_string::<i32>().value(0), "b");
 }
 
 impl Rig {

@@ -144,3 +144,91 @@ fn a_wider_table_gets_what_it_needs() {
     assert_eq!(column(&batch, "l"), texts(&["[{y: 0.5, z: }, ]", "null"]));
     assert_eq!(column(&batch, "m"), texts(&["{k: 3}", "null"]));
 }
+
+fn into(from: &str, wide: &str) -> (TableSpec, Transform) {
+    let table = table(from, "    transforms: {filter: k >= 0}\n");
+    let (source, target) = (source(&table), source(&self::table(wide, "")));
+    let made = outcome(&table, &source).unwrap();
+    let transform = Transform::compile(&table, &source, &made, (&target, &target), &keys()).unwrap();
+    (table, transform)
+}
+
+#[test]
+fn what_a_wider_column_cannot_hold_as_it_is_fails_its_row_wherever_it_stands() {
+    for (from, to, good, bad) in [
+        ("long", "double", "9007199254740992", "9007199254740993"),
+        ("long", "float", "16777216", "9223372036854775807"),
+        ("int", "float", "-16777216", "16777217"),
+        ("binary", "string", "\"6869\"", "\"ff\""),
+    ] {
+        let columns = |of: &str| {
+            format!(
+                "[{{name: k, type: int}}, {{name: v, type: {of}}}, \
+                 {{name: s, type: {{struct: [{{name: v, type: {of}}}]}}}}, \
+                 {{name: l, type: {{list: {{struct: [{{name: v, type: {of}}}]}}}}}}, \
+                 {{name: m, type: 'map<string, {of}>'}}]"
+            )
+        };
+        let (table, transform) = into(&columns(from), &columns(to));
+        assert!(transform.can_fail());
+        let row = |k: i32, values: [&str; 4]| {
+            let [v, s, l, m] = values;
+            format!(
+                r#"{{"k":{k},"v":{v},"s":{{"v":{s}}},"l":[{{"v":{good}}},null,{{"v":{l}}}],"m":{{"a":{m},"b":null}}}}"#
+            )
+        };
+        let rows = [
+            row(-1, [bad; 4]),
+            row(1, [good; 4]),
+            row(2, [bad, good, good, good]),
+            row(3, [good, bad, good, good]),
+            r#"{"k":4,"v":null,"s":null,"l":[],"m":null}"#.to_owned(),
+            row(5, [good, good, bad, good]),
+            row(6, [good, good, good, bad]),
+            row(7, [good; 4]),
+        ];
+        let applied = transform.apply(batch(&table, &rows.join("\n"))).unwrap();
+        assert_eq!((applied.filtered, applied.failed.as_slice()), (1, &[2, 3, 5, 6][..]), "{from} to {to}");
+        assert_eq!(column(&applied.batch, "k"), texts(&["1", "4", "7"]));
+        let values = column(&applied.batch, "v");
+        assert!(values[0].is_some() && values[1].is_none() && values[0] == values[2]);
+        let v = values[0].as_deref().unwrap();
+        assert_eq!(column(&applied.batch, "s")[0], Some(format!("{{v: {v}}}")));
+        assert_eq!(column(&applied.batch, "l")[2], Some(format!("[{{v: {v}}}, , {{v: {v}}}]")));
+        assert_eq!(column(&applied.batch, "m")[2], Some(format!("{{a: {v}, b: }}")));
+    }
+}
+
+#[test]
+fn a_cast_that_is_asked_for_may_round() {
+    let more = "    transforms: {cast: {v: double}}\n";
+    let table = table("[{name: v, type: long}]", more);
+    assert!(!transform(&table).can_fail());
+    let applied = transform(&table).apply(batch(&table, "{\"v\":9007199254740993}")).unwrap();
+    assert_eq!(applied.batch.num_rows(), 1);
+}
+
+#[test]
+fn a_constant_is_what_it_says_or_none() {
+    let more = "    transforms: {constant: {c: {type: long, value: 9007199254740993}}}\n";
+    let table = table("[{name: v, type: int}]", more);
+    let target = source(&self::table("[{name: v, type: int}, {name: c, type: double}]", ""));
+    let from = source(&table);
+    let made = outcome(&table, &from).unwrap();
+    let error = Transform::compile(&table, &from, &made, (&target, &target), &keys()).unwrap_err();
+    assert!(error.to_string().starts_with("transforms.constant.c is invalid: "), "{error}");
+}
+
+#[test]
+fn what_no_text_can_say_fails_its_row_before_it_is_protected() {
+    use arrow::array::{ArrayRef, Date32Array};
+    let more = "    protect: {d: mask}\n";
+    let table = table("[{name: d, type: date}]", more);
+    let days: ArrayRef = Arc::new(Date32Array::from(vec![Some(i32::MAX), None, Some(0)]));
+    let batch = RecordBatch::try_new(arrow_schema(&source(&table)).unwrap(), vec![days]).unwrap();
+    let transform = transform(&table);
+    assert!(transform.can_fail());
+    let applied = transform.apply(batch).unwrap();
+    assert_eq!(applied.failed, [0]);
+    assert_eq!(column(&applied.batch, "d"), texts(&["null", "****-01-01"]));
+}
