@@ -142,7 +142,8 @@ pub fn outcome(table: &TableSpec, source: &Schema) -> Result<Outcome, Vec<Transf
     }
     let unknown = walk.unknown(source, &columns);
     // A name that nothing answers to is told first.
-    let is_bare = columns.iter().all(|column| column.field.name == KAFKA) && !source.fields.is_empty();
+    let is_engines = |name: &str| name == KAFKA || is_event_type(table, name);
+    let is_bare = columns.iter().all(|column| is_engines(&column.field.name)) && !source.fields.is_empty();
     if is_bare && unknown.is_empty() && walk.faults.is_empty() {
         let place = if table.transforms.select.is_some() {
             TransformPlace::Select(0)
@@ -205,7 +206,8 @@ impl Walk<'_> {
             return true;
         }
         let Transforms { select, drop, .. } = self.transforms;
-        let mut selected = select.is_none();
+        // Whoever selects columns of records means to leave out others of the records.
+        let mut selected = select.is_none() || is_event_type(self.table, path);
         for (index, column) in select.iter().flatten().enumerate() {
             if column == path {
                 self.met.insert(TransformPlace::Select(index));
@@ -341,6 +343,11 @@ pub fn nearest_column(column: &str, schema: &Schema) -> Option<String> {
 /// Whether this is the engine's own column or in it.
 fn is_own(path: &str) -> bool {
     path.split('.').next() == Some(KAFKA)
+}
+
+/// Whether this is the column that `event_types` asks for.
+fn is_event_type(table: &TableSpec, path: &str) -> bool {
+    table.event_types.as_ref().is_some_and(|types| types.column.as_deref() == Some(path))
 }
 
 fn is_inside(inner: &str, outer: &str) -> bool {

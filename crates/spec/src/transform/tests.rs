@@ -112,6 +112,30 @@ fn protected_columns_become_strings() {
 }
 
 #[test]
+fn the_column_of_event_types_is_not_one_of_those_that_select_leaves_out() {
+    let types = crate::model::EventTypes { take: None, column: Some("kind".to_owned()) };
+    let mut source = source(&table(""));
+    source.fields.push(Field::optional(90, "kind", PrimitiveType::String.into()));
+    let after = |text: &str| {
+        let table = TableSpec { event_types: Some(types.clone()), ..table(text) };
+        outcome(&table, &source).map(|made| shown(&made.schema().fields))
+    };
+    assert_eq!(after("    transforms: {select: [note]}\n").unwrap(), "note string, kind string");
+    assert_eq!(
+        after("    transforms: {select: [note], rename: {note: remark}}\n").unwrap(),
+        "remark string, kind string"
+    );
+    let all = ["order_id", "amount", "note", "tags", "cust"].map(str::to_owned).to_vec();
+    let table = TableSpec {
+        event_types: Some(types.clone()),
+        transforms: Transforms { drop: all, ..Transforms::default() },
+        ..table("")
+    };
+    let faults = outcome(&table, &source).unwrap_err();
+    assert_eq!(faults[0].to_string(), "transforms.drop[0]: leaves no column of the records");
+}
+
+#[test]
 fn names_that_nothing_answers_to_are_told_apart() {
     let table = table("");
     let spec = TableSpec {
