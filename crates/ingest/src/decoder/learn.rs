@@ -84,13 +84,16 @@ impl Decoder {
         }
     }
 
-    /// The latest schema of the records, where a registry has one that this table can read.
+    /// The latest schema of the records, of all types together, where a registry has one that this table can read.
     pub(super) async fn latest(
         &self,
         registry: Option<&dyn SchemaRegistry>,
     ) -> Result<Option<Schema>, IngestError> {
         if let Some(files) = self.stage.as_ref().and_then(|stage| stage.files.as_ref()) {
             return Ok(files.latest.clone());
+        }
+        if let Some(types) = &self.table.event_types {
+            return source_of_types(&self.table, types, registry).await;
         }
         let (Own::Subject(subject), Some(registry)) = (own(&self.table), registry) else { return Ok(None) };
         let found = match registry.latest(&subject).await {
@@ -237,7 +240,7 @@ pub(super) async fn records_schema(
     registry: Option<&dyn SchemaRegistry>,
 ) -> Result<Option<Schema>, IngestError> {
     if let Some(types) = &table.event_types {
-        return records_of_types(table, types, registry).await;
+        return source_of_types(table, types, registry).await;
     }
     let incoming = match own(table) {
         Own::Fixed(incoming) => incoming?,
@@ -253,7 +256,8 @@ pub(super) async fn records_schema(
 /// The table's schema, of records of this one.
 fn finished(table: &TableSpec, incoming: &Schema, live: Option<&Schema>) -> Result<Schema, IngestError> {
     if table.has_transforms() {
-        let looked = staged::look(table, incoming)?.accept(table, live)?;
+        let source = staged::with_absent(table, incoming.clone(), live);
+        let looked = staged::look(table, &source)?.accept(table, live)?;
         return Ok(looked.table_schema());
     }
     with_own(incoming, None, table)
@@ -261,7 +265,7 @@ fn finished(table: &TableSpec, incoming: &Schema, live: Option<&Schema>) -> Resu
 
 /// The schema that the types make together, as far as the registry names their subjects: by topic and record, by
 /// record, or the topic's own. `None`: the first record says.
-async fn records_of_types(
+async fn source_of_types(
     table: &TableSpec,
     types: &EventTypes,
     registry: Option<&dyn SchemaRegistry>,

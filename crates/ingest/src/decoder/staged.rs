@@ -17,7 +17,7 @@ use std::sync::Arc;
 use arrow::{array::RecordBatch, compute::concat_batches};
 use siltstone_protocol::{Field, Schema, Type};
 use siltstone_spec::{
-    ExtraFields, SourceFormat, TableSpec,
+    ExtraFields, SourceFormat, TableSpec, Transforms,
     evolve::{Merge, Rules, assign_ids, merge},
     transform::{Outcome, TransformFault, TransformPlace, outcome},
 };
@@ -200,6 +200,7 @@ impl Decoder {
                 {
                     source = wider;
                 }
+                source = with_absent(&self.table, source, live.as_ref());
                 match look(&self.table, &source).and_then(|looked| looked.accept(&self.table, live.as_ref()))
                 {
                     Ok(looked) => looked,
@@ -382,6 +383,35 @@ pub(super) fn look(table: &TableSpec, source: &Schema) -> Result<Looked, IngestE
         }
     }
     Ok(Looked { source, outcome, filter, filtered_by })
+}
+
+/// The source with those columns of the filter that it lacks and a live table has: the filter finds null there. Records
+/// may have them no more; that stops no table.
+pub(super) fn with_absent(table: &TableSpec, mut source: Schema, live: Option<&Schema>) -> Schema {
+    let Some(live) = live else { return source };
+    // Ends: each time the source gets a column that it lacks.
+    while let Ok(Looked { filter: Some(FilterFault::UnknownColumn { column, .. }), .. }) =
+        look(table, &source)
+        && source.column(&column).is_none()
+        && let Some(data_type) = absent(table, live, &column)
+    {
+        let mut last_id = source.last_field_id();
+        let mut field = Field::optional(0, column, data_type);
+        assign_ids(std::slice::from_mut(&mut field), &mut last_id);
+        source.fields.push(field);
+    }
+    source
+}
+
+/// The type of a source's column, as far as the table that was made of it says.
+fn absent(table: &TableSpec, live: &Schema, column: &str) -> Option<Type> {
+    let Transforms { rename, cast, constant, .. } = &table.transforms;
+    let named = rename.get(column).map_or(column, String::as_str);
+    let is_another = rename.iter().any(|(from, to)| to == named && from != column && !from.contains('.'));
+    let is_changed =
+        cast.contains_key(named) || constant.contains_key(named) || table.protect.contains_key(named);
+    let known = live.column(named).filter(|_| !is_another && !is_changed)?;
+    Some(known.data_type.clone())
 }
 
 fn invalid(table: &TableSpec, faults: &[TransformFault]) -> IngestError {

@@ -204,6 +204,52 @@ fn what_a_column_can_take_at_the_top_it_can_take_inside() {
     assert_eq!(batch.column(1).as_list::<i32>().value(0).as_string::<i32>().value(0), "b");
 }
 
+#[test]
+fn a_filter_finds_null_in_a_column_that_records_no_longer_have() {
+    let live = block_on(initial_schema(&spec(""), Some(&registry(&[(2, V2)])))).unwrap().unwrap();
+    let filtered = spec("    transforms: {filter: mail is null and n <> 'b'}\n");
+    let mut rig = Rig::new(&filtered, Some(live.clone()), &[(1, V1)]);
+    assert!(block_on(wanted_schema(&filtered, Some(&rig.registry), Some(&live))).is_ok());
+    for n in ["a", "b"] {
+        assert_eq!(rig.push(&v1(1, n)), Ok(Pushed::Row));
+    }
+    // Records that have it again.
+    rig.registry = registry(&[(1, V1), (2, V2)]);
+    assert_eq!(rig.push(&v2(3, "c", Some("m"))), Ok(Pushed::Row));
+    assert_eq!(rig.push(&v2(4, "d", None)), Ok(Pushed::Row));
+    assert_eq!(rig.grown, 0);
+    let closed = rig.close();
+    assert_eq!(closed.filtered, 2);
+    assert_eq!(closed.batch.unwrap().column(0).as_primitive::<Int64Type>().values(), &[1, 4]);
+    let mistyped = spec("    transforms: {filter: maill is null}\n");
+    let mut rig = Rig::new(&mistyped, Some(live), &[(1, V1)]);
+    assert!(rig.push(&v1(1, "a")).unwrap_err().to_string().contains("no column maill"));
+}
+
+#[test]
+fn a_name_that_only_another_type_has_is_looked_for_there() {
+    const OTHER: &str = r#"{"type":"record","name":"Other","fields":[{"name":"id","type":"int"},
+        {"name":"secret","type":["null","string"],"default":null}]}"#;
+    let spec = spec(
+        "    event_types: {take: [R, Other], column: kind}\n    transforms: {select: [id, secret]}\n    \
+         protect: {secret: mask}\n",
+    );
+    let mut rig = Rig::new(&spec, None, &[]);
+    for (id, subject, schema) in [(1, "t-R", V1), (2, "Other", OTHER)] {
+        let (schema, format) = (schema.to_owned(), RegistryFormat::Avro);
+        rig.registry.put(subject, RegisteredSchema { id, format, schema, references: vec![] });
+    }
+    assert_eq!(rig.push(&v1(1, "a")), Ok(Pushed::Row));
+    let other = [&[0, 0, 0, 0, 2, zigzag(5), 2], &text("secret")[..]].concat();
+    assert_eq!(rig.push(&other), Ok(Pushed::Row));
+    assert_eq!(rig.grown, 1);
+    assert_eq!(names(rig.decoder.table_schema().unwrap()), ["id", "secret", "kind"]);
+    let batch = rig.close().batch.unwrap();
+    let texts = |column: usize| batch.column(column).as_string::<i32>().iter().collect::<Vec<_>>();
+    assert_eq!(texts(1), [None, Some("******")]);
+    assert_eq!(texts(2), [Some("R"), Some("Other")]);
+}
+
 impl Rig {
     fn registry_schema(&self, text: &str, spec: &TableSpec) -> Schema {
         block_on(initial_schema(spec, Some(&registry(&[(1, text)])))).unwrap().unwrap()
