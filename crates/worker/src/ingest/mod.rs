@@ -12,3 +12,4 @@ mod undecided;
 pub use intake::{Halt, Intake, Wanting};
 pub use lane::Lane;
 pub use poller::{Ended, Poller, PollerParts};
+pub(crate) use schemas::silent;

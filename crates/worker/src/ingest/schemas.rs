@@ -7,9 +7,11 @@ use crate::error::ForTable;
 use crate::error::WorkerError;
 use crate::flush::FlushReason;
 use crate::formats;
+use siltstone_ingest::IngestError;
 use siltstone_ingest::decoder::Learned;
 use siltstone_ingest::decoder::SchemaNeed;
 use siltstone_protocol::Change;
+use siltstone_protocol::ErrorCode;
 use siltstone_protocol::ErrorKind;
 use siltstone_protocol::OffsetRange;
 use siltstone_protocol::RejectedCount;
@@ -24,6 +26,14 @@ use std::time::Instant;
 const REGISTRY_RETRY_MIN: Duration = Duration::from_secs(1);
 const REGISTRY_RETRY_MAX: Duration = Duration::from_secs(30);
 const SCHEMA_COMMIT_TRIES_MAX: u32 = 10;
+
+/// Who does not answer when a schema is learned: in words, and as the stage that is tried again.
+pub(crate) fn silent(error: &IngestError) -> (&'static str, &'static str) {
+    match error.code() {
+        ErrorCode::KeyServiceUnavailable => ("key service", "key_service"),
+        _ => ("registry", "registry"),
+    }
+}
 
 impl Wanting {
     /// `on_incompatible` is `stop`: the table does, and no row of the schema is taken.
@@ -80,11 +90,12 @@ impl Poller {
                     self.evolve(schema)?;
                 }
                 Err(error) if error.kind() == ErrorKind::Unavailable => {
+                    let (who, stage) = silent(&error);
                     tracing::warn!(
                         table = %self.name(), topic = %self.parts.spec.topic, %error, code = %error.code(),
-                        "registry does not answer, table paused"
+                        "{who} does not answer, table paused"
                     );
-                    self.parts.metrics.retry(self.name(), "registry");
+                    self.parts.metrics.retry(self.name(), stage);
                     self.pause()?;
                     let next = (backoff * 2).min(REGISTRY_RETRY_MAX);
                     let at = Instant::now() + self.parts.identity.jitter(backoff);
@@ -200,5 +211,18 @@ impl Poller {
         self.parts.intake.decoder.set_table_schema(schema.clone()).for_table(&self.parts.spec.name)?;
         self.parts.intake.schema = Some(Arc::new(schema));
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_silent_is_told_apart() {
+        let error = IngestError::unavailable("it", "no answer");
+        assert_eq!(silent(&error), ("registry", "registry"));
+        let error = error.coded(ErrorCode::KeyServiceUnavailable);
+        assert_eq!(silent(&error), ("key service", "key_service"));
     }
 }

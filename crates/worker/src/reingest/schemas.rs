@@ -12,7 +12,7 @@ use crate::{
     commit::Landed,
     error::{ForTable, WorkerError},
     formats,
-    ingest::Wanting,
+    ingest::{Wanting, silent},
 };
 
 const TRIES_MAX: u32 = 10;
@@ -48,7 +48,8 @@ impl Reader {
                     }
                 }
                 Err(error) if error.kind() == ErrorKind::Unavailable && asked < REGISTRY_TRIES_MAX => {
-                    tracing::warn!(table = %self.name(), %error, "registry does not answer, asking again");
+                    let (who, _) = silent(&error);
+                    tracing::warn!(table = %self.name(), %error, "{who} does not answer, asking again");
                     asked += 1;
                     if self.pause() {
                         return Ok(()); // What was read before the record is the last unit.
