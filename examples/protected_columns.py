@@ -9,7 +9,8 @@ string gives (`-5`, `12.30`, `2026-01-31`, `2026-01-31T12:00:00Z`, a uuid with h
     HMAC-SHA256(key, "siltstone encrypt 1")     for encrypt
 
 An encrypted value is the text `aes1:` and, in base64, 12 random bytes (the nonce), the AES-256-GCM ciphertext and its tag of
-16 bytes. There is no associated data, so that engines which know AES-GCM can read it. In Spark, with the derived key in hex:
+16 bytes. Nonces are random, so one key is for at most 2^32 values (NIST SP 800-38D, 8.3), all encrypted columns and rows of
+its tables counted together; hashes and tokens have no such bound. There is no associated data, so that engines which know AES-GCM can read it. In Spark, with the derived key in hex:
 
     select cast(aes_decrypt(unbase64(substr(ssn, 6)), unhex('<key_for(key, "encrypt").hex()>'), 'GCM') as string)
 
