@@ -74,6 +74,8 @@ impl Origin {
 pub struct TransformFault {
     pub place: TransformPlace,
     pub message: String,
+    /// The column that a name most likely means which nothing answers to.
+    pub near: Option<String>,
 }
 
 impl fmt::Display for TransformFault {
@@ -168,7 +170,7 @@ struct Walk<'a> {
 
 impl Walk<'_> {
     fn fault(&mut self, place: TransformPlace, message: impl Into<String>) {
-        self.faults.push(TransformFault { place, message: message.into() });
+        self.faults.push(TransformFault { place, message: message.into(), near: None });
     }
 
     /// `path`: of the struct in the source, with a dot behind it; `named`: what it is called in the end.
@@ -302,35 +304,39 @@ impl Walk<'_> {
         };
         for (place, column) in of_source.filter(|(place, column)| is_unmet(place, column)) {
             let is_there = before.iter().any(|known| known == column);
-            let message = match is_there {
-                true => "is left out by select or drop".to_owned(),
-                false => no_column(column, &before, "the source"),
-            };
-            unknown.push(TransformFault { place, message });
+            unknown.push(match is_there {
+                true => TransformFault { place, message: LEFT_OUT.to_owned(), near: None },
+                false => no_column(place, column, &before, "the source"),
+            });
         }
         for (place, column) in of_table.filter(|(place, column)| is_unmet(place, column)) {
             let message = match rename.get(column) {
                 Some(name) => format!("is renamed: here it is {}", renamed_path(column, name)),
-                None if before.iter().any(|known| known == column) => {
-                    "is left out by select or drop".to_owned()
+                None if before.iter().any(|known| known == column) => LEFT_OUT.to_owned(),
+                None => {
+                    unknown.push(no_column(place, column, &after, "the table"));
+                    continue;
                 }
-                None => no_column(column, &after, "the table"),
             };
-            unknown.push(TransformFault { place, message });
+            unknown.push(TransformFault { place, message, near: None });
         }
         unknown
     }
 }
 
+const LEFT_OUT: &str = "is left out by select or drop";
+
 fn renamed_path(column: &str, name: &str) -> String {
     column.rsplit_once('.').map_or_else(|| name.to_owned(), |(outer, _)| format!("{outer}.{name}"))
 }
 
-fn no_column(column: &str, known: &[String], whose: &str) -> String {
-    match nearest(column, known.iter().map(String::as_str)) {
+fn no_column(place: TransformPlace, column: &str, known: &[String], whose: &str) -> TransformFault {
+    let near = nearest(column, known.iter().map(String::as_str)).map(str::to_owned);
+    let message = match &near {
         Some(name) => format!("{whose} has no such column; did you mean {name}?"),
         None => format!("{whose} has no such column (members of lists and maps cannot be named)"),
-    }
+    };
+    TransformFault { place, message, near }
 }
 
 /// The column of this schema, dotted inside structs, that a mistyped name most likely means.

@@ -109,9 +109,10 @@ async fn look(lake: &TableStore, spec: &Spec, table_spec: &TableSpec) -> Result<
         }
         wanted => (wanted.for_table(&table_spec.name)?, None),
     };
+    let (wanted, notices) = wanted.map_or((None, Vec::new()), |wanted| (Some(wanted.schema), wanted.notices));
     let plan = plan(table_spec, live.as_ref(), wanted.as_ref());
     let mut plan = showable(plan, table.as_ref()).await?;
-    if let Some(notice) = unusable {
+    for notice in notices.into_iter().chain(unusable) {
         plan = plan.with_notice(notice);
     }
     Ok(Looked { plan, table, wanted })

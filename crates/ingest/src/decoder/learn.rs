@@ -4,7 +4,7 @@ use siltstone_protocol::{Field, RejectReason, Schema, SchemaHistory};
 use siltstone_spec::{
     evolve::{Merge, Rules, merge},
     model::{EventTypes, OnIncompatible, SchemaMode, SourceFormat, TableSpec},
-    plan::given_up,
+    plan::{Notice, given_up},
 };
 
 use super::{
@@ -217,19 +217,34 @@ pub async fn initial_schema(
     table: &TableSpec,
     registry: Option<&dyn SchemaRegistry>,
 ) -> Result<Option<Schema>, IngestError> {
-    wanted_schema(table, registry, None).await
+    Ok(wanted_schema(table, registry, None).await?.map(|wanted| wanted.schema))
+}
+
+/// What a table's source asks for.
+#[derive(Debug)]
+pub struct Wanted {
+    /// After the table's transforms.
+    pub schema: Schema,
+    /// Names in the spec that nothing in the source answers to.
+    pub notices: Vec<Notice>,
+}
+
+impl Wanted {
+    fn plain(schema: Schema) -> Self {
+        Self { schema, notices: Vec::new() }
+    }
 }
 
 /// The schema that a table's source asks for now, after its transforms; `None` when the subject does not exist yet.
 /// `live`: that of a table that is there already.
 ///
 /// # Errors
-/// `Invalid`, with all that is wrong, when the spec's transforms do not fit the source.
+/// `Invalid`, with all that is wrong, when the spec's transforms do not fit the source, or seem to be mistyped.
 pub async fn wanted_schema(
     table: &TableSpec,
     registry: Option<&dyn SchemaRegistry>,
     live: Option<&Schema>,
-) -> Result<Option<Schema>, IngestError> {
+) -> Result<Option<Wanted>, IngestError> {
     let records = records_schema(table, registry).await?;
     records.map(|records| finished(table, &records, live)).transpose()
 }
@@ -253,14 +268,14 @@ pub(super) async fn records_schema(
     Ok(Some(incoming.schema))
 }
 
-/// The table's schema, of records of this one.
-fn finished(table: &TableSpec, incoming: &Schema, live: Option<&Schema>) -> Result<Schema, IngestError> {
+/// What the table is to be, of records of this schema.
+fn finished(table: &TableSpec, incoming: &Schema, live: Option<&Schema>) -> Result<Wanted, IngestError> {
     if table.has_transforms() {
         let source = staged::with_absent(table, incoming.clone(), live);
-        let looked = staged::look(table, &source)?.accept(table, live)?;
-        return Ok(looked.table_schema());
+        let (looked, notices) = staged::look(table, &source)?.planned(table, live)?;
+        return Ok(Wanted { schema: looked.table_schema(), notices });
     }
-    with_own(incoming, None, table)
+    with_own(incoming, None, table).map(Wanted::plain)
 }
 
 /// The schema that the types make together, as far as the registry names their subjects: by topic and record, by

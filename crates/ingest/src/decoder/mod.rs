@@ -26,5 +26,5 @@ mod tests;
 pub use engine::{Decoder, Finished, Pushed, SchemaNeed};
 pub use kafka::KAFKA_COLUMN;
 pub(crate) use kafka::{headers_type, push_headers};
-pub use learn::{Learned, check_transforms, initial_schema, wanted_schema, with_own_columns};
+pub use learn::{Learned, Wanted, check_transforms, initial_schema, wanted_schema, with_own_columns};
 pub use of_files::{ColumnStage, ColumnsLearned, FileTable};

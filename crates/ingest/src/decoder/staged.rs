@@ -10,15 +10,17 @@
 //!
 //! Names in the spec that nothing answers to are looked for in the latest registered schema too, whose records may come
 //! later. What is still unknown then stops a new table: a mistyped name must not let a column through in the clear. A
-//! table that is there goes on without columns that were to be left out, for producers may have dropped them.
+//! table that is there goes on without columns that were to be left out, for producers may have dropped them; but not
+//! where a column would come that has nearly such a name.
 
 use std::sync::Arc;
 
 use arrow::{array::RecordBatch, compute::concat_batches};
 use siltstone_protocol::{Field, Schema, Type};
 use siltstone_spec::{
-    ExtraFields, SourceFormat, TableSpec, Transforms,
+    ExtraFields, Protection, SourceFormat, TableSpec, Transforms,
     evolve::{Merge, Rules, assign_ids, merge},
+    plan::Notice,
     transform::{Outcome, TransformFault, TransformPlace, outcome},
 };
 
@@ -233,6 +235,7 @@ impl Decoder {
         let mut body = seen(&self.table, &source, &of_records)?;
         let is_known = self.stage.as_ref().is_some_and(|stage| stage.source.as_ref() == Some(&source));
         if !is_known || self.batch.is_none() {
+            looked.warn(&self.table);
             let (narrow, outcome) = looked.narrowed(&self.table)?;
             let compiled = Transform::compile(&self.table, &narrow, &outcome, (&called, &live), &keys);
             let transform = match compiled {
@@ -414,6 +417,30 @@ fn absent(table: &TableSpec, live: &Schema, column: &str) -> Option<Type> {
     Some(known.data_type.clone())
 }
 
+/// Whether it is a name of what the spec leaves out of the table.
+fn is_left_out(table: &TableSpec, fault: &TransformFault) -> bool {
+    match &fault.place {
+        TransformPlace::Drop(_) => true,
+        TransformPlace::Protect(column) => table.protect.get(column) == Some(&Protection::Drop),
+        _ => false,
+    }
+}
+
+/// The column that stays in, by the name of one that is to be left out and is not there. One that the spec speaks of is
+/// not meant.
+fn mistaken_for<'f>(table: &TableSpec, fault: &'f TransformFault) -> Option<&'f String> {
+    let near = fault.near.as_ref().filter(|_| is_left_out(table, fault))?;
+    let Transforms { select, drop, rename, cast, .. } = &table.transforms;
+    let is_spoken_of = drop.contains(near)
+        || rename.contains_key(near)
+        || cast.contains_key(near)
+        || table.protect.contains_key(near);
+    let is_inside =
+        |column: &String| near.strip_prefix(column.as_str()).is_some_and(|rest| rest.starts_with('.'));
+    let is_in = select.as_ref().is_none_or(|columns| columns.iter().any(is_inside));
+    (is_in && !is_spoken_of).then_some(near)
+}
+
 fn invalid(table: &TableSpec, faults: &[TransformFault]) -> IngestError {
     let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
     IngestError::invalid(format!("table {}", table.name), faults.join("; "))
@@ -429,16 +456,56 @@ impl Looked {
         if let Some(fault) = &self.filter {
             return Err(fault.of(table));
         }
-        let matters = |fault: &&TransformFault| match (&fault.place, live) {
-            (_, None) => true,
-            (TransformPlace::Protect(column), Some(live)) => {
-                table.protect.get(column).is_some_and(|how| *how != siltstone_spec::Protection::Drop)
-                    && live.field_at(column).is_none()
-            }
-            (_, Some(_)) => false,
-        };
-        let faults: Vec<TransformFault> = self.outcome.unknown.iter().filter(matters).cloned().collect();
+        let Some(live) = live else { return self.without(table, |_| true) };
+        let is_there = |column: &str| live.field_at(column).is_some();
+        self.without(table, |fault| match (&fault.place, mistaken_for(table, fault)) {
+            // By its name in the source, or in the table.
+            (_, Some(near)) => !is_there(table.transforms.rename.get(near).unwrap_or(near)),
+            (TransformPlace::Protect(column), None) => !is_left_out(table, fault) && !is_there(column),
+            _ => false,
+        })
+    }
+
+    /// As `accept`, for a person who looks: names of columns to leave out that nearly are those of others are mistakes.
+    /// What else nothing answers to is for them to know.
+    pub(super) fn planned(
+        self,
+        table: &TableSpec,
+        live: Option<&Schema>,
+    ) -> Result<(Self, Vec<Notice>), IngestError> {
+        let looked =
+            self.accept(table, live)?.without(table, |fault| mistaken_for(table, fault).is_some())?;
+        let notices = looked.outcome.unknown.iter().map(|fault| {
+            let column = match &fault.place {
+                TransformPlace::Drop(at) => table.transforms.drop.get(*at),
+                TransformPlace::Select(at) => table.transforms.select.as_ref().and_then(|all| all.get(*at)),
+                _ => None,
+            };
+            let named = column.map_or_else(String::new, |column| format!(" ({column})"));
+            Notice { what: format!("{}{named} does nothing", fault.place), why: fault.message.clone() }
+        });
+        let notices = notices.collect();
+        Ok((looked, notices))
+    }
+
+    fn without(
+        self,
+        table: &TableSpec,
+        matters: impl Fn(&TransformFault) -> bool,
+    ) -> Result<Self, IngestError> {
+        let unknown = self.outcome.unknown.iter();
+        let faults: Vec<TransformFault> = unknown.filter(|fault| matters(fault)).cloned().collect();
         if faults.is_empty() { Ok(self) } else { Err(invalid(table, &faults)) }
+    }
+
+    /// Tells of names that nothing answers to and that stop nothing.
+    fn warn(&self, table: &TableSpec) {
+        for fault in &self.outcome.unknown {
+            tracing::warn!(
+                table = %table.name, %fault,
+                "nothing in the records answers to this name: if it is mistyped, mend the spec"
+            );
+        }
     }
 
     /// The schema of a table of its own.

@@ -312,11 +312,34 @@ fn a_table_that_is_there_goes_on_without_columns_that_were_to_be_left_out() {
     let dropped = spec("    transforms: {drop: [gone]}\n    protect: {secret: drop}\n");
     let mut rig = Rig::new(&dropped, Some(live.clone()), &[(1, V1)]);
     assert_eq!(rig.push(&v1(1, "a")), Ok(Pushed::Row));
-    assert!(block_on(wanted_schema(&dropped, Some(&rig.registry), Some(&live))).is_ok());
+    let planned = block_on(wanted_schema(&dropped, Some(&rig.registry), Some(&live))).unwrap().unwrap();
+    let told: Vec<_> = planned.notices.iter().map(|notice| notice.what.as_str()).collect();
+    assert_eq!(told, ["transforms.drop[0] (gone) does nothing", "protect.secret does nothing"]);
     let mistyped = spec("    protect: {nn: mask}\n");
     let mut rig = Rig::new(&mistyped, Some(live.clone()), &[(1, V1)]);
     assert!(rig.push(&v1(1, "a")).is_err());
     assert!(block_on(wanted_schema(&mistyped, Some(&rig.registry), Some(&live))).is_err());
+}
+
+#[test]
+fn a_mistyped_name_lets_no_column_into_a_table_that_is_there() {
+    let narrow = block_on(initial_schema(&spec(""), Some(&registry(&[(1, V1)])))).unwrap().unwrap();
+    let wide = block_on(initial_schema(&spec(""), Some(&registry(&[(2, V2)])))).unwrap().unwrap();
+    for more in ["    transforms: {drop: [mial]}\n", "    protect: {mial: drop}\n"] {
+        let mistyped = spec(more);
+        let mut rig = Rig::new(&mistyped, Some(narrow.clone()), &[(2, V2)]);
+        let error = rig.push(&v2(1, "a", None)).unwrap_err();
+        assert!(error.to_string().contains("did you mean mail?"), "{error}");
+        // Names that both are meant.
+        let both = spec("    transforms: {drop: [mial]}\n    protect: {mail: mask}\n");
+        let mut rig = Rig::new(&both, Some(narrow.clone()), &[(2, V2)]);
+        assert_eq!(rig.push(&v2(1, "a", None)), Ok(Pushed::Row));
+        // The column is there already: workers go on, and who plans is told.
+        let mut rig = Rig::new(&mistyped, Some(wide.clone()), &[(2, V2)]);
+        assert_eq!(rig.push(&v2(1, "a", None)), Ok(Pushed::Row));
+        let error = block_on(wanted_schema(&mistyped, Some(&rig.registry), Some(&wide))).unwrap_err();
+        assert!(error.to_string().contains("did you mean mail?"), "{error}");
+    }
 }
 
 #[test]
