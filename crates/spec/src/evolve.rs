@@ -1,9 +1,9 @@
 //! What a table becomes when records of another schema arrive.
 //!
 //! A field of records is the column of its number, where both have one (Protobuf); else of its name; else the one that
-//! has this name as an alias; else the one whose name or alias is among its own aliases; else it is new. Columns are
-//! never dropped or reordered (an alias alone does not lead to a column of another type): one that the incoming schema lacks stays and is null for its records. A table follows
-//! by what every reader of its files can follow:
+//! has this name as an alias; else the one whose name or alias is among its own aliases, unless its type is another;
+//! else it is new. Columns are never dropped or reordered: one that the incoming schema lacks stays and is null for its
+//! records. A table follows by what every reader of its files can follow:
 //!
 //! 1. additions, always optional, with ids after the last one ever used;
 //! 2. widenings: int to long, float to double, more decimal digits, where its formats can show them;
@@ -16,6 +16,8 @@
 //! Pure, and knows nothing of Avro or JSON. All that it decides by is in the table's schema, so workers that meet
 //! the same schemas in any order come to tables that take them all, and none asks for the same change twice.
 
+mod names;
+
 use siltstone_protocol::{
     Field, Format, PrimitiveType, Schema, Type,
     path::{ELEMENT, MAP_VALUE, dotted},
@@ -26,8 +28,8 @@ use crate::{
     resolve::kind_of,
 };
 
-/// Other names that one column may have; more are not kept.
-const ALIASES_MAX: usize = 64;
+use names::{bind, free_name, new_aliases, suffix, unseen};
+
 /// A chain of columns that take each other's names is followed so far in one step; more take another step.
 const PASSES_MAX: usize = 8;
 
@@ -429,86 +431,6 @@ fn common(table: PrimitiveType, incoming: PrimitiveType) -> Option<PrimitiveType
         }
         _ => None,
     }
-}
-
-/// The column of each field; no column has two.
-fn bind(table: &[Field], incoming: &[Field]) -> Vec<Option<usize>> {
-    type Rule = fn(&Field, &Field) -> bool;
-    let rules: [Rule; 4] = [
-        |column, field| column.number.is_some() && column.number == field.number,
-        |column, field| column.name == field.name,
-        |column, field| column.is_called(&field.name),
-        |column, field| field.aliases.iter().any(|alias| column.is_called(alias)),
-    ];
-    let mut bound: Vec<Option<usize>> = incoming.iter().map(|_| None).collect();
-    for rule in rules {
-        for (at, field) in incoming.iter().enumerate() {
-            let free = |(position, column): &(usize, &Field)| {
-                column.variant_of.is_none() && !bound.contains(&Some(*position)) && rule(column, field)
-            };
-            if bound.get(at).is_some_and(Option::is_none) {
-                let found = table.iter().enumerate().find(free).map(|(position, _)| position);
-                if let Some(slot) = bound.get_mut(at) {
-                    *slot = found;
-                }
-            }
-        }
-    }
-    bound
-}
-
-/// Those of the names by which `field` is called that are news to its column, and mean no other column or field.
-fn new_aliases<'n>(
-    column: &Field,
-    called: impl Iterator<Item = &'n String>,
-    field: &Field,
-    table: &[Field],
-    incoming: &[Field],
-) -> Vec<String> {
-    let mut new: Vec<String> = Vec::new();
-    let taken = |name: &str| {
-        let is_other =
-            |other: &Field| other.id != column.id && other.variant_of.is_none() && other.name == name;
-        table.iter().any(is_other) || (name != field.name && incoming.iter().any(|other| other.name == name))
-    };
-    for alias in called {
-        let room = column.aliases.len() + new.len() < ALIASES_MAX;
-        if room && !column.is_called(alias) && !new.contains(alias) && !taken(alias) {
-            new.push(alias.clone());
-        }
-    }
-    new
-}
-
-/// `name`, with a number behind it when a column or another field of the records is called so.
-fn free_name(name: &str, own: &str, table: &[Field], incoming: &[Field], added: &[Field]) -> String {
-    let taken = |name: &str| {
-        table.iter().chain(added).any(|field| field.name == name)
-            || (name != own && incoming.iter().any(|field| field.name == name))
-    };
-    let mut free = name.to_owned();
-    // Ends: there are finitely many names.
-    for number in 2u32.. {
-        if !taken(&free) {
-            break;
-        }
-        free = format!("{name}_{number}");
-    }
-    free
-}
-
-/// What a column that takes nothing of these records is called among them.
-fn unseen(column: &Field, incoming: &[Field]) -> String {
-    if column.variant_of.is_none() && !incoming.iter().any(|field| field.name == column.name) {
-        return column.name.clone();
-    }
-    format!("\0{}", column.id)
-}
-
-/// What a column for values of this type is called after another one's name.
-fn suffix(data_type: &Type) -> String {
-    let kind = kind_of(data_type);
-    kind.split(['(', '[']).next().unwrap_or(&kind).to_owned()
 }
 
 #[cfg(test)]

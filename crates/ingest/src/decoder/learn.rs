@@ -12,8 +12,8 @@ use super::{
     event_type::event_type_field,
     incoming::{Incoming, Registered},
     kafka::{KAFKA_COLUMN, kafka_field},
+    looked,
     programs::Key,
-    staged,
 };
 use crate::{
     IngestError,
@@ -271,8 +271,8 @@ pub(super) async fn records_schema(
 /// What the table is to be, of records of this schema.
 fn finished(table: &TableSpec, incoming: &Schema, live: Option<&Schema>) -> Result<Wanted, IngestError> {
     if table.has_transforms() {
-        let source = staged::with_absent(table, incoming.clone(), live);
-        let (looked, notices) = staged::look(table, &source)?.planned(table, live)?;
+        let source = looked::with_absent(table, incoming.clone(), live);
+        let (looked, notices) = looked::look(table, &source)?.planned(table, live)?;
         return Ok(Wanted { schema: looked.table_schema(), notices });
     }
     with_own(incoming, None, table).map(Wanted::plain)
@@ -327,7 +327,7 @@ async fn latest_of(
 pub fn check_transforms(table: &TableSpec) -> Result<(), IngestError> {
     match own(table) {
         Own::Fixed(incoming) if table.has_transforms() => {
-            staged::look(table, &incoming?.schema)?.accept(table, None).map(drop)
+            looked::look(table, &incoming?.schema)?.accept(table, None).map(drop)
         }
         _ => Ok(()),
     }

@@ -10,11 +10,13 @@
 //!
 //! Absent on purpose: waiting, retrying, clocks, and any decision on where a rejected record goes.
 
+mod batch;
 mod engine;
 mod event_type;
 mod incoming;
 mod kafka;
 mod learn;
+mod looked;
 mod of_files;
 mod programs;
 mod staged;

@@ -25,7 +25,8 @@ use super::{
     engine::{Decoder, Finished},
     kafka::KAFKA_COLUMN,
     learn::{followed, records_schema, with_own_columns},
-    staged::{Looked, check_exposed, grown, look, seen},
+    looked::{Looked, look},
+    staged::{check_exposed, grown, seen},
 };
 use crate::{
     IngestError,

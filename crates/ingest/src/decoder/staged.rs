@@ -18,27 +18,24 @@ use std::sync::Arc;
 use arrow::{array::RecordBatch, compute::concat_batches};
 use siltstone_protocol::{Field, Schema, Type};
 use siltstone_spec::{
-    ExtraFields, Protection, SourceFormat, TableSpec, Transforms,
-    evolve::{Merge, Rules, assign_ids, merge},
-    plan::Notice,
-    transform::{Outcome, TransformFault, TransformPlace, outcome},
+    TableSpec,
+    evolve::{Merge, Rules, merge},
 };
 
 use super::{
-    engine::{Batch, Decoder, Finished},
+    batch::Batch,
+    engine::{Decoder, Finished},
     incoming::Incoming,
-    learn::{Learned, with_own},
+    learn::Learned,
+    looked::{look, with_absent},
     of_files,
     programs::Key,
 };
 use crate::{
     IngestError,
     registry::SchemaRegistry,
-    transform::{Condition, FilterFault, KeySource, Transform},
+    transform::{KeySource, Transform},
 };
-
-/// What a record that is no object becomes a value of.
-const BARE_COLUMN: &str = "value";
 
 /// What a decoder with transforms has besides the others.
 #[derive(Debug)]
@@ -285,7 +282,7 @@ pub(super) fn grown(
 
 /// The schema with fields called by the alias by which the spec speaks of them: what is protected under its old name
 /// must not come in the clear under a new one.
-fn spoken_of(table: &TableSpec, incoming: &Schema) -> Schema {
+pub(super) fn spoken_of(table: &TableSpec, incoming: &Schema) -> Schema {
     let transforms = &table.transforms;
     let listed = transforms.drop.iter().chain(transforms.select.iter().flatten());
     let names: Vec<&str> =
@@ -356,189 +353,4 @@ fn exposed(
 /// A source is in memory: it widens whatever formats can show, and keeps its names, for the spec goes by them.
 fn of_source(table: &TableSpec) -> Rules {
     Rules { renames: false, widens: true, grows_in_maps: true, ..Rules::of(table) }
-}
-
-/// A source, and what the spec makes of it.
-#[derive(Debug)]
-pub(super) struct Looked {
-    /// With the engine's own column.
-    source: Schema,
-    pub(super) outcome: Outcome,
-    filter: Option<FilterFault>,
-    /// Columns that the filter looks at.
-    pub(super) filtered_by: Vec<String>,
-}
-
-/// # Errors
-/// What the spec asks for cannot be done with these columns.
-pub(super) fn look(table: &TableSpec, source: &Schema) -> Result<Looked, IngestError> {
-    let source = with_own(&spoken_of(table, source), None, table)?;
-    let outcome = outcome(table, &source).map_err(|faults| invalid(table, &faults))?;
-    let (mut filter, mut filtered_by) = (None, Vec::new());
-    if let Some(text) = &table.transforms.filter {
-        match Condition::parse(text, &source) {
-            Ok(condition) => {
-                filtered_by = condition.columns().into_iter().collect();
-                condition.compile()?;
-            }
-            Err(fault @ FilterFault::UnknownColumn { .. }) => filter = Some(fault),
-            Err(fault) => return Err(fault.of(table)),
-        }
-    }
-    Ok(Looked { source, outcome, filter, filtered_by })
-}
-
-/// The source with those columns of the filter that it lacks and a live table has: the filter finds null there. Records
-/// may have them no more; that stops no table.
-pub(super) fn with_absent(table: &TableSpec, mut source: Schema, live: Option<&Schema>) -> Schema {
-    let Some(live) = live else { return source };
-    // Ends: each time the source gets a column that it lacks.
-    while let Ok(Looked { filter: Some(FilterFault::UnknownColumn { column, .. }), .. }) =
-        look(table, &source)
-        && source.column(&column).is_none()
-        && let Some(data_type) = absent(table, live, &column)
-    {
-        let mut last_id = source.last_field_id();
-        let mut field = Field::optional(0, column, data_type);
-        assign_ids(std::slice::from_mut(&mut field), &mut last_id);
-        source.fields.push(field);
-    }
-    source
-}
-
-/// The type of a source's column, as far as the table that was made of it says.
-fn absent(table: &TableSpec, live: &Schema, column: &str) -> Option<Type> {
-    let Transforms { rename, cast, constant, .. } = &table.transforms;
-    let named = rename.get(column).map_or(column, String::as_str);
-    let is_another = rename.iter().any(|(from, to)| to == named && from != column && !from.contains('.'));
-    let is_changed =
-        cast.contains_key(named) || constant.contains_key(named) || table.protect.contains_key(named);
-    let known = live.column(named).filter(|_| !is_another && !is_changed)?;
-    Some(known.data_type.clone())
-}
-
-/// Whether it is a name of what the spec leaves out of the table.
-fn is_left_out(table: &TableSpec, fault: &TransformFault) -> bool {
-    match &fault.place {
-        TransformPlace::Drop(_) => true,
-        TransformPlace::Protect(column) => table.protect.get(column) == Some(&Protection::Drop),
-        _ => false,
-    }
-}
-
-/// The column that stays in, by the name of one that is to be left out and is not there. One that the spec speaks of is
-/// not meant.
-fn mistaken_for<'f>(table: &TableSpec, fault: &'f TransformFault) -> Option<&'f String> {
-    let near = fault.near.as_ref().filter(|_| is_left_out(table, fault))?;
-    let Transforms { select, drop, rename, cast, .. } = &table.transforms;
-    let is_spoken_of = drop.contains(near)
-        || rename.contains_key(near)
-        || cast.contains_key(near)
-        || table.protect.contains_key(near);
-    let is_inside =
-        |column: &String| near.strip_prefix(column.as_str()).is_some_and(|rest| rest.starts_with('.'));
-    let is_in = select.as_ref().is_none_or(|columns| columns.iter().any(is_inside));
-    (is_in && !is_spoken_of).then_some(near)
-}
-
-fn invalid(table: &TableSpec, faults: &[TransformFault]) -> IngestError {
-    let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
-    IngestError::invalid(format!("table {}", table.name), faults.join("; "))
-}
-
-impl Looked {
-    pub(super) fn is_complete(&self) -> bool {
-        self.outcome.unknown.is_empty() && self.filter.is_none()
-    }
-
-    /// Refuses names that nothing answers to. `live`: the columns of a table that is there already.
-    pub(super) fn accept(self, table: &TableSpec, live: Option<&Schema>) -> Result<Self, IngestError> {
-        if let Some(fault) = &self.filter {
-            return Err(fault.of(table));
-        }
-        let Some(live) = live else { return self.without(table, |_| true) };
-        let is_there = |column: &str| live.field_at(column).is_some();
-        self.without(table, |fault| match (&fault.place, mistaken_for(table, fault)) {
-            // By its name in the source, or in the table.
-            (_, Some(near)) => !is_there(table.transforms.rename.get(near).unwrap_or(near)),
-            (TransformPlace::Protect(column), None) => !is_left_out(table, fault) && !is_there(column),
-            _ => false,
-        })
-    }
-
-    /// As `accept`, for a person who looks: names of columns to leave out that nearly are those of others are mistakes.
-    /// What else nothing answers to is for them to know.
-    pub(super) fn planned(
-        self,
-        table: &TableSpec,
-        live: Option<&Schema>,
-    ) -> Result<(Self, Vec<Notice>), IngestError> {
-        let looked =
-            self.accept(table, live)?.without(table, |fault| mistaken_for(table, fault).is_some())?;
-        let notices = looked.outcome.unknown.iter().map(|fault| {
-            let column = match &fault.place {
-                TransformPlace::Drop(at) => table.transforms.drop.get(*at),
-                TransformPlace::Select(at) => table.transforms.select.as_ref().and_then(|all| all.get(*at)),
-                _ => None,
-            };
-            let named = column.map_or_else(String::new, |column| format!(" ({column})"));
-            Notice { what: format!("{}{named} does nothing", fault.place), why: fault.message.clone() }
-        });
-        let notices = notices.collect();
-        Ok((looked, notices))
-    }
-
-    fn without(
-        self,
-        table: &TableSpec,
-        matters: impl Fn(&TransformFault) -> bool,
-    ) -> Result<Self, IngestError> {
-        let unknown = self.outcome.unknown.iter();
-        let faults: Vec<TransformFault> = unknown.filter(|fault| matters(fault)).cloned().collect();
-        if faults.is_empty() { Ok(self) } else { Err(invalid(table, &faults)) }
-    }
-
-    /// Tells of names that nothing answers to and that stop nothing.
-    fn warn(&self, table: &TableSpec) {
-        for fault in &self.outcome.unknown {
-            tracing::warn!(
-                table = %table.name, %fault,
-                "nothing in the records answers to this name: if it is mistyped, mend the spec"
-            );
-        }
-    }
-
-    /// The schema of a table of its own.
-    pub(super) fn table_schema(&self) -> Schema {
-        let mut schema = self.outcome.schema();
-        schema.schema_id = 0;
-        assign_ids(&mut schema.fields, &mut 0);
-        schema
-    }
-
-    /// The source without columns that nobody looks at, where a reader of records passes over what is not there.
-    fn narrowed(self, table: &TableSpec) -> Result<(Schema, Outcome), IngestError> {
-        if table.source_format != SourceFormat::Json || table.extra_fields != ExtraFields::Ignore {
-            return Ok((self.source, self.outcome));
-        }
-        self.narrow(table)
-    }
-
-    /// The source without columns that nobody looks at.
-    pub(super) fn narrow(self, table: &TableSpec) -> Result<(Schema, Outcome), IngestError> {
-        let used: Vec<usize> =
-            self.outcome.columns.iter().filter_map(|column| column.origin.index()).collect();
-        let mut narrow = self.source.clone();
-        let mut index = 0..;
-        narrow.fields.retain(|field| {
-            let is_used = index.next().is_some_and(|index| used.contains(&index));
-            is_used || self.filtered_by.contains(&field.name)
-        });
-        // A record that is not an object is the value of the only column, where that has this name.
-        if narrow.fields.is_empty() || (narrow.fields.len() == 1 && narrow.fields[0].name == BARE_COLUMN) {
-            return Ok((self.source, self.outcome));
-        }
-        let outcome = outcome(table, &narrow).map_err(|faults| invalid(table, &faults))?;
-        Ok((narrow, outcome))
-    }
 }

@@ -31,8 +31,9 @@
 //! such a table; a reader that does not know the feature refuses it. A column that is dropped needs nothing: the log
 //! no longer has it.
 //!
-//! Absent on purpose: deletion vectors, type widening (delta-rs refuses tables with it). Changes of type and the loss of
-//! a partition column are refused by [`DeltaTable::check_change`]; ask it before the ledger takes them.
+//! Absent on purpose: deletion vectors, type widening (delta-rs refuses tables with it). Changes of type, new members
+//! inside maps and the loss of a partition column are refused by [`DeltaTable::check_change`]; ask it before the ledger
+//! takes them.
 
 mod actions;
 mod checkpoint;

@@ -15,9 +15,9 @@ use crate::{
 /// `cast`, `constant`; then `protect` of the table. Everything else of the table (`partition_by`, `sort_by`, ..)
 /// names columns as they are called in the end.
 ///
-/// On a table that is there, `siltstone apply` makes its columns so. One that is renamed keeps its values; the Delta form
-/// then has column mapping, and readers that do not know it refuse the table. One that is dropped is no longer shown. One
-/// with another type is widened where that is no loss (int to long, float to double, more digits of a decimal; Delta
+/// On a table that is there, `siltstone apply` makes its columns so. One that is renamed keeps its values; the Delta
+/// form then has column mapping, and readers that do not know it refuse the table. One that is dropped is no longer
+/// shown. One with another type is widened where that is no loss (int to long, float to double, more digits of a decimal; Delta
 /// cannot show it), else a new column takes its name, and rows already written read as null there. For a drop or such a
 /// type `apply` wants `--allow-data-loss`. A column by which files are or were partitioned can only be renamed.
 /// A worker with the spec before goes on over a rename, and stops where its records would bring back what left; one

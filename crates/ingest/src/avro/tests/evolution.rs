@@ -303,7 +303,7 @@ fn row(
     columns.iter().map(value).collect()
 }
 
-/// Stands for a whole number that a column of fractions would round, where Avro's resolution does. Here such records are
+/// Stands for a whole number that a column of fractions would round, where Avro's resolution does. Such records are
 /// rejected.
 const ROUNDED: &[u8] = b"rounded";
 
