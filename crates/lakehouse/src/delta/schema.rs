@@ -256,7 +256,8 @@ pub(super) fn schema_string(schema: &Schema, mapping: Option<&SchemaHistory>) ->
 /// The least protocol that shows this schema.
 ///
 /// Column mapping is told as a table feature, though reader version 2 has it too: delta-rs does not look at that
-/// version when it reads as a PyArrow data set, and then takes every renamed column for null. What is listed, it refuses.
+/// version when it reads as a PyArrow data set, and then takes every renamed column for null. What is listed, it
+/// refuses.
 pub(super) fn protocol(schema: &Schema, mapped: bool) -> Protocol {
     let has_ntz = schema.fields.iter().any(|field| has_timestamp_ntz(&field.data_type));
     let features = [(has_ntz, "timestampNtz"), (mapped, "columnMapping")];

@@ -17,11 +17,11 @@ use crate::{
 ///
 /// On a table that is there, `siltstone apply` makes its columns so. One that is renamed keeps its values; the Delta
 /// form then has column mapping, and readers that do not know it refuse the table. One that is dropped is no longer
-/// shown. One with another type is widened where that is no loss (int to long, float to double, more digits of a decimal; Delta
-/// cannot show it), else a new column takes its name, and rows already written read as null there. For a drop or such a
-/// type `apply` wants `--allow-data-loss`. A column by which files are or were partitioned can only be renamed.
-/// A worker with the spec before goes on over a rename, and stops where its records would bring back what left; one
-/// with the new spec does not start before `apply` renamed and retyped.
+/// shown. One with another type is widened where that is no loss (int to long, float to double, more digits of a
+/// decimal; Delta cannot show it), else a new column takes its name, and rows already written read as null there. For
+/// a drop or such a type `apply` wants `--allow-data-loss`. A column by which files are or were partitioned can only
+/// be renamed. A worker with the spec before goes on over a rename, and stops where its records would bring back what
+/// left; one with the new spec does not start before `apply` renamed and retyped.
 ///
 /// Columns that come to the topic later are taken in like the others, unless `select` leaves them out. The column
 /// `_kafka` is not touched, but for `protect`.

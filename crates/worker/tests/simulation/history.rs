@@ -66,7 +66,7 @@ pub(crate) struct History {
 pub(crate) async fn go_on(parts: Arc<Parts>, table: Arc<Table>, work: Work) {
     let mut history = History::new(Arc::clone(&parts), table, work);
     loop {
-        parts.world.pause(parts.world.scenario.long_pauses).await;
+        parts.world.pause(0).await;
         if let Err(error) = history.step(false).await {
             parts.failed(work.name(), &error);
         }
@@ -176,8 +176,9 @@ impl History {
             rejected += records::offsets(&world.scenario, *partition, *start, *end, true).len() as u64;
         }
         let added = self.write(state, &places).await?;
-        // The fault of one who does not say which version it looked at.
+        // The fault of one who does not say which version it looked at, and takes its time.
         let base = if world.mutated(Mutation::LookIgnored) {
+            world.pause(world.scenario.long_pauses).await;
             self.table.refresh().await?.version
         } else {
             state.version

@@ -134,15 +134,17 @@ impl Scenario {
         scenario
     }
 
-    /// History is made in some seeds only: it takes operations from consumption.
+    /// History is made in some seeds only, which go on for longer: it takes operations from consumption.
     fn draw_history(&mut self, rng: &mut StdRng) {
         if rng.random_bool(0.3) {
             self.replayers = rng.random_range(0..=self.workers);
             self.importers = rng.random_range(0..=self.workers);
             self.overwriters = rng.random_range(0..=self.workers);
+            self.operations += 80;
         }
         if self.mutation == Some(Mutation::LookIgnored) {
             (self.replayers, self.overwriters, self.rejected_percent) = (self.workers, self.workers, 40);
+            self.operations = 500;
         }
     }
 }

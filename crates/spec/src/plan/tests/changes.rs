@@ -64,8 +64,8 @@ fn what_the_spec_names_leaves_and_changes() {
         "t: change, from version 7\n  ~ column cust: renamed to customer\n  - column amount: int becomes string, rows \
          already written read null there\n  - column note: dropped, rows already written no longer show it\n  ~ column \
          who.name: renamed to full\n  - column who.nick: dropped, rows already written no longer show it\n  \
-         ~ sorted by customer, for new files only\n  ~ delta: column mapping, from now on readers that do not know it refuse the \
-         Delta table"
+         ~ sorted by customer, for new files only\n  ~ delta: column mapping, from now on readers that do not know it \
+         refuse the Delta table"
     );
     let json = serde_json::to_value(&made).unwrap();
     assert_eq!(
