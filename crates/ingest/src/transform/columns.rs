@@ -3,7 +3,9 @@
 //! Two walks meet here, once for each pair of schemas: what the spec makes of the source
 //! ([`siltstone_spec::transform::Derived`]), and what the table, which may be wider and have columns of other times,
 //! makes
-//! of that. Per batch nothing is looked up by name, and columns that stay as they are are not copied.
+//! of that. The table is known here by two names: columns are found by those that records call them by, and laid out
+//! under the table's own, which members of structs carry in their arrays. Per batch nothing is looked up by name, and
+//! columns that stay as they are are not copied.
 
 use std::sync::Arc;
 
@@ -26,7 +28,7 @@ use super::{
     key::Keys,
     protect::Protector,
 };
-use crate::{IngestError, columns::arrow_field};
+use crate::IngestError;
 
 /// How the columns of a table are made.
 #[derive(Debug)]
@@ -72,11 +74,11 @@ impl Shape {
     pub(super) fn compile(
         source: &Schema,
         outcome: &Outcome,
-        target: &Schema,
+        (called, laid): (&Schema, &Fields),
         keys: &Keys,
     ) -> Result<Self, IngestError> {
         let mut compiler = Compiler { keys, path: Vec::new() };
-        let columns = compiler.columns(&source.fields, &outcome.columns, &target.fields)?;
+        let columns = compiler.columns(&source.fields, &outcome.columns, (&called.fields, laid))?;
         Ok(Self { columns })
     }
 
@@ -139,28 +141,35 @@ impl Compiler<'_> {
         IngestError::schema_refused(format!("at {}", self.path.join(".")), why)
     }
 
+    /// `laid`: the same columns as `called`, as the table has them.
     fn columns(
         &mut self,
         source: &[Field],
         derived: &[Derived],
-        target: &[Field],
+        (called, laid): (&[Field], &Fields),
     ) -> Result<Vec<Column>, IngestError> {
-        let mut columns = Vec::with_capacity(target.len());
-        for field in target {
+        let mut columns = Vec::with_capacity(called.len());
+        for (field, laid) in called.iter().zip(laid) {
             self.path.push(field.name.clone());
             columns.push(match derived.iter().find(|derived| derived.field.name == field.name) {
-                Some(derived) => self.column(source, derived, field)?,
+                Some(derived) => self.column(source, derived, field, laid.data_type())?,
                 None if field.required => {
                     return Err(self.refused("the column is required and nothing makes it"));
                 }
-                None => Column::Missing(arrow_field(field)?.data_type().clone()),
+                None => Column::Missing(laid.data_type().clone()),
             });
             self.path.pop();
         }
         Ok(columns)
     }
 
-    fn column(&mut self, source: &[Field], derived: &Derived, target: &Field) -> Result<Column, IngestError> {
+    fn column(
+        &mut self,
+        source: &[Field],
+        derived: &Derived,
+        target: &Field,
+        laid: &DataType,
+    ) -> Result<Column, IngestError> {
         let lost = || IngestError::internal("a transform names a column that its source lacks");
         let Some(index) = derived.origin.index() else {
             let Origin::Constant(literal) = &derived.origin else { return Err(lost()) };
@@ -178,9 +187,9 @@ impl Compiler<'_> {
         let from = source.get(index).ok_or_else(lost)?;
         match (&derived.origin, &from.data_type, &target.data_type) {
             (Origin::Members { members, .. }, Type::Struct(inside), Type::Struct(wanted)) => {
-                let fields = fields_of(target)?;
-                let members = self.columns(inside, members, wanted)?;
-                Ok(Column::Members { index, members, fields })
+                let DataType::Struct(fields) = laid else { return Err(otherwise_laid()) };
+                let members = self.columns(inside, members, (wanted, fields))?;
+                Ok(Column::Members { index, members, fields: fields.clone() })
             }
             (Origin::Changed { cast, protection, .. }, Type::Primitive(from), to) => {
                 let now = cast.unwrap_or(*from);
@@ -196,7 +205,7 @@ impl Compiler<'_> {
                 let protector = Some(Protector::new(*how, self.keys)?);
                 Ok(Column::Changed { index, steps, protector, fit: self.widen(text, to)? })
             }
-            (_, from, to) => Ok(Column::Kept { index, fit: self.fit(from, target, to)? }),
+            (_, from, to) => Ok(Column::Kept { index, fit: self.fit(from, to, laid)? }),
         }
     }
 
@@ -226,19 +235,19 @@ impl Compiler<'_> {
         }
     }
 
-    fn fit(&mut self, from: &Type, field: &Field, to: &Type) -> Result<Fit, IngestError> {
-        let refused = |compiler: &Self| Err(compiler.refused("its type does not fit the table's"));
+    fn fit(&mut self, from: &Type, to: &Type, laid: &DataType) -> Result<Fit, IngestError> {
         Ok(match (from, to) {
             (Type::Primitive(from), to @ Type::Primitive(_)) => {
                 self.widen(*from, to)?.map_or(Fit::Same, Fit::Widen)
             }
             (Type::Struct(inside), Type::Struct(wanted)) => {
+                let DataType::Struct(fields) = laid else { return Err(otherwise_laid()) };
                 let mut members = Vec::with_capacity(wanted.len());
-                for member in wanted {
+                for (member, laid) in wanted.iter().zip(fields) {
                     self.path.push(member.name.clone());
                     let index = inside.iter().position(|known| known.name == member.name);
                     let fit = match index.and_then(|index| inside.get(index)) {
-                        Some(known) => self.fit(&known.data_type, member, &member.data_type)?,
+                        Some(known) => self.fit(&known.data_type, &member.data_type, laid.data_type())?,
                         None if member.required => {
                             return Err(self.refused("the column is required and nothing makes it"));
                         }
@@ -247,48 +256,32 @@ impl Compiler<'_> {
                     members.push((index, fit));
                     self.path.pop();
                 }
-                Fit::Struct { members, fields: fields_of(field)? }
+                Fit::Struct { members, fields: fields.clone() }
             }
-            (Type::List { element: inside, .. }, Type::List { element, element_id, element_required }) => {
-                let member = Field::new(*element_id, "element", *element_required, element.as_ref().clone());
-                self.path.push(member.name.clone());
-                let fit = self.fit(inside, &member, element)?;
+            (Type::List { element: inside, .. }, Type::List { element, .. }) => {
+                let DataType::List(field) = laid else { return Err(otherwise_laid()) };
+                self.path.push("element".to_owned());
+                let fit = self.fit(inside, element, field.data_type())?;
                 self.path.pop();
-                match arrow_field(field)?.data_type() {
-                    DataType::List(field) => Fit::List { element: Box::new(fit), field: Arc::clone(field) },
-                    _ => return refused(self),
-                }
+                Fit::List { element: Box::new(fit), field: Arc::clone(field) }
             }
-            (
-                Type::Map { key: key_in, value: value_in, .. },
-                Type::Map { key_id, key, value_id, value_required, value },
-            ) => {
-                let named = |id: &i32, name: &str, required: bool, of: &Type| {
-                    Field::new(*id, name, required, of.clone())
+            (Type::Map { key: key_in, value: value_in, .. }, Type::Map { key, value, .. }) => {
+                let DataType::Map(entries, _) = laid else { return Err(otherwise_laid()) };
+                let DataType::Struct(fields) = entries.data_type() else { return Err(otherwise_laid()) };
+                let (Some(of_key), Some(of_value)) = (fields.first(), fields.get(1)) else {
+                    return Err(otherwise_laid());
                 };
-                let key = Box::new(self.fit(key_in, &named(key_id, "key", true, key), key)?);
-                let value =
-                    Box::new(self.fit(value_in, &named(value_id, "value", *value_required, value), value)?);
-                match arrow_field(field)?.data_type() {
-                    DataType::Map(entries, _) => match entries.data_type() {
-                        DataType::Struct(fields) => {
-                            Fit::Map { key, value, entries: Arc::clone(entries), fields: fields.clone() }
-                        }
-                        _ => return refused(self),
-                    },
-                    _ => return refused(self),
-                }
+                let key = Box::new(self.fit(key_in, key, of_key.data_type())?);
+                let value = Box::new(self.fit(value_in, value, of_value.data_type())?);
+                Fit::Map { key, value, entries: Arc::clone(entries), fields: fields.clone() }
             }
-            _ => return refused(self),
+            _ => return Err(self.refused("its type does not fit the table's")),
         })
     }
 }
 
-fn fields_of(field: &Field) -> Result<Fields, IngestError> {
-    match arrow_field(field)?.data_type() {
-        DataType::Struct(fields) => Ok(fields.clone()),
-        _ => Err(IngestError::internal("a struct's column is none")),
-    }
+fn otherwise_laid() -> IngestError {
+    IngestError::internal("a table's columns are laid out as other types than they are")
 }
 
 fn constant(literal: &Literal) -> Result<ArrayRef, IngestError> {

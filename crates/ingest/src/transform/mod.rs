@@ -56,7 +56,8 @@ pub(crate) struct Applied {
 }
 
 impl Transform {
-    /// `outcome`: of this source. A column of the target that the outcome lacks is null.
+    /// `outcome`: of this source. `called`: the target, in the words of the records. A column of the target that the
+    /// outcome lacks is null.
     ///
     /// # Errors
     /// `SchemaRefused` when the target cannot take what comes out; `Invalid` when the filter does not fit the source.
@@ -71,11 +72,9 @@ impl Transform {
             Some(text) => Some(Condition::parse(text, source).map_err(|fault| fault.of(table))?.compile()?),
             None => None,
         };
-        Ok(Self {
-            filter,
-            shape: Shape::compile(source, outcome, called, keys)?,
-            target: arrow_schema(target)?,
-        })
+        let target = arrow_schema(target)?;
+        let shape = Shape::compile(source, outcome, (called, target.fields()), keys)?;
+        Ok(Self { filter, shape, target })
     }
 
     /// Whether there are rows for which it fails.

@@ -232,3 +232,60 @@ fn what_no_text_can_say_fails_its_row_before_it_is_protected() {
     assert_eq!(applied.failed, [0]);
     assert_eq!(column(&applied.batch, "d"), texts(&["null", "****-01-01"]));
 }
+
+/// The schema with names of members of structs changed, wherever those stand.
+fn renamed(schema: &Schema) -> Schema {
+    use siltstone_protocol::{Field, Type};
+    fn inside(data_type: &Type) -> Type {
+        match data_type {
+            Type::Primitive(of) => Type::Primitive(*of),
+            Type::Struct(members) => {
+                let member = |field: &Field| {
+                    let data_type = inside(&field.data_type);
+                    Field { name: format!("{}_old", field.name), data_type, ..field.clone() }
+                };
+                Type::Struct(members.iter().map(member).collect())
+            }
+            Type::List { element_id, element_required, element } => Type::List {
+                element_id: *element_id,
+                element_required: *element_required,
+                element: Box::new(inside(element)),
+            },
+            Type::Map { key_id, key, value_id, value_required, value } => Type::Map {
+                key_id: *key_id,
+                key: Box::new(inside(key)),
+                value_id: *value_id,
+                value_required: *value_required,
+                value: Box::new(inside(value)),
+            },
+        }
+    }
+    let column = |field: &Field| Field { data_type: inside(&field.data_type), ..field.clone() };
+    Schema::new(schema.schema_id, schema.fields.iter().map(column).collect())
+}
+
+#[test]
+fn members_that_records_call_otherwise_are_laid_out_under_the_tables_names() {
+    let fields = "[{name: a, type: int}, {name: s, type: {struct: [{name: x, type: int}, \
+                  {name: t, type: {struct: [{name: y, type: string}]}}]}}, \
+                  {name: l, type: {list: {struct: [{name: z, type: int}]}}}, \
+                  {name: m, type: {map: {key: string, value: {struct: [{name: v, type: int}]}}}}]";
+    let rows = r#"{"a":1,"s":{"x":2,"t":{"y":"b"}},"l":[{"z":3},null],"m":{"k":{"v":4}}}
+{"a":null,"s":null,"l":null,"m":null}"#;
+    // Structs that are taken as they are, and one that is built anew.
+    for more in ["    transforms: {rename: {a: b}}\n", "    transforms: {cast: {s.x: long}}\n"] {
+        let table = table(fields, more);
+        let from = source(&table);
+        let made = outcome(&table, &from).unwrap();
+        let called = made.schema();
+        let target = renamed(&called);
+        assert_ne!(called, target);
+        let transform = Transform::compile(&table, &from, &made, (&called, &target), &keys()).unwrap();
+        let applied = transform.apply(batch(&table, rows)).unwrap();
+        assert_eq!(applied.batch.schema(), arrow_schema(&target).unwrap(), "{more}");
+        let batch = applied.batch;
+        assert_eq!(column(&batch, "s"), texts(&["{x_old: 2, t_old: {y_old: b}}", "null"]), "{more}");
+        assert_eq!(column(&batch, "l"), texts(&["[{z_old: 3}, ]", "null"]), "{more}");
+        assert_eq!(column(&batch, "m"), texts(&["{k: {v_old: 4}}", "null"]), "{more}");
+    }
+}
