@@ -207,6 +207,7 @@ fn is_comparison(op: Operator) -> bool {
     )
 }
 
+/// A date is no widening to a moment: nanoseconds end in 2262, dates do not.
 fn is_widening(from: &DataType, to: &DataType) -> bool {
     use DataType as T;
     from == to
@@ -217,7 +218,6 @@ fn is_widening(from: &DataType, to: &DataType) -> bool {
                 | (T::Float32, T::Float64)
                 | (T::Utf8, T::Utf8View | T::LargeUtf8)
                 | (T::Binary, T::BinaryView | T::LargeBinary)
-                | (T::Date32, T::Timestamp(..))
         )
 }
 

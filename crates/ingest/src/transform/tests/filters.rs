@@ -1,3 +1,5 @@
+use arrow::array::{ArrayRef, Date32Array, TimestampMicrosecondArray};
+
 use super::*;
 use crate::transform::Condition;
 
@@ -69,6 +71,20 @@ fn only_what_can_fail_keeps_records() {
     for unsafe_one in ["10 / b > 1", "cast(n as int) > 0", "b + 1 > 0"] {
         assert!(can_fail(unsafe_one), "{unsafe_one}");
     }
+}
+
+#[test]
+fn a_date_that_is_no_moment_of_the_other_type_fails_its_row() {
+    let fields = "[{name: d, type: date}, {name: at, type: timestamp}]";
+    let table = table(fields, "    transforms: {filter: d < at}\n");
+    let transform = transform(&table);
+    assert!(transform.can_fail(), "dates go on after the last nanosecond");
+    let days: ArrayRef = Arc::new(Date32Array::from(vec![Some(1), Some(2_932_896), None]));
+    let moments: ArrayRef = Arc::new(TimestampMicrosecondArray::from(vec![200_000_000_000; 3]));
+    let batch = RecordBatch::try_new(arrow_schema(&source(&table)).unwrap(), vec![days, moments]).unwrap();
+    let applied = transform.apply(batch).unwrap();
+    assert_eq!((applied.filtered, applied.failed), (1, vec![1]));
+    assert_eq!(column(&applied.batch, "d"), texts(&["1970-01-02"]));
 }
 
 #[test]
