@@ -4,7 +4,7 @@ use std::fmt;
 
 use arrow::array::RecordBatch;
 use siltstone_protocol::{RejectReason, Schema, SchemaHistory};
-use siltstone_spec::model::{SchemaMode, SourceFormat, TableSpec, Tombstones, WireFormat};
+use siltstone_spec::model::{DlqMode, SchemaMode, SourceFormat, TableSpec, Tombstones, WireFormat};
 
 use super::{
     batch::Batch,
@@ -128,6 +128,7 @@ impl Decoder {
             Err(reason) => return Pushed::Rejected { reason, schema_id: None },
         };
         let rejected = |reason| Pushed::Rejected { reason, schema_id: key.id };
+        let is_asked = self.is_asked();
         match (self.programs.find(key), &mut self.batch) {
             (Some(Slot::Ready(program, name)), Some(batch)) => {
                 let mark = batch.columns.mark();
@@ -141,7 +142,9 @@ impl Decoder {
                     }
                     Err(reason) => {
                         batch.columns.rollback(mark);
-                        self.about = program.explain(&batch.body.fields, &mut batch.columns, body);
+                        if is_asked {
+                            self.about = program.explain(&batch.body.fields, &mut batch.columns, body);
+                        }
                         rejected(reason)
                     }
                 }
@@ -162,7 +165,12 @@ impl Decoder {
         }
     }
 
-    /// What the record that was rejected last is about.
+    /// Whether anybody asks what rejected records are about: to tell it, they are decoded once more.
+    fn is_asked(&self) -> bool {
+        self.table.dlq_mode != DlqMode::Skip
+    }
+
+    /// What the record that was rejected last is about; `None` too where rejected records are passed over.
     pub fn about(&self) -> Option<&About> {
         self.about.as_ref()
     }
@@ -174,7 +182,7 @@ impl Decoder {
             return (Pushed::Full, None);
         }
         self.about = None;
-        let key = Key::of(None);
+        let (key, is_asked) = (Key::of(None), self.is_asked());
         let (Some(Slot::Ready(Program::Avro(program), _)), Some(batch)) =
             (self.programs.find(key), &mut self.batch)
         else {
@@ -188,7 +196,9 @@ impl Decoder {
             Err(reason) => {
                 let length = program.skip_first(bodies).ok();
                 let body = length.and_then(|length| bodies.get(..length)).unwrap_or(bodies);
-                self.about = program.explain(&batch.body.fields, &mut batch.columns, body);
+                if is_asked {
+                    self.about = program.explain(&batch.body.fields, &mut batch.columns, body);
+                }
                 (Pushed::Rejected { reason, schema_id: None }, length)
             }
         }

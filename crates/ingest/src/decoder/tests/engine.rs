@@ -6,7 +6,7 @@ use arrow::{
 };
 use futures::executor::block_on;
 use siltstone_protocol::{ErrorKind, PrimitiveType, RejectReason, Schema};
-use siltstone_spec::{InputSchema, SchemaMode, SourceFormat, TableSpec, Tombstones, WireFormat};
+use siltstone_spec::{DlqMode, InputSchema, SchemaMode, SourceFormat, TableSpec, Tombstones, WireFormat};
 
 use crate::{
     Headers, Record,
@@ -117,6 +117,16 @@ fn a_rejection_says_what_it_is_about() {
     assert_eq!(about(&framed(1, &[2, 2])), told(None, left));
     assert_eq!(about(&[0, 0, 0, 1]), None);
     assert_eq!(about(&framed(1, &[4])), None);
+}
+
+#[test]
+fn what_nobody_asks_about_is_not_looked_into() {
+    let spec = TableSpec { dlq_mode: DlqMode::Skip, ..spec() };
+    let (mut decoder, registry, mut done) = (Decoder::new(&spec, None).unwrap(), registry(), Vec::new());
+    let mut push = |value: &[u8]| push(&mut decoder, &record(Some(value)), &registry, &mut done);
+    assert_eq!(push(&framed(1, &[2])), Pushed::Row);
+    assert_eq!(push(&framed(1, &[])), rejected(RejectReason::Truncated, Some(1)));
+    assert!(decoder.about().is_none());
 }
 
 #[test]
