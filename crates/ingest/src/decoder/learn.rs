@@ -271,8 +271,8 @@ pub(super) async fn records_schema(
 /// What the table is to be, of records of this schema.
 fn finished(table: &TableSpec, incoming: &Schema, live: Option<&Schema>) -> Result<Wanted, IngestError> {
     if table.has_transforms() {
-        let source = looked::with_absent(table, incoming.clone(), live);
-        let (looked, notices) = looked::look(table, &source)?.planned(table, live)?;
+        let (source, absent) = looked::with_absent(table, incoming.clone(), live);
+        let (looked, notices) = looked::look(table, &source)?.finding_null(absent).planned(table, live)?;
         return Ok(Wanted { schema: looked.table_schema(), notices });
     }
     with_own(incoming, None, table).map(Wanted::plain)

@@ -26,12 +26,14 @@ pub(super) struct Looked {
     filter: Option<FilterFault>,
     /// Columns that the filter looks at.
     pub(super) filtered_by: Vec<String>,
+    /// Those of them that no records have: it finds null there.
+    absent: Vec<String>,
 }
 
 /// # Errors
 /// What the spec asks for cannot be done with these columns.
 pub(super) fn look(table: &TableSpec, source: &Schema) -> Result<Looked, IngestError> {
-    let source = with_own(&spoken_of(table, source), None, table)?;
+    let source = with_own(&spoken_of(table, source)?, None, table)?;
     let outcome = outcome(table, &source).map_err(|faults| invalid(table, &faults))?;
     let (mut filter, mut filtered_by) = (None, Vec::new());
     if let Some(text) = &table.transforms.filter {
@@ -44,25 +46,58 @@ pub(super) fn look(table: &TableSpec, source: &Schema) -> Result<Looked, IngestE
             Err(fault) => return Err(fault.of(table)),
         }
     }
-    Ok(Looked { source, outcome, filter, filtered_by })
+    Ok(Looked { source, outcome, filter, filtered_by, absent: Vec::new() })
 }
 
-/// The source with those columns of the filter that it lacks and a live table has: the filter finds null there. Records
-/// may have them no more; that stops no table.
-pub(super) fn with_absent(table: &TableSpec, mut source: Schema, live: Option<&Schema>) -> Schema {
-    let Some(live) = live else { return source };
-    // Ends: each time the source gets a column that it lacks.
-    while let Ok(Looked { filter: Some(FilterFault::UnknownColumn { column, .. }), .. }) =
-        look(table, &source)
-        && source.column(&column).is_none()
-        && let Some(data_type) = absent(table, live, &column)
-    {
+/// The source with all columns of the filter. One that it has under another name, and says so in an alias, is called as
+/// the filter calls it. Those that it lacks and a live table has are added, and named: the filter finds null there.
+/// Records may have them no more; that stops no table.
+pub(super) fn with_absent(
+    table: &TableSpec,
+    mut source: Schema,
+    live: Option<&Schema>,
+) -> (Schema, Vec<String>) {
+    let mut added = Vec::new();
+    // Ends: each time the source gets a column of a name that it lacks.
+    while let Some(column) = lacking(table, &source) {
+        if let Some(field) = source.fields.iter_mut().find(|field| field.is_called(&column)) {
+            if call(table, field, &column) {
+                continue;
+            }
+            break;
+        }
+        let Some(data_type) = live.and_then(|live| absent(table, live, &column)) else { break };
         let mut last_id = source.last_field_id();
-        let mut field = Field::optional(0, column, data_type);
+        let mut field = Field::optional(0, column.clone(), data_type);
         assign_ids(std::slice::from_mut(&mut field), &mut last_id);
         source.fields.push(field);
+        added.push(column);
     }
-    source
+    (source, added)
+}
+
+/// The column that the filter looks for in vain.
+fn lacking(table: &TableSpec, source: &Schema) -> Option<String> {
+    let looked = look(table, source).ok()?;
+    let Some(FilterFault::UnknownColumn { column, .. }) = looked.filter else { return None };
+    source.column(&column).is_none().then_some(column)
+}
+
+/// Calls a field by its alias. Not one that the spec speaks of by its name: it would be changed and protected no more.
+fn call(table: &TableSpec, field: &mut Field, alias: &str) -> bool {
+    let Transforms { select, drop, rename, cast, .. } = &table.transforms;
+    let listed = drop.iter().chain(select.iter().flatten());
+    let mut spoken = listed.chain(rename.keys()).chain(cast.keys()).chain(table.protect.keys());
+    let is_of = |path: &String| {
+        let rest = path.strip_prefix(field.name.as_str());
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    };
+    if spoken.any(is_of) {
+        return false;
+    }
+    let Some(known) = field.aliases.iter_mut().find(|known| known.as_str() == alias) else { return false };
+    std::mem::swap(known, &mut field.name);
+    true
 }
 
 /// The type of a source's column, as far as the table that was made of it says.
@@ -106,6 +141,11 @@ fn invalid(table: &TableSpec, faults: &[TransformFault]) -> IngestError {
 }
 
 impl Looked {
+    /// `absent`: columns of the filter that were added for want of any.
+    pub(super) fn finding_null(self, absent: Vec<String>) -> Self {
+        Self { absent, ..self }
+    }
+
     pub(super) fn is_complete(&self) -> bool {
         self.outcome.unknown.is_empty() && self.filter.is_none()
     }
@@ -143,7 +183,13 @@ impl Looked {
             let named = column.map_or_else(String::new, |column| format!(" ({column})"));
             Notice { what: format!("{}{named} does nothing", fault.place), why: fault.message.clone() }
         });
-        let notices = notices.collect();
+        let nulls = looked.absent.iter().map(|column| Notice {
+            what: format!("transforms.filter finds null in {column}"),
+            why:
+                "the table has this column and records have it no more: mend the filter if it is to keep them"
+                    .to_owned(),
+        });
+        let notices = notices.chain(nulls).collect();
         Ok((looked, notices))
     }
 
@@ -163,6 +209,13 @@ impl Looked {
             tracing::warn!(
                 table = %table.name, %fault,
                 "nothing in the records answers to this name: if it is mistyped, mend the spec"
+            );
+        }
+        for column in &self.absent {
+            tracing::warn!(
+                table = %table.name, %column,
+                "records have no such column, and transforms.filter finds null there: mend the filter if it is to \
+                 keep them"
             );
         }
     }

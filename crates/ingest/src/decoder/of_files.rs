@@ -25,7 +25,7 @@ use super::{
     engine::{Decoder, Finished},
     kafka::KAFKA_COLUMN,
     learn::{followed, records_schema, with_own_columns},
-    looked::{Looked, look},
+    looked::{Looked, look, with_absent},
     staged::{check_exposed, grown, seen},
 };
 use crate::{
@@ -180,6 +180,8 @@ impl FileTable {
                 {
                     source = wider;
                 }
+                // Only what has another name: no filter judges files by a column that nobody knows.
+                (source, _) = with_absent(bare, source, None);
                 look(bare, &source)?.accept(bare, live.map(|(live, _)| live))?
             }
         };

@@ -199,9 +199,10 @@ impl Decoder {
                 {
                     source = wider;
                 }
-                source = with_absent(&self.table, source, live.as_ref());
-                match look(&self.table, &source).and_then(|looked| looked.accept(&self.table, live.as_ref()))
-                {
+                let (whole, absent) = with_absent(&self.table, source, live.as_ref());
+                source = whole;
+                let looked = look(&self.table, &source).map(|looked| looked.finding_null(absent));
+                match looked.and_then(|looked| looked.accept(&self.table, live.as_ref())) {
                     Ok(looked) => looked,
                     // What the spec says of the first schema it meets is for its author to mend.
                     Err(error) if is_first || first.is_ok() => return Err(error),
@@ -269,7 +270,7 @@ pub(super) fn grown(
     source: Option<&Schema>,
     incoming: &Schema,
 ) -> Result<Schema, IngestError> {
-    let incoming = spoken_of(table, incoming);
+    let incoming = spoken_of(table, incoming)?;
     let Some(source) = source else { return Ok(incoming) };
     match merge(source, &incoming, of_source(table)) {
         Merge::Same { .. } => Ok(source.clone()),
@@ -282,31 +283,57 @@ pub(super) fn grown(
 
 /// The schema with fields called by the alias by which the spec speaks of them: what is protected under its old name
 /// must not come in the clear under a new one.
-pub(super) fn spoken_of(table: &TableSpec, incoming: &Schema) -> Schema {
+///
+/// # Errors
+/// `SchemaRefused`: two fields have had the name of what is protected or left out, and one of them would come as it is.
+pub(super) fn spoken_of(table: &TableSpec, incoming: &Schema) -> Result<Schema, IngestError> {
     let transforms = &table.transforms;
     let listed = transforms.drop.iter().chain(transforms.select.iter().flatten());
     let names: Vec<&str> =
         listed.chain(transforms.rename.keys()).chain(table.protect.keys()).map(String::as_str).collect();
     let mut schema = incoming.clone();
-    call(&mut schema.fields, "", &names);
-    schema
+    call(table, &mut schema.fields, "", &names)?;
+    Ok(schema)
 }
 
-fn call(fields: &mut [Field], prefix: &str, names: &[&str]) {
+fn call(table: &TableSpec, fields: &mut [Field], prefix: &str, names: &[&str]) -> Result<(), IngestError> {
     let spoken = |name: &str| {
         let path = format!("{prefix}{name}");
         names.iter().any(|known| *known == path || known.starts_with(&format!("{path}.")))
     };
     let present: Vec<String> = fields.iter().map(|field| field.name.clone()).collect();
+    let mut given: Vec<String> = Vec::new();
     for field in fields {
-        let old = field.aliases.iter().position(|alias| spoken(alias) && !present.contains(alias));
-        if let Some(alias) = old.filter(|_| !spoken(&field.name)).and_then(|at| field.aliases.get_mut(at)) {
-            std::mem::swap(alias, &mut field.name);
+        if !spoken(&field.name) {
+            let mut given_before = field.aliases.iter().filter(|alias| given.contains(alias));
+            if let Some(alias) = given_before.find(|alias| is_hidden(table, &format!("{prefix}{alias}"))) {
+                let why = format!(
+                    "two fields have the alias {alias}, and the spec protects or drops {prefix}{alias}: name \
+                     {prefix}{} in the spec too",
+                    field.name
+                );
+                return Err(IngestError::schema_refused(format!("at {prefix}{}", field.name), why));
+            }
+            let is_free = |alias: &String| !present.contains(alias) && !given.contains(alias);
+            let old = field.aliases.iter().position(|alias| spoken(alias) && is_free(alias));
+            if let Some(alias) = old.and_then(|at| field.aliases.get_mut(at)) {
+                given.push(alias.clone());
+                std::mem::swap(alias, &mut field.name);
+            }
         }
         if let Type::Struct(members) = &mut field.data_type {
-            call(members, &format!("{prefix}{}.", field.name), names);
+            call(table, members, &format!("{prefix}{}.", field.name), names)?;
         }
     }
+    Ok(())
+}
+
+/// Whether the spec keeps it, or something inside it, out of sight.
+fn is_hidden(table: &TableSpec, path: &str) -> bool {
+    let is_of = |known: &String| {
+        known.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    };
+    table.protect.keys().chain(&table.transforms.drop).any(is_of)
 }
 
 /// A source that has the columns of these records by now, in their words.

@@ -381,3 +381,50 @@ fn the_key_of_a_record_is_protected_in_its_own_column() {
     assert_eq!(own.column(4).as_string::<i32>().value(0).len(), 64);
     assert_eq!(own.column(2).as_primitive::<Int64Type>().value(0), 7);
 }
+
+#[test]
+fn a_filter_follows_a_column_to_its_new_name() {
+    const OLD: &str = r#"{"type":"record","name":"R","fields":[{"name":"id","type":"int"},
+        {"name":"status","type":"string"}]}"#;
+    const NEW: &str = r#"{"type":"record","name":"R","fields":[{"name":"id","type":"int"},
+        {"name":"state","type":"string","aliases":["status"]}]}"#;
+    let live = block_on(initial_schema(&spec(""), Some(&registry(&[(1, OLD)])))).unwrap().unwrap();
+    let filtered = spec("    transforms: {filter: \"status = 'paid'\"}\n");
+    for table in [Some(live.clone()), None] {
+        let mut rig = Rig::new(&filtered, table.clone(), &[(1, NEW)]);
+        let planned = block_on(wanted_schema(&filtered, Some(&rig.registry), table.as_ref()));
+        assert_eq!(planned.unwrap().unwrap().notices.len(), 0);
+        for (id, n) in [(1, "paid"), (2, "open")] {
+            assert_eq!(rig.push(&v1(id, n)), Ok(Pushed::Row));
+        }
+        let closed = rig.close();
+        assert_eq!(closed.filtered, 1);
+        let batch = closed.batch.unwrap();
+        assert_eq!(batch.column(0).as_primitive::<Int32Type>().values(), &[1]);
+        assert_eq!(batch.column(1).as_string::<i32>().value(0), "paid");
+    }
+    // It would lose its protection.
+    let masked = spec("    transforms: {filter: \"status = 'paid'\"}\n    protect: {state: mask}\n");
+    let mut rig = Rig::new(&masked, None, &[(1, NEW)]);
+    assert!(rig.push(&v1(1, "paid")).unwrap_err().to_string().contains("no column status"));
+}
+
+#[test]
+fn a_column_that_a_filter_finds_null_is_told_of() {
+    let live = block_on(initial_schema(&spec(""), Some(&registry(&[(2, V2)])))).unwrap().unwrap();
+    let filtered = spec("    transforms: {filter: mail is null}\n");
+    let planned = block_on(wanted_schema(&filtered, Some(&registry(&[(1, V1)])), Some(&live)));
+    let told: Vec<_> = planned.unwrap().unwrap().notices.into_iter().map(|notice| notice.what).collect();
+    assert_eq!(told, ["transforms.filter finds null in mail"]);
+}
+
+#[test]
+fn of_two_fields_with_the_alias_of_a_protected_one_none_comes_in_the_clear() {
+    const TWICE: &str = r#"{"type":"record","name":"R","fields":[{"name":"a","type":"string","aliases":["mail"]},
+        {"name":"b","type":"string","aliases":["mail"]}]}"#;
+    for more in ["    protect: {mail: mask}\n", "    transforms: {drop: [mail]}\n"] {
+        let error = block_on(initial_schema(&spec(more), Some(&registry(&[(1, TWICE)])))).unwrap_err();
+        assert!(matches!(error, IngestError::SchemaRefused { .. }), "{error}");
+        assert!(error.to_string().contains("two fields have the alias mail"), "{error}");
+    }
+}
