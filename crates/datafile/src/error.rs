@@ -39,7 +39,7 @@ pub enum DataFileError {
     #[error("data file {path} cannot be read: {fault}")]
     Corrupt { path: String, fault: &'static str },
     /// A file of somebody else is another one by now than the one that was begun.
-    #[error("file {path} was replaced while it was read; run it again to read the new one")]
+    #[error("file {path} was replaced while it was read")]
     Replaced { path: String },
     /// The object store failed.
     #[error("object store failed on {path}: {code}")]

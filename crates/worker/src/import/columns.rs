@@ -33,12 +33,11 @@ enum Way {
 /// A Parquet file, row group after row group. Without `rows` the table is made to take it, and nothing else.
 pub(super) fn parquet(out: &mut Out<'_>, rows: bool) -> Read<()> {
     let shared = out.shared;
-    let table = shared.spec.name.as_str();
     // A small file is held whole as soon as it is open.
     let mut memory = shared.handle.block_on(shared.budget.reserve(FILE_BYTES_MIN));
     let etag = out.file.etag.as_deref();
     let open = ParquetFile::open(&shared.source, &out.file.path, out.file.bytes, etag);
-    let file = shared.handle.block_on(open).map_err(|error| unreadable(table, error))?;
+    let file = shared.handle.block_on(open).map_err(|error| unreadable(out, error))?;
     let way = if shared.spec.has_transforms() {
         Way::Staged(Box::new(settle_staged(out, &file)?))
     } else {
@@ -58,13 +57,13 @@ pub(super) fn parquet(out: &mut Out<'_>, rows: bool) -> Read<()> {
         Way::Plain(known, view) => file.rows_from(&known.schema, view, out.next),
         Way::Staged(stage) => file.rows_of(stage.source(), stage.view(), out.next),
     };
-    let batches = read.map_err(|error| unreadable(table, error))?.map_err(|fault| unfit(&fault))?;
+    let batches = read.map_err(|error| unreadable(out, error))?.map_err(|fault| unfit(&fault))?;
     let (bytes, all) = (u128::from(out.file.bytes), u128::from(file.rows().max(1)));
     let share = |rows: u64| u64::try_from(bytes * u128::from(rows) / all).unwrap_or(0);
     let mut told_bytes = share(out.next);
     shared.progress.bytes(told_bytes);
     for batch in batches {
-        let batch = batch.map_err(|error| unreadable(table, error))?;
+        let batch = batch.map_err(|error| unreadable(out, error))?;
         let end = batch.start + batch.rows;
         let rows = match &way {
             Way::Plain(..) => plain(out, batch)?,
@@ -186,12 +185,14 @@ fn unfit(fault: &ImportFault) -> Ended {
 }
 
 /// What is wrong with a Parquet file, or the way to it.
-fn unreadable(table: &str, error: DataFileError) -> Ended {
-    match error.kind() {
-        ErrorKind::Unavailable => {
-            Ended::Fatal(WorkerError::DataFile { table: table.to_owned(), source: Box::new(error) })
-        }
-        _ => Ended::Failed(error.to_string()),
+fn unreadable(out: &Out<'_>, error: DataFileError) -> Ended {
+    match error {
+        DataFileError::Replaced { .. } => out.replaced(),
+        error if error.kind() == ErrorKind::Unavailable => Ended::Fatal(WorkerError::DataFile {
+            table: out.shared.spec.name.clone(),
+            source: Box::new(error),
+        }),
+        error => Ended::Failed(error.to_string()),
     }
 }
 

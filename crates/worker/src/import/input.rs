@@ -19,7 +19,14 @@ pub(super) const PIECE_BYTES: u64 = 2 << 20;
 type Fetched = object_store::Result<Bytes>;
 
 /// Why bytes did not come, as whoever reads them cannot say.
-pub(super) type Failure = Arc<std::sync::Mutex<Option<LakeError>>>;
+pub(super) type Failure = Arc<std::sync::Mutex<Option<Lost>>>;
+
+#[derive(Debug)]
+pub(super) enum Lost {
+    /// The file has another content by now than the one that was listed.
+    Replaced,
+    Store(LakeError),
+}
 
 /// Reads one file. All pieces are of the content that was listed.
 pub(super) struct ObjectInput {
@@ -88,11 +95,8 @@ impl ObjectInput {
         self.piece = fetched.map_err(|error| {
             let label = Path::from("a source file");
             let error = match error {
-                object_store::Error::Precondition { .. } => LakeError::invalid(
-                    "the file",
-                    "was replaced while it was read; run it again to read the new one",
-                ),
-                error => LakeError::store("read", &label, &error),
+                object_store::Error::Precondition { .. } => Lost::Replaced,
+                error => Lost::Store(LakeError::store("read", &label, &error)),
             };
             *self.failure.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(error);
             io::Error::from(io::ErrorKind::ConnectionAborted)

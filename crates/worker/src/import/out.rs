@@ -262,6 +262,19 @@ impl<'a> Out<'a> {
         Ok(known)
     }
 
+    /// The file has another content by now. What went out of the one that was listed stays in the table, and a new one
+    /// under the same name is then refused.
+    pub(super) fn replaced(&self) -> Ended {
+        let next = match self.start {
+            0 => "run it again to read the new one",
+            _ => {
+                "records of the old one are in the table: give the new one another name, or read on where that ended \
+                 with --resume-changed"
+            }
+        };
+        Ended::Failed(format!("it was replaced while it was read; {next}"))
+    }
+
     /// Where the store tells no content from another by a tag, each part of a file was asked for without one.
     pub(super) fn unchanged(&self) -> Read<()> {
         if self.file.etag.is_some() {
@@ -269,10 +282,7 @@ impl<'a> Out<'a> {
         }
         match self.shared.handle.block_on(self.shared.source.head(&self.file.path)) {
             Ok(head) if self.file.is(&head) => Ok(()),
-            Ok(_) => {
-                let why = "it was replaced while it was read; run it again to read the new one";
-                Err(Ended::Failed(why.to_owned()))
-            }
+            Ok(_) => Err(self.replaced()),
             Err(_) => Err(Ended::Failed("the object store does not answer; try again".to_owned())),
         }
     }

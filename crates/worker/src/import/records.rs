@@ -7,13 +7,12 @@ use siltstone_ingest::{
     decoder::{Decoder, Learned, Pushed, SchemaNeed},
     files::{ContainerFile, FileFault, FileFormat, FileInput, Lines, Room, unpacked},
 };
-use siltstone_lakehouse::LakeError;
 use siltstone_protocol::{ErrorKind, Schema, SchemaHistory};
 use tokio::sync::mpsc;
 
 use super::{
     columns::parquet,
-    input::{Failure, ObjectInput},
+    input::{Failure, Lost, ObjectInput},
     out::{Ended, Out, Read, Rejection},
     plan::Task,
     reader::{Event, FILE_BYTES_BESIDE, FILE_BYTES_MIN, READERS_SHARE, Shared},
@@ -95,7 +94,7 @@ impl<'a> Reading<'a> {
                 Ok(()) => return out.unchanged(),
                 Err(Stopped::Ended(ended)) => return Err(ended),
                 Err(Stopped::Fault(FileFault::TooLarge { what, bytes })) => (what, bytes),
-                Err(Stopped::Fault(fault)) => return Err(failed(&shared.spec.name, fault, &failure)),
+                Err(Stopped::Fault(fault)) => return Err(failed(out, fault, &failure)),
             };
             let (needed, limit) = (bytes.saturating_add(FILE_BYTES_BESIDE), shared.budget.limit());
             if reserved >= limit || needed > limit {
@@ -294,14 +293,15 @@ impl From<Ended> for Stopped {
 }
 
 /// What is wrong: the file, or the way to it.
-fn failed(table: &str, fault: FileFault, failure: &Failure) -> Ended {
-    let behind: Option<LakeError> = failure.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+fn failed(out: &Out<'_>, fault: FileFault, failure: &Failure) -> Ended {
+    let behind = failure.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
     match behind {
+        Some(Lost::Replaced) => out.replaced(),
         // Other files would not come either.
-        Some(error) if error.kind() == ErrorKind::Unavailable => {
-            Ended::Fatal(WorkerError::Lake { table: table.to_owned(), source: Box::new(error) })
+        Some(Lost::Store(error)) if error.kind() == ErrorKind::Unavailable => {
+            Ended::Fatal(WorkerError::Lake { table: out.shared.spec.name.clone(), source: Box::new(error) })
         }
-        Some(error) => Ended::Failed(error.to_string()),
+        Some(Lost::Store(error)) => Ended::Failed(error.to_string()),
         None => Ended::Failed(fault.to_string()),
     }
 }
