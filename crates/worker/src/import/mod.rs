@@ -290,7 +290,8 @@ impl Import {
     }
 
     /// Has the first file that tells its columns make the table, so that which it is does not hang on which reader is
-    /// faster.
+    /// faster. Files before it that make none are read like all others once there is a table, and given up if there is
+    /// none.
     async fn found(
         &self,
         writer: &mut Writer<'_>,
@@ -302,6 +303,12 @@ impl Import {
         let ended = writer.take_all(0, &mut events, summary).await;
         drop(events);
         readers.join().await;
+        let unfit = std::mem::take(&mut writer.unfit);
+        if writer.table().is_none() {
+            for (file, why) in unfit {
+                writer.give_up(file, why, summary);
+            }
+        }
         ended
     }
 

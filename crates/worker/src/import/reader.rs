@@ -50,6 +50,11 @@ pub(super) enum Event {
         file: usize,
         why: String,
     },
+    /// No table is made of the file. The one that another makes may take it.
+    Unfit {
+        file: usize,
+        why: String,
+    },
     /// Nothing can be read on.
     Fatal(WorkerError),
     /// The table must become this; the answer is what it is then. `None`: it cannot.

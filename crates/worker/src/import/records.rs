@@ -65,7 +65,7 @@ impl<'a> Reading<'a> {
         match read {
             Ok(()) | Err(Ended::Closed) => false,
             Err(Ended::Failed(why)) => {
-                self.events.blocking_send(Event::Failed { file: task.file, why }).is_ok()
+                self.events.blocking_send(Event::Unfit { file: task.file, why }).is_ok()
             }
             Err(Ended::Fatal(error)) => {
                 // Nobody may be left to hear of it.

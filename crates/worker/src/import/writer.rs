@@ -65,6 +65,8 @@ pub(super) struct Writer<'a> {
     pub(super) resumed: BTreeSet<usize>,
     /// Files that were given up; they are not tried again.
     failed: BTreeSet<usize>,
+    /// Files that made no table, and why.
+    pub(super) unfit: Vec<(usize, String)>,
     pub(super) done: Done,
 }
 
@@ -95,6 +97,7 @@ impl<'a> Writer<'a> {
             dead_letters: None,
             resumed: BTreeSet::new(),
             failed: BTreeSet::new(),
+            unfit: Vec::new(),
             done: Done::default(),
         };
         if let Some(table) = table {
@@ -171,6 +174,7 @@ impl<'a> Writer<'a> {
                     files = files.saturating_sub(1);
                     self.give_up(file, why, summary);
                 }
+                Event::Unfit { file, why } => self.unfit.push((file, why)),
                 Event::Fatal(error) => {
                     // What came before is good.
                     self.commit().await?;
