@@ -263,7 +263,7 @@ impl Replay<'_> {
                 tried.tell(summary);
                 return Ok(Ended::Done);
             }
-            let replayed = plan::ranges(&tried.letters, sources, &state);
+            let replayed = plan::ranges(&tried.letters, sources, &found.coverage, &state);
             if replayed.is_empty() {
                 tried.tell(summary);
                 return Ok(Ended::Done);

@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeMap, BinaryHeap};
 
-use siltstone_lakehouse::{LedgerState, SourcePartition, ledger::FILES_PER_ENTRY_MAX};
+use siltstone_lakehouse::{
+    LedgerState, SourcePartition,
+    ledger::{Coverage, FILES_PER_ENTRY_MAX},
+};
 use siltstone_protocol::{OffsetRange, RejectReason};
 use siltstone_spec::Spec;
 
@@ -156,9 +159,27 @@ pub(super) fn is_replayed(state: &LedgerState, source: &SourcePartition, offset:
     state.replayed.get(source).is_some_and(|replayed| replayed.covers(offset, offset.saturating_add(1)))
 }
 
+/// What a table covers, by source.
+pub(super) type Covered = BTreeMap<SourcePartition, Coverage>;
+
 /// The ranges that hold the settled letters and no other open one. Neighbours become one range where all between them
-/// was committed, and none of it was replayed before.
-pub(super) fn ranges(letters: &[Letter], sources: &Sources, state: &LedgerState) -> Vec<OffsetRange> {
+/// was committed before the letters were looked for, and is still, and none of it was replayed before: of what came
+/// into a hole since (`looked_at` lacks it) there may be letters that nobody saw.
+pub(super) fn ranges(
+    letters: &[Letter],
+    sources: &Sources,
+    looked_at: &Covered,
+    state: &LedgerState,
+) -> Vec<OffsetRange> {
+    let is_whole = |number: u32, start: i64, end: i64| {
+        let Some(source) = sources.at(number) else { return false };
+        let committed = |covered: &Covered| {
+            covered.get(source).is_some_and(|coverage| coverage.covers(start.saturating_sub(1), end))
+        };
+        committed(looked_at)
+            && committed(&state.coverage)
+            && !state.replayed.get(source).is_some_and(|replayed| replayed.touches(start, end))
+    };
     let mut ranges: Vec<(Place, i64)> = Vec::new();
     let mut joins = false;
     for letter in letters {
@@ -171,7 +192,7 @@ pub(super) fn ranges(letters: &[Letter], sources: &Sources, state: &LedgerState)
             Some((first, last))
                 if joins
                     && first.source == letter.place.source
-                    && is_whole(sources, state, letter.place.source, *last, end) =>
+                    && is_whole(letter.place.source, *last, end) =>
             {
                 *last = end;
             }
@@ -184,14 +205,6 @@ pub(super) fn ranges(letters: &[Letter], sources: &Sources, state: &LedgerState)
         Some(OffsetRange { cluster, topic, partition, start: first.offset, end, lost: false })
     };
     ranges.into_iter().filter_map(range).collect()
-}
-
-fn is_whole(sources: &Sources, state: &LedgerState, source: u32, start: i64, end: i64) -> bool {
-    let Some(source) = sources.at(source) else { return false };
-    let committed =
-        |coverage: &siltstone_lakehouse::ledger::Coverage| coverage.covers(start.saturating_sub(1), end);
-    state.coverage.get(source).is_some_and(committed)
-        && !state.replayed.get(source).is_some_and(|replayed| replayed.touches(start, end))
 }
 
 #[cfg(test)]

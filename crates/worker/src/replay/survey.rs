@@ -14,7 +14,7 @@ use siltstone_protocol::{FileEntry, Schema};
 
 use super::{
     Selection,
-    plan::{Fate, Letter, Nearest, Place, Sources, is_replayed},
+    plan::{Covered, Fate, Letter, Nearest, Place, Sources, is_replayed},
 };
 use crate::{
     error::{ForTable, WorkerError},
@@ -33,6 +33,8 @@ pub(super) type Spans = BTreeMap<u32, (i64, i64)>;
 pub(super) struct Survey {
     /// The table's version before the look: what came since may have made rows of these letters.
     pub(super) base: u64,
+    /// What the table covered before the look: letters of other offsets may have come since.
+    pub(super) coverage: Covered,
     /// In order; each place once.
     pub(super) letters: Vec<Letter>,
     /// The files looked at that hold open letters, and where.
@@ -87,7 +89,8 @@ pub(super) async fn survey(
         }
     }
     let left = found.iter().filter(|letter| letter.fate == Fate::Open).count() as u64;
-    Ok(Survey { base: main.version, letters: found, files, more, left })
+    let (base, coverage) = (main.version, main.coverage.clone());
+    Ok(Survey { base, coverage, letters: found, files, more, left })
 }
 
 fn selects(selection: &Selection, places: &Places<'_>, row: usize) -> bool {

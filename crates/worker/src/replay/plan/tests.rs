@@ -81,9 +81,23 @@ async fn ranges_hold_what_settled_and_no_other_open_letter() {
         letter(70, Settled),
         letter(71, Settled),
     ];
-    let ranges = ranges(&letters, &sources, &state);
+    let ranges = ranges(&letters, &sources, &state.coverage, &state);
     assert_eq!(spans(&ranges), [(2, 6), (9, 13), (15, 16), (30, 31), (70, 72)]);
     assert!(ranges.iter().all(|range| range.topic == "t" && !range.lost));
+}
+
+/// Such a hole may hold letters that the look did not see.
+#[tokio::test]
+async fn ranges_pass_over_no_hole_that_was_filled_since_the_look() {
+    let (sources, state) = (sources(), state(&[]).await);
+    let letters = [2, 5, 45, 48].map(|offset| letter(offset, Fate::Settled));
+    let mut looked_at = state.coverage.clone();
+    let holed = Coverage::from_intervals(vec![(0, 10), (20, 100)]).unwrap();
+    looked_at.insert(sources.at(0).unwrap().clone(), holed);
+    assert_eq!(spans(&ranges(&letters, &sources, &looked_at, &state)), [(2, 6), (45, 49)]);
+    assert_eq!(spans(&ranges(&letters, &sources, &state.coverage, &state)), [(2, 49)]);
+    // Of a source that it did not cover, none are joined.
+    assert_eq!(spans(&ranges(&letters, &sources, &Covered::new(), &state)).len(), 4);
 }
 
 #[tokio::test]
@@ -93,7 +107,7 @@ async fn ranges_are_admitted() {
         (0..100).filter(|n| n % 3 == 0 && *n != 21).map(|n| letter(n, Fate::Settled)).collect();
     let letters = still_open(&letters, &sources, &state);
     let settled: Vec<_> = letters.iter().filter(|letter| letter.fate == Fate::Settled).copied().collect();
-    let ranges = ranges(&settled, &sources, &state);
+    let ranges = ranges(&settled, &sources, &state.coverage, &state);
     // Each holds its letters; none holds an offset that was replayed or not committed.
     for letter in &settled {
         let held =
