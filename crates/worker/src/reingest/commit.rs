@@ -187,6 +187,30 @@ impl Committer {
         Err(refusal.unwrap_or_else(gave_up)).for_table(&table.name)
     }
 
+    /// Takes the rows of the cuts away as they were found in this state, or not at all when others changed their files
+    /// since.
+    pub(super) async fn take_away(
+        &self,
+        table: &Table,
+        cuts: &mut Cuts,
+        state: &LedgerState,
+    ) -> Result<(), WorkerError> {
+        if let Err(error) = cuts.follow(table, state).await {
+            // Files that others rewrote may be gone by now.
+            return if cuts.are_live(&table.refresh().await?) { Err(error) } else { Ok(()) };
+        }
+        crash_point!("reset.files_written");
+        let Some(change) = Laid::default().change(cuts, Vec::new(), state.version) else { return Ok(()) };
+        match self.commit(table, change).await? {
+            Landed::At(_) | Landed::AlreadySo => Ok(()),
+            Landed::Refused(error) => {
+                tracing::info!(table = %table.name, %error, "others were first, the next replay marks what stays");
+                Ok(())
+            }
+            Landed::Stopped => Err(stopped(table)),
+        }
+    }
+
     /// The cuts of these rows, of which nothing is known yet.
     pub(super) fn cuts(&self, old: Old) -> Cuts {
         Cuts::new(old, &self.spec.compaction, &self.spec.files, self.limits.clone())

@@ -8,7 +8,8 @@
 //! 3. Those leave, for they are rows by now, or nothing.
 //!
 //! Killed between them, there are letters too many, and none too few; those of 3 are not open, for 2 said so, and the
-//! next replay marks them. Doing it again changes nothing.
+//! next replay marks them. So it is with those whose files others changed after the look that 2 was made of: letters
+//! that came since are not known to be settled. Doing it again changes nothing.
 
 use std::collections::BTreeMap;
 
@@ -32,8 +33,14 @@ pub(super) struct Letters<'a> {
     rejected: &'a Offsets,
     /// The offsets of the ranges that were not rejected now.
     others: Offsets,
-    /// Letters of these.
-    settled: Option<Cuts>,
+    settled: Option<Settled>,
+}
+
+/// The letters that are settled, by one look.
+struct Settled {
+    cuts: Cuts,
+    /// What was looked at.
+    state: LedgerState,
 }
 
 impl<'a> Letters<'a> {
@@ -67,28 +74,30 @@ impl<'a> Letters<'a> {
         let Some(range) = self.ranges.first() else { return Ok(Vec::new()) };
         let Some(table) = self.committer.letters_if_any().await? else { return Ok(Vec::new()) };
         let state = table.refresh().await?;
-        let cuts = match &mut self.settled {
-            Some(cuts) => cuts,
-            none => {
+        let mut cuts = match self.settled.take() {
+            Some(settled) => settled.cuts,
+            None => {
                 let old = Old::dead_letters(&state.schema, range, self.others.clone());
                 let Some(old) = old else { return Ok(Vec::new()) };
-                none.insert(self.committer.cuts(old))
+                self.committer.cuts(old)
             }
         };
         cuts.look(&table, &state).await?;
         let mut places: Vec<(i32, i64)> = cuts.places().collect();
         places.sort_unstable();
+        self.settled = Some(Settled { cuts, state });
         Ok(around(&places, &self.others, range))
     }
 
-    /// The settled ones leave. The entry of the rows has landed.
+    /// The settled ones leave. The entry of the rows has landed. What others laid down after the last look stays, be it
+    /// of the same offsets: one attempt, with what was seen.
     ///
     /// # Errors
     /// Those of ledger and store: they are there still, and not open.
     pub(super) async fn leave(mut self) -> Result<(), WorkerError> {
         let Some(table) = self.committer.letters_if_any().await? else { return Ok(()) };
-        if let Some(cuts) = &mut self.settled {
-            self.committer.overwrite(&table, cuts, Laid::default(), None).await?;
+        if let Some(Settled { cuts, state }) = &mut self.settled {
+            self.committer.take_away(&table, cuts, state).await?;
         }
         crate::projector::catch_up_all(&table).await
     }

@@ -306,6 +306,12 @@ impl Cuts {
         self.seen.values().flatten().flat_map(|found| found.places.iter().copied())
     }
 
+    /// True when all files that hold such rows are live in this state.
+    pub(super) fn are_live(&self, state: &LedgerState) -> bool {
+        let mut holding = self.seen.iter().filter(|(_, found)| found.is_some());
+        holding.all(|(path, _)| state.live_files.contains_key(path))
+    }
+
     /// How many rows leave.
     pub(super) fn rows(&self) -> u64 {
         self.seen.values().flatten().map(|found| found.rows).sum()
