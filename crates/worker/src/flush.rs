@@ -170,7 +170,9 @@ impl Flusher {
                 None => return Ok(Flushed::Abandoned),
             },
         };
-        let replayed = self.no_longer_rejected(held, &rejected_now)?;
+        let Some(replayed) = self.no_longer_rejected(held, &rejected_now).await? else {
+            return Ok(Flushed::Abandoned);
+        };
         let change =
             Change::Append { files: entries, ranges, rejected, replayed, imported: Vec::new(), base: None };
         let ended = self.commit(&table, change).await?;
@@ -248,16 +250,32 @@ impl Flusher {
         Ok(Some(held_ranges(ranges, &*table.state.lock().await)))
     }
 
-    /// What was rejected before and is not now. It is as much as an entry takes, but where records whose schema came to
-    /// be known between two attempts at one buffer lie between others.
-    fn no_longer_rejected(
+    /// What was rejected before and is not now: all that lies between what is rejected. Where that is more than an entry
+    /// takes, the letters themselves are looked for, which are few then: they are those of records whose schema came to
+    /// be known between two attempts at one buffer. `None`: told to stop.
+    async fn no_longer_rejected(
         &self,
         held: Vec<OffsetRange>,
         rejected: &[(i32, i64)],
-    ) -> Result<Vec<OffsetRange>, WorkerError> {
-        let replayed = without(held, rejected);
+    ) -> Result<Option<Vec<OffsetRange>>, WorkerError> {
+        let between = without(held, rejected);
+        let Some(table) = self.dead_letters.as_ref().filter(|_| between.len() > RANGES_PER_ENTRY_MAX) else {
+            return Ok(Some(between));
+        };
+        let mut patience = self.patience();
+        let replayed = loop {
+            let state = table.state.lock().await.clone();
+            match reingest::with_letters(&self.spec, table, &state, &between).await {
+                Ok(replayed) => break replayed,
+                Err(error) => {
+                    if !self.may_look_again(table, &state, error, &mut patience).await? {
+                        return Ok(None);
+                    }
+                }
+            }
+        };
         if replayed.len() <= RANGES_PER_ENTRY_MAX {
-            return Ok(replayed);
+            return Ok(Some(replayed));
         }
         let message = format!(
             "{} ranges of records were rejected before and are read again, and one entry names at most \
@@ -346,18 +364,33 @@ impl Flusher {
                 Ok(Flushed::Committed { .. }) => return Ok(None),
                 Ok(ended) => return Ok(Some(ended)),
                 Err(error) => {
-                    if !patience.wait(&table.name, "refresh").await || !self.follow(table).await? {
+                    if !self.may_look_again(table, &state, error, &mut patience).await? {
                         return Ok(Some(Flushed::Abandoned));
                     }
-                    // Files that others rewrote may be gone by now.
-                    let has_moved = table.state.lock().await.version > state.version;
-                    if !has_moved && !error.kind().is_retryable() {
-                        return Err(error);
-                    }
-                    tracing::warn!(table = %table.name, %error, code = %error.code(), "looking at dead letters again");
                 }
             }
         }
+    }
+
+    /// Waits after a failed look at dead letters. False: told to stop. The error, when a look at the newest state would
+    /// not be another one.
+    async fn may_look_again(
+        &self,
+        table: &Table,
+        looked_at: &LedgerState,
+        error: WorkerError,
+        patience: &mut Patience<'_>,
+    ) -> Result<bool, WorkerError> {
+        if !patience.wait(&table.name, "refresh").await || !self.follow(table).await? {
+            return Ok(false);
+        }
+        // Files that others rewrote may be gone by now.
+        let has_moved = table.state.lock().await.version > looked_at.version;
+        if !has_moved && !error.kind().is_retryable() {
+            return Err(error);
+        }
+        tracing::warn!(table = %table.name, %error, code = %error.code(), "looking at dead letters again");
+        Ok(true)
     }
 
     /// Lays down letters of offsets that the table claims.

@@ -173,3 +173,20 @@ async fn what_is_no_longer_rejected_counts_as_replayed() {
     assert!(matches!(late.flush(dead).await, Ok(Flushed::Fenced)));
     assert_eq!(kept(&store).await, (Some(9), [0, 1, 2, 3, 4, 7].to_vec()));
 }
+
+/// Far more stretches lie between what is rejected than an entry takes.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_many_scattered_rejections_only_stretches_with_letters_are_named() {
+    let store = Arc::new(InMemory::new());
+    let mut flusher = flusher(&store);
+    assert!(matches!(flusher.flush(job(letters(0..4), 0, 4)).await, Ok(Flushed::Early)));
+    let rejected_at =
+        |first: i64| -> Vec<(i32, i64)> { (first..300_000).step_by(2).map(|at| (0, at)).collect() };
+    let held = job(Vec::new(), 0, 300_000).ranges;
+    let named = flusher.no_longer_rejected(held.clone(), &rejected_at(1)).await.unwrap().unwrap();
+    let spans: Vec<_> = named.iter().map(|range| (range.start, range.end)).collect();
+    assert_eq!(spans, [(0, 1), (2, 3)]);
+    // So few are named without a look.
+    let named = flusher.no_longer_rejected(held, &rejected_at(299_990)).await.unwrap().unwrap();
+    assert_eq!((named.len(), named[0].end), (6, 299_990));
+}

@@ -13,12 +13,14 @@
 
 use std::collections::BTreeMap;
 
+use siltstone_datafile::RewriteOptions;
 use siltstone_lakehouse::{LakeError, LedgerState, SourcePartition, crash_point, ledger::Intervals};
 use siltstone_protocol::{Change, FileEntry, OffsetRange};
+use siltstone_spec::TableSpec;
 
 use super::{
     commit::{Committer, Laid, TRIES_MAX, stopped},
-    old_rows::{Cuts, Offsets, Old},
+    old_rows::{Cuts, Offsets, Old, offsets_of},
 };
 use crate::{
     commit::Landed,
@@ -151,6 +153,28 @@ fn without(ranges: &[OffsetRange], but: &Offsets) -> Offsets {
     left
 }
 
+/// Those of these ranges, which are of one topic, in which a dead-letter table has a letter; neighbours are one.
+///
+/// # Errors
+/// Those of the store.
+pub(crate) async fn with_letters(
+    spec: &TableSpec,
+    table: &Table,
+    state: &LedgerState,
+    ranges: &[OffsetRange],
+) -> Result<Vec<OffsetRange>, WorkerError> {
+    let Some(like) = ranges.first() else { return Ok(Vec::new()) };
+    let offsets = offsets_of(ranges);
+    let Some(old) = Old::dead_letters(&state.schema, like, offsets.clone()) else {
+        return Ok(ranges.to_vec());
+    };
+    let mut cuts = Cuts::new(old, &spec.compaction, &spec.files, RewriteOptions::default());
+    cuts.look(table, state).await?;
+    let mut places: Vec<(i32, i64)> = cuts.places().collect();
+    places.sort_unstable();
+    Ok(around(&places, &offsets, like))
+}
+
 /// The stretches of these offsets in which one of the places lies; places are sorted.
 fn around(places: &[(i32, i64)], offsets: &Offsets, like: &OffsetRange) -> Vec<OffsetRange> {
     let mut found: Vec<OffsetRange> = Vec::new();
@@ -168,7 +192,6 @@ fn around(places: &[(i32, i64)], offsets: &Offsets, like: &OffsetRange) -> Vec<O
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::reingest::old_rows::offsets_of;
 
     fn range(partition: i32, start: i64, end: i64) -> OffsetRange {
         OffsetRange { cluster: "c".into(), topic: "t".into(), partition, start, end, lost: false }

@@ -41,12 +41,12 @@ use tokio::{
     sync::{OnceCell, watch},
 };
 
-pub(crate) use self::old_rows::lacking_letters;
 pub use self::plan::{PartitionPlan, Wanted};
 use self::{
     commit::{Committer, Unit, rows_of, stopped, too_large},
     reader::{LETTERS_APART_MAX, Ranges, Reader, ReaderParts, apart, shares},
 };
+pub(crate) use self::{letters::with_letters, old_rows::lacking_letters};
 use crate::{
     error::{ForTable, WorkerError},
     identity::Identity,
