@@ -378,6 +378,11 @@ impl Intake {
         self.rows
     }
 
+    /// Buffered records that become no row.
+    pub fn rejected(&self) -> u64 {
+        self.rejected.values().sum()
+    }
+
     pub fn input_bytes(&self) -> u64 {
         self.input_bytes
     }

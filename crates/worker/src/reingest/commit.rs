@@ -106,9 +106,9 @@ impl Committer {
             let (files, ranges, rejected) = (files.clone(), ranges.clone(), rejected.clone());
             Change::Append { files, ranges, rejected, replayed, imported: Vec::new(), base: None }
         };
-        // Who comes too late leaves the dead letters as they are.
+        // Who comes too late, or names too much, leaves the dead letters as they are.
         let state = table.refresh().await?;
-        match state.takes(&append(Vec::new())) {
+        match state.takes(&append(letters.settled().await?)) {
             Ok(true) => {}
             Ok(false) => return Ok(false),
             Err(error) => return Err(hole_filled(&table.name, error)),
@@ -256,7 +256,13 @@ impl Committer {
 
     pub(super) async fn commit(&self, table: &Table, change: Change) -> Result<Landed, WorkerError> {
         let patience = Patience::new(&self.identity, &self.metrics, &self.stop);
-        commit::commit(table, change, &self.identity.commit_id(), "backfill", patience).await
+        let landed = commit::commit(table, change, &self.identity.commit_id(), "backfill", patience).await;
+        landed.map_err(|error| match error {
+            WorkerError::Lake { table, source } if source.code() == ErrorCode::ChangeTooLarge => {
+                too_large(&table, &source)
+            }
+            other => other,
+        })
     }
 }
 
@@ -321,6 +327,7 @@ fn hole_filled(table: &str, error: LakeError) -> WorkerError {
         LakeError::Fenced { topic, partition, start, end, .. } => {
             WorkerError::HoleFilled { table, topic, partition, start, end }
         }
+        other if other.code() == ErrorCode::ChangeTooLarge => too_large(&table, &other),
         other => WorkerError::Lake { table, source: Box::new(other) },
     }
 }

@@ -44,7 +44,7 @@ use tokio::{
 pub use self::plan::{PartitionPlan, Wanted};
 use self::{
     commit::{Committer, Unit, rows_of, stopped, too_large},
-    reader::{LETTERS_APART_MAX, Ranges, Reader, ReaderParts, apart, shares},
+    reader::{LETTERS_APART_MAX, Ranges, Reader, ReaderParts, UNIT_LETTERS_APART_MAX, apart, shares},
 };
 pub(crate) use self::{letters::with_letters, old_rows::lacking_letters};
 use crate::{
@@ -205,7 +205,7 @@ pub async fn reset(
         summary.rows_removed = old.rows();
         return Ok(summary);
     }
-    let (units, readers) = history.read(&opened, &summary)?;
+    let (units, readers) = history.read(&opened, &summary, LETTERS_APART_MAX)?;
     let (mut whole, mut failure) = (Unit::default(), None);
     while let Some((unit, done)) = history.next(&units).await {
         whole.join(unit);
@@ -357,7 +357,7 @@ impl<'a> History<'a> {
     /// Reads what the plans say, and commits it unit by unit.
     async fn fill(&self, table: &Arc<Table>, summary: &mut HistorySummary) -> Result<(), WorkerError> {
         self.pin(table, &summary.partitions).await?;
-        let (units, readers) = self.read(table, summary)?;
+        let (units, readers) = self.read(table, summary, UNIT_LETTERS_APART_MAX)?;
         let mut failure = None;
         while let Some((unit, done)) = self.next(&units).await {
             if unit.ranges.is_empty() {
@@ -381,7 +381,12 @@ impl<'a> History<'a> {
     }
 
     /// Starts the readers. They share the partitions by how much there is to read of each.
-    fn read(&self, table: &Arc<Table>, summary: &HistorySummary) -> Result<(Units, Readers), WorkerError> {
+    fn read(
+        &self,
+        table: &Arc<Table>,
+        summary: &HistorySummary,
+        letters_apart_max: usize,
+    ) -> Result<(Units, Readers), WorkerError> {
         self.progress.expect(summary.offsets);
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let room = usize::try_from(self.options.memory_bytes / READER_BYTES).unwrap_or(usize::MAX);
@@ -408,6 +413,7 @@ impl<'a> History<'a> {
                     spill_bytes_max,
                 },
                 progress: Arc::clone(&self.progress),
+                letters_apart_max,
                 given_up: Arc::clone(&self.given_up),
             };
             let units = units.clone();

@@ -21,6 +21,7 @@ use siltstone_datafile::{BulkOptions, BulkWriter, WrittenFile, write_sorted};
 use siltstone_ingest::{
     KafkaSource, RecordSource, SchemaRegistry, SourceEvent, Visit, dead_letter::DeadLetters, decoder::Decoder,
 };
+use siltstone_lakehouse::ledger::RANGES_PER_ENTRY_MAX;
 use siltstone_protocol::{FileEntry, OffsetRange, RejectReason, RejectedCount};
 use tokio::runtime::Handle;
 
@@ -44,8 +45,11 @@ const INTAKE_BYTES_MAX: u64 = 32 << 20;
 /// Dead letters are written when they hold this much.
 const DEAD_LETTERS_BYTES_MAX: usize = 16 << 20;
 
-/// A unit is closed when its dead letters make so many stretches of offsets. A table's entry, and memory, hold no more.
+/// Stretches of offsets that dead letters may be in memory.
 pub(super) const LETTERS_APART_MAX: usize = 4_000_000;
+/// A backfill closes a unit when its dead letters are so many stretches: as many may be settled between them, and an
+/// entry names no more than twice that.
+pub(super) const UNIT_LETTERS_APART_MAX: usize = RANGES_PER_ENTRY_MAX / 2;
 
 /// Half-open ranges by partition, ascending.
 pub(super) type Ranges = BTreeMap<i32, VecDeque<(i64, i64)>>;
@@ -59,6 +63,8 @@ pub(super) struct ReaderParts {
     pub(super) handle: Handle,
     pub(super) options: BulkOptions,
     pub(super) progress: Arc<Progress>,
+    /// A unit is closed when its dead letters are so many stretches of offsets.
+    pub(super) letters_apart_max: usize,
     /// Turns true when nobody takes units any more.
     pub(super) given_up: Arc<AtomicBool>,
 }
@@ -132,13 +138,15 @@ impl Reader {
             }
             let reached = self.poll()?;
             self.act_on_halt()?;
-            if self.intake.bytes() >= INTAKE_BYTES_MAX {
+            // What it rejected is counted as stretches once it is empty.
+            let rejected = usize::try_from(self.intake.rejected()).unwrap_or(usize::MAX);
+            if self.intake.bytes() >= INTAKE_BYTES_MAX || rejected >= self.parts.letters_apart_max / 4 {
                 self.empty()?;
             }
             for partition in reached {
                 self.end_range(partition)?;
             }
-            if self.writer.is_full() || apart(&self.letters) >= LETTERS_APART_MAX {
+            if self.writer.is_full() || apart(&self.letters) >= self.parts.letters_apart_max {
                 let unit = self.unit()?;
                 land(unit)?;
             }
