@@ -123,8 +123,8 @@ struct History<'a> {
 /// Reads what lies in holes of the table's coverage, and commits it.
 ///
 /// # Errors
-/// `Stopped`: what was read until then is committed. `Conflict`: others filled the same holes. Those of brokers,
-/// registry and store: what was committed stays.
+/// `Data`: the topic ends before the position; nothing changed. `Stopped`: what was read until then is committed.
+/// `Conflict`: others filled the same holes. Those of brokers, registry and store: what was committed stays.
 pub async fn backfill(
     spec: &Spec,
     table: &TableSpec,
@@ -140,6 +140,7 @@ pub async fn backfill(
     };
     let coverage = |partition: i32| state.as_ref()?.coverage.get(&history.source(partition));
     let wanted = history.ask().await?;
+    plan::check_ends(history.spec(), &wanted, coverage)?;
     let plans: Vec<_> = wanted.iter().map(|one| plan::backfill(*one, coverage(one.partition))).collect();
     let mut summary = history.summary(plans);
     let Some(table) = opened.filter(|_| !history.options.dry_run) else { return Ok(summary) };
@@ -174,13 +175,7 @@ pub async fn reset(
     let state = opened.refresh().await?;
     let coverage = |partition: i32| state.coverage.get(&history.source(partition));
     let wanted = history.ask().await?;
-    for one in &wanted {
-        if let Some(position) = plan::beyond_the_end(*one, coverage(one.partition)) {
-            let (table, topic) = (table.name.clone(), table.topic.clone());
-            let (partition, end) = (one.partition, one.high);
-            return Err(WorkerError::PositionBeyondEnd { table, topic, partition, position, end });
-        }
-    }
+    plan::check_ends(table, &wanted, coverage)?;
     let plans: Vec<_> = wanted.iter().map(|one| plan::reset(*one, coverage(one.partition))).collect();
     if let Some(lacking) = plans.iter().find(|plan| plan.gone > 0) {
         return Err(WorkerError::Spec {

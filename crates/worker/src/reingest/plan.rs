@@ -4,10 +4,13 @@
 //! A backfill reads what nobody committed: holes of the coverage below the position, which is the live workers'.
 //! A reset reads what lies below the position, committed or not. What the topic no longer has cannot be read: a
 //! backfill passes it over, a reset is refused, because it would take rows away and bring none. A topic that ends
-//! before the position was made anew: its offsets are of other records, and a reset of it is refused.
+//! before the position was made anew: its offsets are of other records, and both are refused.
 
 use serde::Serialize;
 use siltstone_lakehouse::ledger::Coverage;
+use siltstone_spec::TableSpec;
+
+use crate::error::WorkerError;
 
 /// One partition as it was asked for: half-open `[from, to)`, and what the topic has of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,8 +99,27 @@ pub(super) fn reset(wanted: Wanted, coverage: Option<&Coverage>) -> PartitionPla
     }
 }
 
+/// Refuses a topic that is not the one that was read. `coverage`: of a partition.
+///
+/// # Errors
+/// `Data`: it ends before the position.
+pub(super) fn check_ends<'c>(
+    spec: &TableSpec,
+    wanted: &[Wanted],
+    coverage: impl Fn(i32) -> Option<&'c Coverage>,
+) -> Result<(), WorkerError> {
+    for one in wanted {
+        if let Some(position) = beyond_the_end(*one, coverage(one.partition)) {
+            let (table, topic) = (spec.name.clone(), spec.topic.clone());
+            let (partition, end) = (one.partition, one.high);
+            return Err(WorkerError::PositionBeyondEnd { table, topic, partition, position, end });
+        }
+    }
+    Ok(())
+}
+
 /// The position, where it lies beyond the end of what can be read: the topic is not the one that was read.
-pub(super) fn beyond_the_end(wanted: Wanted, coverage: Option<&Coverage>) -> Option<i64> {
+fn beyond_the_end(wanted: Wanted, coverage: Option<&Coverage>) -> Option<i64> {
     coverage.and_then(Coverage::next).filter(|position| *position > wanted.high)
 }
 
