@@ -94,6 +94,30 @@ impl Laid<'_> {
     }
 }
 
+/// An append of rows that the ledger of this table is to take yet.
+#[derive(Clone, Copy)]
+pub(super) struct Still<'a> {
+    table: &'a Table,
+    change: &'a Change,
+}
+
+impl Still<'_> {
+    /// True when it takes it at this moment. False: it is so already.
+    async fn takes(self) -> Result<bool, WorkerError> {
+        let state = self.table.refresh().await?;
+        state.takes(self.change).map_err(|error| hole_filled(&self.table.name, error))
+    }
+}
+
+/// What an overwrite goes by beside its own table, at each attempt.
+pub(super) enum Beside<'b, 'l> {
+    Nothing,
+    /// It says of these letters that they are settled.
+    Settles(&'b mut Letters<'l>),
+    /// It is made for as long as this is true.
+    While(Still<'b>),
+}
+
 impl Committer {
     /// Commits offsets that nobody committed. False: others did meanwhile, all of them; the files are orphans.
     ///
@@ -107,13 +131,12 @@ impl Committer {
             Change::Append { files, ranges, rejected, replayed, imported: Vec::new(), base: None }
         };
         // Who comes too late, or names too much, leaves the dead letters as they are.
-        let state = table.refresh().await?;
-        match state.takes(&append(letters.settled().await?)) {
-            Ok(true) => {}
-            Ok(false) => return Ok(false),
-            Err(error) => return Err(hole_filled(&table.name, error)),
+        let change = append(letters.settled().await?);
+        let still = Still { table, change: &change };
+        if !still.takes().await? {
+            return Ok(false);
         }
-        letters.add(&dead_letters).await?;
+        letters.add(&dead_letters, Some(still)).await?;
         crash_point!("backfill.dead_letters_done");
         let landed = self.commit(table, append(letters.settled().await?)).await?;
         crash_point!("backfill.committed");
@@ -139,9 +162,9 @@ impl Committer {
         crash_point!("reset.rows_written");
         let Some(change) = laid.change(&cuts, letters.settled().await?, state.version) else { return Ok(0) };
         self.check(table, &state, &change).await?;
-        letters.add(&dead_letters).await?;
+        letters.add(&dead_letters, None).await?;
         crash_point!("reset.dead_letters_done");
-        let rows = self.overwrite(table, &mut cuts, laid, Some(&mut letters)).await?;
+        let rows = self.overwrite(table, &mut cuts, laid, Beside::Settles(&mut letters)).await?;
         crash_point!("reset.committed");
         letters.leave().await?;
         Ok(rows)
@@ -157,23 +180,28 @@ impl Committer {
         }
     }
 
-    /// Takes the rows of the cuts away, and lays down what comes. Returns how many rows left. `letters`: those that
-    /// are settled by it.
+    /// Takes the rows of the cuts away, and lays down what comes. Returns how many rows left.
     pub(super) async fn overwrite(
         &self,
         table: &Table,
         cuts: &mut Cuts,
         laid: Laid<'_>,
-        mut letters: Option<&mut Letters<'_>>,
+        mut beside: Beside<'_, '_>,
     ) -> Result<u64, WorkerError> {
         let mut refusal = None;
         for _ in 0..TRIES_MAX {
             let state = table.refresh().await?;
             cuts.follow(table, &state).await?;
             crash_point!("reset.files_written");
-            let replayed = match &mut letters {
-                Some(letters) => letters.settled().await?,
-                None => Vec::new(),
+            let replayed = match &mut beside {
+                Beside::Settles(letters) => letters.settled().await?,
+                Beside::While(still) => {
+                    if !still.takes().await? {
+                        return Ok(0);
+                    }
+                    Vec::new()
+                }
+                Beside::Nothing => Vec::new(),
             };
             let Some(change) = laid.change(cuts, replayed, state.version) else { return Ok(0) };
             match self.commit(table, change).await? {

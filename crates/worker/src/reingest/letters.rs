@@ -19,7 +19,7 @@ use siltstone_protocol::{Change, FileEntry, OffsetRange};
 use siltstone_spec::TableSpec;
 
 use super::{
-    commit::{Committer, Laid, TRIES_MAX, stopped},
+    commit::{Beside, Committer, Laid, Still, TRIES_MAX, stopped},
     old_rows::{Cuts, Offsets, Old, offsets_of},
 };
 use crate::{
@@ -50,11 +50,12 @@ impl<'a> Letters<'a> {
         Self { committer, ranges, rejected, others: without(ranges, rejected), settled: None }
     }
 
-    /// What was rejected now comes, in the place of what the table has of the same offsets.
+    /// What was rejected now comes, in the place of what the table has of the same offsets; or not, when `still` says
+    /// that the entry of the rows is not to be made.
     ///
     /// # Errors
-    /// Those of ledger and store: the letters are as before.
-    pub(super) async fn add(&self, files: &[FileEntry]) -> Result<(), WorkerError> {
+    /// Those of ledger and store, and of `still`: the letters are as before.
+    pub(super) async fn add(&self, files: &[FileEntry], still: Option<Still<'_>>) -> Result<(), WorkerError> {
         let Some(range) = self.ranges.first().filter(|_| !files.is_empty()) else { return Ok(()) };
         let table = self.committer.letters().await?;
         // Its position comes first: what is replaced lies below it.
@@ -65,7 +66,8 @@ impl<'a> Letters<'a> {
         let old = Old::dead_letters(&schema, range, self.rejected.clone());
         let old = old.ok_or_else(|| WorkerError::Internal { table: table.name.clone(), what })?;
         let laid = Laid { files, ranges: self.ranges, rejected: &[] };
-        self.committer.overwrite(&table, &mut self.committer.cuts(old), laid, None).await.map(drop)
+        let beside = still.map_or(Beside::Nothing, Beside::While);
+        self.committer.overwrite(&table, &mut self.committer.cuts(old), laid, beside).await.map(drop)
     }
 
     /// Offsets of the ranges whose letters are settled by the entry of the rows, by what the table has at this moment.
