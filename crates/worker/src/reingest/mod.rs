@@ -44,7 +44,7 @@ use tokio::{
 pub use self::plan::{PartitionPlan, Wanted};
 use self::{
     commit::{Committer, Unit, rows_of, stopped, too_large},
-    reader::{LETTERS_APART_MAX, Ranges, Reader, ReaderParts, UNIT_LETTERS_APART_MAX, apart, shares},
+    reader::{LETTERS_APART_MAX, ReaderParts, Reading, apart, read_all, shares},
 };
 pub(crate) use self::{letters::with_letters, old_rows::lacking_letters};
 use crate::{
@@ -200,7 +200,7 @@ pub async fn reset(
         summary.rows_removed = old.rows();
         return Ok(summary);
     }
-    let (units, readers) = history.read(&opened, &summary, LETTERS_APART_MAX)?;
+    let (units, readers) = history.read(&opened, &summary, Reading::Whole)?;
     let (mut whole, mut failure) = (Unit::default(), None);
     while let Some((unit, done)) = history.next(&units).await {
         whole.join(unit);
@@ -352,7 +352,7 @@ impl<'a> History<'a> {
     /// Reads what the plans say, and commits it unit by unit.
     async fn fill(&self, table: &Arc<Table>, summary: &mut HistorySummary) -> Result<(), WorkerError> {
         self.pin(table, &summary.partitions).await?;
-        let (units, readers) = self.read(table, summary, UNIT_LETTERS_APART_MAX)?;
+        let (units, readers) = self.read(table, summary, Reading::Units)?;
         let mut failure = None;
         while let Some((unit, done)) = self.next(&units).await {
             if unit.ranges.is_empty() {
@@ -380,7 +380,7 @@ impl<'a> History<'a> {
         &self,
         table: &Arc<Table>,
         summary: &HistorySummary,
-        letters_apart_max: usize,
+        reading: Reading,
     ) -> Result<(Units, Readers), WorkerError> {
         self.progress.expect(summary.offsets);
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -408,7 +408,7 @@ impl<'a> History<'a> {
                     spill_bytes_max,
                 },
                 progress: Arc::clone(&self.progress),
-                letters_apart_max,
+                reading,
                 given_up: Arc::clone(&self.given_up),
             };
             let units = units.clone();
@@ -429,34 +429,28 @@ impl<'a> History<'a> {
         readers: Readers,
         mut failure: Option<WorkerError>,
     ) -> Result<(), WorkerError> {
-        self.given_up.store(failure.is_some(), Ordering::Relaxed);
+        if failure.is_some() {
+            self.given_up.store(true, Ordering::Relaxed);
+        }
         drop(units);
         for reader in readers {
             let ended = tokio::task::block_in_place(|| reader.join());
             let internal =
                 || WorkerError::Internal { table: self.spec().name.clone(), what: "a reader broke off" };
             if let Err(error) = ended.unwrap_or_else(|_| Err(internal())) {
-                failure.get_or_insert(error);
+                failure = Some(graver(failure, error));
             }
         }
         failure.map_or(Ok(()), Err)
     }
 }
 
-/// A reader's thread.
-fn read_all(
-    parts: ReaderParts,
-    ranges: Ranges,
-    units: &mpsc::Sender<(Unit, mpsc::Sender<()>)>,
-) -> Result<(), WorkerError> {
-    let table = Arc::clone(&parts.table);
-    let mut reader = Reader::new(parts)?;
-    reader.run(ranges, &mut |unit| {
-        let (done, wait) = mpsc::channel();
-        // After a failure, which is told there, nobody takes units any more, and none is dealt with.
-        units.send((unit, done)).map_err(|_| stopped(&table))?;
-        wait.recv().map_err(|_| stopped(&table))
-    })
+/// What a command ends with: readers also stop because another one failed.
+fn graver(known: Option<WorkerError>, other: WorkerError) -> WorkerError {
+    match known {
+        Some(known) if !matches!(known, WorkerError::Stopped { .. }) => known,
+        _ => other,
+    }
 }
 
 fn wanted(
@@ -487,4 +481,21 @@ fn wanted(
         all.push(Wanted { partition, from, to, low: marks.low, high: marks.high });
     }
     Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn why_a_reader_failed_is_told_before_that_others_stopped() {
+        let stopped = || WorkerError::Stopped { table: "a.b".to_owned() };
+        let failed = |what: &'static str| WorkerError::Internal { table: "a.b".to_owned(), what };
+        let is_first = |error: WorkerError| matches!(error, WorkerError::Internal { what: "first", .. });
+        assert!(is_first(graver(None, failed("first"))));
+        assert!(is_first(graver(Some(stopped()), failed("first"))));
+        assert!(is_first(graver(Some(failed("first")), stopped())));
+        assert!(is_first(graver(Some(failed("first")), failed("second"))));
+        assert!(matches!(graver(Some(stopped()), stopped()), WorkerError::Stopped { .. }));
+    }
 }

@@ -12,6 +12,7 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
+        mpsc,
     },
     time::{Duration, Instant},
 };
@@ -49,10 +50,29 @@ const DEAD_LETTERS_BYTES_MAX: usize = 16 << 20;
 pub(super) const LETTERS_APART_MAX: usize = 4_000_000;
 /// A backfill closes a unit when its dead letters are so many stretches: as many may be settled between them, and an
 /// entry names no more than twice that.
-pub(super) const UNIT_LETTERS_APART_MAX: usize = RANGES_PER_ENTRY_MAX / 2;
+const UNIT_LETTERS_APART_MAX: usize = RANGES_PER_ENTRY_MAX / 2;
 
 /// Half-open ranges by partition, ascending.
 pub(super) type Ranges = BTreeMap<i32, VecDeque<(i64, i64)>>;
+
+/// What becomes of the units.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reading {
+    /// Each is an entry: what the other readers read is of use when one fails.
+    Units,
+    /// All of them are one entry.
+    Whole,
+}
+
+impl Reading {
+    /// Stretches of offsets that the dead letters of one unit may be.
+    fn letters_apart_max(self) -> usize {
+        match self {
+            Self::Units => UNIT_LETTERS_APART_MAX,
+            Self::Whole => LETTERS_APART_MAX,
+        }
+    }
+}
 
 /// What a reader is made of.
 pub(super) struct ReaderParts {
@@ -63,8 +83,7 @@ pub(super) struct ReaderParts {
     pub(super) handle: Handle,
     pub(super) options: BulkOptions,
     pub(super) progress: Arc<Progress>,
-    /// A unit is closed when its dead letters are so many stretches of offsets.
-    pub(super) letters_apart_max: usize,
+    pub(super) reading: Reading,
     /// Turns true when nobody takes units any more.
     pub(super) given_up: Arc<AtomicBool>,
 }
@@ -140,13 +159,15 @@ impl Reader {
             self.act_on_halt()?;
             // What it rejected is counted as stretches once it is empty.
             let rejected = usize::try_from(self.intake.rejected()).unwrap_or(usize::MAX);
-            if self.intake.bytes() >= INTAKE_BYTES_MAX || rejected >= self.parts.letters_apart_max / 4 {
+            if self.intake.bytes() >= INTAKE_BYTES_MAX
+                || rejected >= self.parts.reading.letters_apart_max() / 4
+            {
                 self.empty()?;
             }
             for partition in reached {
                 self.end_range(partition)?;
             }
-            if self.writer.is_full() || apart(&self.letters) >= self.parts.letters_apart_max {
+            if self.writer.is_full() || apart(&self.letters) >= self.parts.reading.letters_apart_max() {
                 let unit = self.unit()?;
                 land(unit)?;
             }
@@ -293,6 +314,27 @@ impl Reader {
             rejected: rejected.map(|(reason, records)| RejectedCount { reason, records }).collect(),
         })
     }
+}
+
+/// A reader's thread. Where all units are one entry, a failure ends the other readers too.
+pub(super) fn read_all(
+    parts: ReaderParts,
+    ranges: Ranges,
+    units: &mpsc::Sender<(Unit, mpsc::Sender<()>)>,
+) -> Result<(), WorkerError> {
+    let (table, given_up, reading) = (Arc::clone(&parts.table), Arc::clone(&parts.given_up), parts.reading);
+    let ended = Reader::new(parts).and_then(|mut reader| {
+        reader.run(ranges, &mut |unit| {
+            let (done, wait) = mpsc::channel();
+            // After a failure, which is told there, nobody takes units any more, and none is dealt with.
+            units.send((unit, done)).map_err(|_| stopped(&table))?;
+            wait.recv().map_err(|_| stopped(&table))
+        })
+    });
+    if ended.is_err() && reading == Reading::Whole {
+        given_up.store(true, Ordering::Relaxed);
+    }
+    ended
 }
 
 /// How many stretches these offsets are.
