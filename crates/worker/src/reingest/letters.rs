@@ -87,10 +87,9 @@ impl<'a> Letters<'a> {
             }
         };
         cuts.look(&table, &state).await?;
-        let mut places: Vec<(i32, i64)> = cuts.places().collect();
-        places.sort_unstable();
+        let settled = around(&cuts.places(), &self.others, range);
         self.settled = Some(Settled { cuts, state });
-        Ok(around(&places, &self.others, range))
+        Ok(settled)
     }
 
     /// The settled ones leave. The entry of the rows has landed. What others laid down after the last look stays, be it
@@ -172,21 +171,16 @@ pub(crate) async fn with_letters(
     };
     let mut cuts = Cuts::new(old, &spec.compaction, &spec.files, RewriteOptions::default());
     cuts.look(table, state).await?;
-    let mut places: Vec<(i32, i64)> = cuts.places().collect();
-    places.sort_unstable();
-    Ok(around(&places, &offsets, like))
+    Ok(around(&cuts.places(), &offsets, like))
 }
 
-/// The stretches of these offsets in which one of the places lies; places are sorted.
-fn around(places: &[(i32, i64)], offsets: &Offsets, like: &OffsetRange) -> Vec<OffsetRange> {
-    let mut found: Vec<OffsetRange> = Vec::new();
-    for &(partition, offset) in places {
-        let held = offsets.get(&partition).map_or(&[][..], Intervals::as_slice);
-        let at = held.partition_point(|&(_, to)| to <= offset);
-        let Some(&(start, end)) = held.get(at) else { continue };
-        if found.last().is_none_or(|last| (last.partition, last.start) != (partition, start)) {
-            found.push(OffsetRange { partition, start, end, ..like.clone() });
-        }
+/// The stretches of these offsets in which one of the places lies.
+fn around(places: &Offsets, offsets: &Offsets, like: &OffsetRange) -> Vec<OffsetRange> {
+    let mut found = Vec::new();
+    for (&partition, held) in offsets {
+        let Some(places) = places.get(&partition) else { continue };
+        let stretches = held.as_slice().iter().filter(|(start, end)| places.touches(*start, *end));
+        found.extend(stretches.map(|&(start, end)| OffsetRange { partition, start, end, ..like.clone() }));
     }
     found
 }
@@ -206,16 +200,17 @@ mod tests {
         let others = without(&ranges, &rejected);
         assert_eq!(others[&0].as_slice(), [(11, 20), (22, 29), (41, 50)]);
         assert_eq!(others[&1].as_slice(), [(0, 5)]);
-        let places = [(0, 11), (0, 19), (0, 45), (1, 4)];
+        let places = offsets_of(&[range(0, 11, 12), range(0, 19, 20), range(0, 45, 46), range(1, 4, 5)]);
         let settled = around(&places, &others, &ranges[2]);
         assert_eq!(settled, [range(0, 11, 20), range(0, 41, 50), range(1, 0, 5)]);
-        assert!(around(&[], &others, &ranges[0]).is_empty());
+        assert!(around(&Offsets::new(), &others, &ranges[0]).is_empty());
     }
 
     #[test]
     fn without_a_rejection_all_of_a_range_may_be_settled() {
         let ranges = [range(0, 3, 7), range(0, 9, 12)];
         let others = without(&ranges, &Offsets::new());
-        assert_eq!(around(&[(0, 5), (0, 9)], &others, &ranges[0]), ranges);
+        let places = offsets_of(&[range(0, 5, 6), range(0, 9, 10)]);
+        assert_eq!(around(&places, &others, &ranges[0]), ranges);
     }
 }

@@ -16,7 +16,10 @@ use siltstone_lakehouse::{LedgerState, ledger::Intervals};
 use siltstone_protocol::{Field, FileEntry, OffsetRange, Schema, Type};
 use siltstone_spec::{CompactionPolicy as PolicySpec, Files, TableSpec};
 
-use super::commit::without_coordinates;
+use super::{
+    commit::{too_large, without_coordinates},
+    reader::{LETTERS_APART_MAX, apart},
+};
 use crate::{
     error::{ForTable, WorkerError},
     table::Table,
@@ -128,6 +131,7 @@ impl Old {
             None => Some(column("cluster")?.as_string_opt::<i32>()?),
             Some(_) => None,
         };
+        let mut places = Vec::new();
         for row in 0..batch.num_rows() {
             let (partition, offset) = (partitions.value(row), offsets.value(row));
             let held = self.offsets.get(&partition);
@@ -139,8 +143,13 @@ impl Old {
             if !elsewhere {
                 found.positions.push(before + row as u64);
                 // Only of dead letters it matters which they are.
-                found.places.extend(clusters.map(|_| (partition, offset)));
+                places.extend(clusters.map(|_| (partition, offset)));
             }
+        }
+        // In order each is laid behind the others.
+        places.sort_unstable();
+        for (partition, offset) in places {
+            found.places.entry(partition).or_default().insert(offset, offset.saturating_add(1));
         }
         Some(())
     }
@@ -150,7 +159,7 @@ impl Old {
 #[derive(Debug, Default)]
 struct Meant {
     positions: Vec<u64>,
-    places: Vec<(i32, i64)>,
+    places: Offsets,
 }
 
 /// A file that holds such rows.
@@ -158,8 +167,8 @@ struct Meant {
 struct Found {
     /// How many rows leave.
     rows: u64,
-    /// Of dead letters: partition and offset of each.
-    places: Vec<(i32, i64)>,
+    /// Of dead letters: their offsets.
+    places: Offsets,
     /// Where they are; `None`: every row leaves, or they are too many to keep.
     positions: Option<Arc<DeletedRows>>,
     /// What stays of the file, once that is written.
@@ -177,20 +186,23 @@ pub(super) struct Cuts {
     seen: BTreeMap<String, Option<Found>>,
     /// Rows whose positions were kept.
     kept: u64,
+    /// Stretches that the offsets of the dead letters are, file by file.
+    apart: usize,
 }
 
 impl Cuts {
     pub(super) fn new(old: Old, policy: &PolicySpec, files: &Files, limits: RewriteOptions) -> Self {
         let policy = CompactionPolicy::from(policy);
-        Self { old, policy, files: files.clone(), limits, seen: BTreeMap::new(), kept: 0 }
+        Self { old, policy, files: files.clone(), limits, seen: BTreeMap::new(), kept: 0, apart: 0 }
     }
 
     /// Finds the rows in what is live in this state; nothing is written.
     ///
     /// # Errors
-    /// `Invalid`: rows do not say what they were read from. Those of the store.
+    /// `Invalid`: rows do not say what they were read from, or dead letters are too scattered. Those of the store.
     pub(super) async fn look(&mut self, table: &Table, state: &LedgerState) -> Result<(), WorkerError> {
         self.seen.retain(|path, _| state.live_files.contains_key(path));
+        self.apart = self.seen.values().flatten().map(|found| apart(&found.places)).sum();
         let fresh = state.live_files.values().filter(|file| !self.seen.contains_key(&file.path));
         let fresh: Vec<FileEntry> = fresh.cloned().collect();
         for files in fresh.chunks(DETAILS_MAX) {
@@ -249,6 +261,8 @@ impl Cuts {
         if rows == 0 {
             return Ok(None);
         }
+        self.apart += apart(&places);
+        not_too_scattered(table, self.apart)?;
         let is_kept = rows < file.rows && self.kept + rows <= POSITIONS_MAX;
         if is_kept {
             self.kept += rows;
@@ -296,14 +310,25 @@ impl Cuts {
             let what = "the columns of the records' coordinates are not what they were made as";
             let internal = || WorkerError::Internal { table: table.name.clone(), what };
             self.old.find(&batch, before, &mut found).ok_or_else(internal)?;
+            not_too_scattered(table, apart(&found.places))?;
             before += batch.num_rows() as u64;
         }
         Ok(found)
     }
 
-    /// Partition and offset of the dead letters that were found, in no order.
-    pub(super) fn places(&self) -> impl Iterator<Item = (i32, i64)> {
-        self.seen.values().flatten().flat_map(|found| found.places.iter().copied())
+    /// The offsets of the dead letters that were found.
+    pub(super) fn places(&self) -> Offsets {
+        let mut all: Vec<(i32, i64, i64)> = Vec::new();
+        for (&partition, held) in self.seen.values().flatten().flat_map(|found| &found.places) {
+            all.extend(held.as_slice().iter().map(|&(from, to)| (partition, from, to)));
+        }
+        // In order each is laid behind the others.
+        all.sort_unstable();
+        let mut places = Offsets::new();
+        for (partition, from, to) in all {
+            places.entry(partition).or_default().insert(from, to);
+        }
+        places
     }
 
     /// True when all files that hold such rows are live in this state.
@@ -329,7 +354,16 @@ impl Cuts {
     }
 }
 
-/// Those of these places, which are sorted, of which a dead-letter table has no row.
+fn not_too_scattered(table: &Table, stretches: usize) -> Result<(), WorkerError> {
+    if stretches <= LETTERS_APART_MAX {
+        return Ok(());
+    }
+    let problem =
+        format!("its dead letters in the range are more than {LETTERS_APART_MAX} stretches of offsets");
+    Err(too_large(&table.name, &problem))
+}
+
+/// Those of these places of which a dead-letter table has no row.
 ///
 /// # Errors
 /// Those of the store.
@@ -347,8 +381,10 @@ pub(crate) async fn lacking_letters(
     let Some(old) = Old::dead_letters(&state.schema, like, offsets) else { return Ok(places) };
     let mut cuts = Cuts::new(old, &spec.compaction, &spec.files, RewriteOptions::default());
     cuts.look(table, state).await?;
-    let mut found: Vec<(i32, i64)> = cuts.places().collect();
-    found.sort_unstable();
-    places.retain(|place| found.binary_search(place).is_err());
+    let found = cuts.places();
+    places.retain(|&(partition, offset)| {
+        let held = found.get(&partition);
+        !held.is_some_and(|held| held.covers(offset, offset.saturating_add(1)))
+    });
     Ok(places)
 }
