@@ -250,9 +250,9 @@ impl Flusher {
         Ok(Some(held_ranges(ranges, &*table.state.lock().await)))
     }
 
-    /// What was rejected before and is not now: all that lies between what is rejected. Where that is more than an entry
-    /// takes, the letters themselves are looked for, which are few then: they are those of records whose schema came to
-    /// be known between two attempts at one buffer. `None`: told to stop.
+    /// What was rejected before and is not now: all that lies between what is rejected. Where that is more than an
+    /// entry takes, the letters themselves are looked for, which are fewer: those of records whose schema came to be
+    /// known between two attempts at one buffer. `None`: told to stop.
     async fn no_longer_rejected(
         &self,
         held: Vec<OffsetRange>,
