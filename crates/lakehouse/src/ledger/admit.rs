@@ -15,7 +15,8 @@
 //! | replace | every removed file is live; the number of rows stays (I-1) |
 //! | delete | every removed file is live; what is added in their place has fewer rows |
 //! | absorb | every removed file is live; the format showed its last absorb when it was looked at |
-//! | set schema, spec, order | its id is new, or it is known and the same; no id of a dropped column comes back |
+//! | set schema | its id is new, and no id of a dropped column comes back; known and the same it is already so |
+//! | set spec, order | its id is new, or it is known and the same |
 //! | reset positions | each range starts at the present position; it ends at the new one |
 
 use std::collections::{BTreeMap, HashSet};
@@ -78,8 +79,8 @@ pub(super) fn admit(state: &LedgerState, change: &Change) -> Result<Admission, L
             absorb(state, removed, added, absorbed.len(), *same_rows)
         }
         Change::SetSchema { schema } => match state.schemas.get(&schema.schema_id) {
-            Some(_) if *schema == state.schema => Ok(Admission::AlreadySo),
-            Some(known) if known == schema => Ok(Admission::Admitted),
+            // Taken once: going back to it would undo what came after.
+            Some(known) if known == schema => Ok(Admission::AlreadySo),
             Some(_) => Err(conflict(state, format!("schema {} is another one already", schema.schema_id))),
             None => unique_ids(state, schema),
         },

@@ -178,6 +178,8 @@ impl LedgerState {
         }
         match admit::admit(self, &entry.change) {
             Ok(Admission::Admitted) => {}
+            // Earlier builds went back to a schema when they lost a race: such a ledger stays readable.
+            Ok(Admission::AlreadySo) if self.goes_back(&entry.change) => {}
             Ok(Admission::AlreadySo) => {
                 return Err(LakeError::data(path, "changes nothing that is not already so"));
             }
@@ -203,6 +205,10 @@ impl LedgerState {
         }
         debug_assert!(self.never_skips(&moved, &entry.change), "I-3: no offset committed twice or skipped");
         Ok(())
+    }
+
+    fn goes_back(&self, change: &Change) -> bool {
+        matches!(change, Change::SetSchema { schema } if *schema != self.schema)
     }
 
     fn change(&mut self, change: &Change) {

@@ -218,6 +218,19 @@ async fn schemas_are_taken_once() {
     assert_eq!(ledger.commit(&mut other, set(twice), "4", 2).await.unwrap_err().kind(), ErrorKind::Invalid);
 }
 
+#[tokio::test]
+async fn no_schema_undoes_a_newer_one() {
+    let (ledger, mut state) = table().await;
+    let mut stale = state.clone();
+    let set = |id| Change::SetSchema { schema: schema(id) };
+    for (id, commit) in [(1, "1"), (2, "2")] {
+        ledger.commit(&mut state, set(id), commit, 2).await.unwrap();
+    }
+    assert_eq!(ledger.commit(&mut stale, set(1), "3", 2).await.unwrap(), Committed::AlreadyCovered);
+    assert_eq!((stale.schema.schema_id, stale.version), (2, 2));
+    assert!(!state.takes(&set(1)).unwrap());
+}
+
 /// An answer that breaks off is asked for again, a bounded number of times.
 #[tokio::test(start_paused = true)]
 async fn a_read_that_broke_off_is_tried_again() {
