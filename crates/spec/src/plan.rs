@@ -212,7 +212,7 @@ pub fn plan(table: &TableSpec, live: Option<&LiveTable>, wanted_schema: Option<&
         Err(error) => reasons.push(unresolved(&error)),
     }
     formats(table, live, &mut steps, &mut reasons);
-    if begins_mapping(live, &schema) {
+    if begins_mapping(table, live, &schema) {
         steps.push(Step::MapColumns);
     }
     let name = table.name.clone();
@@ -292,12 +292,12 @@ fn in_order(live: &LiveTable, schema: &Schema, of_schema: Vec<Step>, mut layout:
     steps
 }
 
-/// A Delta table finds columns by name until one is renamed, or takes a name that another one had.
-fn begins_mapping(live: &LiveTable, schema: &Schema) -> bool {
-    let is_mapped = |history: &SchemaHistory, schema: &Schema| history.is_mapped(schema.schema_id);
-    live.formats.contains(&Format::Delta)
-        && !is_mapped(&live.history, &live.schema)
-        && is_mapped(&live.history.clone().and(schema), schema)
+/// A Delta table finds columns by name until one is renamed, or takes a name that another one had. One that comes to be
+/// over such columns maps them from the start.
+fn begins_mapping(table: &TableSpec, live: &LiveTable, schema: &Schema) -> bool {
+    let was = live.formats.contains(&Format::Delta) && live.history.is_mapped(live.schema.schema_id);
+    let is = live.history.clone().and(schema).is_mapped(schema.schema_id);
+    table.formats.contains(&Format::Delta) && !was && is
 }
 
 fn formats(table: &TableSpec, live: &LiveTable, steps: &mut Vec<Step>, reasons: &mut Vec<Reason>) {

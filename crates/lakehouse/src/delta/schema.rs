@@ -49,11 +49,40 @@ pub enum Mapping {
 /// `CannotShow`, naming the column and what to do.
 pub(super) fn check_change(state: &LedgerState, schema: &Schema, mapping: Mapping) -> Result<(), LakeError> {
     let history = SchemaHistory::of(state.schemas.values().chain([schema]));
-    let mapped = history.is_mapped(schema.schema_id)
-        && (mapping == Mapping::MayBegin || history.is_mapped(state.schema.schema_id));
+    let begins = history.is_mapped(schema.schema_id) && !history.is_mapped(state.schema.schema_id);
+    let is_unasked = begins && mapping == Mapping::AsItIs;
+    let mapped = history.is_mapped(schema.schema_id) && !is_unasked;
     let held: BTreeSet<i32> = state.live_files.values().map(|file| file.schema_id).collect();
     let held = held.iter().filter_map(|id| state.schemas.get(id));
-    held.chain([&state.schema]).try_for_each(|old| check_evolution(&state.name, old, schema, mapped))
+    held.chain([&state.schema]).try_for_each(|old| check_evolution(&state.name, old, schema, mapped))?;
+    if !is_unasked {
+        return Ok(());
+    }
+    // What comparing the schemas does not show: a name that a column had which left, if only by case.
+    let column = called_otherwise(&history, "", &schema.fields).unwrap_or_default();
+    let why = "has the name of a column that was there before, and Delta without column mapping takes it for that one";
+    Err(refuse_change(&state.name, &column, why))
+}
+
+/// The first column that files call otherwise than the schema does.
+fn called_otherwise(history: &SchemaHistory, prefix: &str, fields: &[Field]) -> Option<String> {
+    fields.iter().find_map(|field| {
+        let path = format!("{prefix}{}", field.name);
+        if history.name_in_files(field) != field.name {
+            return Some(path);
+        }
+        called_otherwise_inside(history, &path, &field.data_type)
+    })
+}
+
+fn called_otherwise_inside(history: &SchemaHistory, path: &str, data_type: &Type) -> Option<String> {
+    match data_type {
+        Type::Primitive(_) => None,
+        Type::Struct(members) => called_otherwise(history, &format!("{path}."), members),
+        Type::List { element, .. } => called_otherwise_inside(history, &format!("{path}[]"), element),
+        Type::Map { key, value, .. } => called_otherwise_inside(history, &format!("{path} (key)"), key)
+            .or_else(|| called_otherwise_inside(history, &format!("{path}{{}}"), value)),
+    }
 }
 
 /// Checks that the partition columns that a Delta log declares can be filled from files of this spec.

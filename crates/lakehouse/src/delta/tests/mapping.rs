@@ -108,6 +108,16 @@ async fn a_column_that_is_dropped_needs_no_mapping() {
     table.catch_up(&world.ledger, &world.state, &world.details).await.unwrap();
     world.assert_shown().await;
     assert_eq!(read(Arc::clone(&world.store)).await.snapshot().unwrap().protocol().min_reader_version(), 1);
+    // Its name comes back: only a person begins to map columns, however the name is written.
+    for name in ["note", "Note"] {
+        let mut back = less.clone();
+        back.schema_id = 3;
+        back.fields.push(column(5, name, PrimitiveType::Int));
+        let refused =
+            table.check_change(&world.state, &back, &by_region(), Mapping::AsItIs).await.unwrap_err();
+        assert!(refused.to_string().contains(&format!("column {name}: ")), "{refused}");
+        table.check_change(&world.state, &back, &by_region(), Mapping::MayBegin).await.unwrap();
+    }
     // The ledger gives no id of a dropped column out again.
     less.schema_id = 3;
     less.fields.push(column(4, "other", PrimitiveType::Int));

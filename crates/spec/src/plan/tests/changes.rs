@@ -87,6 +87,22 @@ fn what_the_spec_names_leaves_and_changes() {
 }
 
 #[test]
+fn a_delta_table_that_comes_to_renamed_columns_maps_them() {
+    let rename = ", transforms: {rename: {cust: customer}}";
+    let mut iceberg = before();
+    iceberg.formats = vec![Format::Iceberg];
+    let iceberg = done(&spec(&format!("{rename}, formats: [iceberg]")), &iceberg);
+    let begins =
+        |live: &LiveTable| planned(&spec(rename), live).to_string().contains("delta: column mapping");
+    assert!(begins(&iceberg));
+    let delta = done(&spec(rename), &iceberg);
+    assert!(!begins(&delta));
+    let mut plain = before();
+    plain.formats = vec![Format::Iceberg];
+    assert!(!planned(&spec(""), &plain).to_string().contains("delta: column mapping"));
+}
+
+#[test]
 fn what_is_only_left_out_is_refused_with_the_way_out() {
     let table = table(
         ", input_schema: {fields: [{name: id, type: long, required: true}, {name: cust, type: string}, {name: amount, \
