@@ -22,6 +22,7 @@ use std::fmt;
 use serde::Serialize;
 use siltstone_protocol::{ErrorCode, Format, PartitionSpec, Schema, SchemaHistory, SortOrder};
 
+use self::schema::Evolved;
 use crate::{
     error::SpecError,
     model::{RestCatalog, TableSpec},
@@ -190,22 +191,10 @@ impl TablePlan {
 }
 
 /// `live`: `None` before the table exists. `wanted_schema`: `None` while it is not known, as with a
-/// registry that was not asked; then the table's schema stays as it is.
+/// registry that was not asked; then only what the spec itself says changes the table's schema.
 pub fn plan(table: &TableSpec, live: Option<&LiveTable>, wanted_schema: Option<&Schema>) -> TablePlan {
     let Some(live) = live else { return create(table, wanted_schema) };
-    let mut reasons = Vec::new();
-    let mut steps = Vec::new();
-    let mut notices = Vec::new();
-    let schema = match wanted_schema {
-        Some(wanted) => {
-            let evolved = schema::evolve(table, live, wanted);
-            reasons.extend(evolved.reasons);
-            steps.extend(evolved.steps);
-            notices.extend(evolved.notices);
-            evolved.schema
-        }
-        None => live.schema.clone(),
-    };
+    let Evolved { schema, mut steps, mut reasons, notices } = schema::evolve(table, live, wanted_schema);
     // Names are looked up in a schema that is never applied when something was refused.
     match layout(table, live, &schema) {
         Ok(layout) => steps = in_order(live, &schema, steps, layout),

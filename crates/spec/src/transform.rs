@@ -352,7 +352,7 @@ fn is_own(path: &str) -> bool {
 }
 
 /// Whether this is the column that `event_types` asks for.
-fn is_event_type(table: &TableSpec, path: &str) -> bool {
+pub(crate) fn is_event_type(table: &TableSpec, path: &str) -> bool {
     table.event_types.as_ref().is_some_and(|types| types.column.as_deref() == Some(path))
 }
 

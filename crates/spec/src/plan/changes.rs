@@ -5,12 +5,15 @@
 //! | --- | --- | --- |
 //! | `transforms.drop`, `protect: drop` | the column leaves | they no longer show it |
 //! | `transforms.rename` | the column is renamed, and keeps its id | they show it under the new name |
-//! | `transforms.cast`, `protect` to a type that the old one widens to | the column is widened | they show it, widened |
+//! | `transforms.cast`, `protect` to a type that the old one widens to | the column is widened; refused over Delta | they show it, widened |
 //! | the same, to any other type | a new column takes the name, the old one leaves | they read null there |
 //!
 //! Only what these name is dropped or retyped: what a schema merely leaves out stays, or is refused. What takes values
 //! from readers' eyes is marked ([`Step::loses_values`]), so that `apply` can ask for consent. The values stay in the
 //! data files until these are rewritten, and in older snapshots until those expire.
+//!
+//! What the spec says of a column holds whether or not the source still has it: a worker asks the table alone
+//! ([`pending`]), and must not wait for what no plan would do. Variants of a column that is dropped leave with it.
 //!
 //! Ids are never used again. What was renamed is known again by the names that it had ([`Field::aliases`]), so that a
 //! plan, once applied, leaves nothing to do even when names were swapped.
@@ -20,13 +23,18 @@
 
 use std::collections::HashSet;
 
-use siltstone_protocol::{ErrorCode, Field, PartitionSpec, PrimitiveType, Schema, SchemaHistory, Type};
+use siltstone_protocol::{
+    ErrorCode, Field, Format, PartitionSpec, PrimitiveType, Schema, SchemaHistory, Type,
+};
 
 use super::{
     LiveTable, Reason, Step,
     schema::{Numbers, describe, same_shape, widens},
 };
-use crate::model::{Protection, TableSpec, Transforms};
+use crate::{
+    model::{Protection, TableSpec, Transforms},
+    transform::{KAFKA, is_event_type},
+};
 
 /// The live table's fields after what the transforms say.
 pub(super) struct Changed {
@@ -35,10 +43,16 @@ pub(super) struct Changed {
     pub(super) reasons: Vec<Reason>,
 }
 
-/// `wanted`: the table's schema by the spec, transforms applied.
-pub(super) fn change(table: &TableSpec, live: &LiveTable, wanted: &Schema, numbers: &mut Numbers) -> Changed {
+/// `wanted`: the table's schema by the spec, transforms applied; `None` while the source's is not known.
+pub(super) fn change(
+    table: &TableSpec,
+    live: &LiveTable,
+    wanted: Option<&Schema>,
+    numbers: &mut Numbers,
+) -> Changed {
     let mut work = Work { table, live, numbers, steps: Vec::new(), reasons: Vec::new() };
-    let fields = work.fields(&live.schema.fields, Some(&wanted.fields), Level::default());
+    let wanted = wanted.map(|wanted| wanted.fields.as_slice());
+    let fields = work.fields(&live.schema.fields, wanted, Level::default());
     work.named_elsewhere(&fields);
     Changed { fields, steps: work.steps, reasons: work.reasons }
 }
@@ -50,18 +64,47 @@ pub fn pending(table: &TableSpec, live: &Schema) -> Option<String> {
     if let Some((from, to)) = renames.pending(&live.fields, &Level::default()) {
         return Some(format!("column {from} is to be renamed to {to}"));
     }
-    let casts = table.transforms.cast.iter().map(|(column, to)| (column, *to));
-    let protected = table.protect.iter().filter(|(_, protection)| **protection != Protection::Drop);
-    let wanted = casts
-        .filter(|(column, _)| !table.protect.contains_key(*column))
-        .chain(protected.map(|(column, _)| (column, PrimitiveType::String)));
-    for (column, to) in wanted {
-        let Some(Field { data_type: Type::Primitive(from), .. }) = live.field_at(column) else { continue };
-        if *from != to && !widens(*from, to) && !widens(to, *from) {
-            return Some(format!("column {column} of type {from} is to be {to}"));
+    pending_type(table, &live.fields, "")
+}
+
+fn pending_type(table: &TableSpec, live: &[Field], prefix: &str) -> Option<String> {
+    live.iter().find_map(|field| {
+        let path = format!("{prefix}{}", field.name);
+        if let Some(Asked::Another(to) | Asked::Wider(to)) = asked(table, &path, &field.data_type, None) {
+            let (from, to) = (describe(&field.data_type), describe(&to));
+            return Some(format!("column {path} of type {from} is to be {to}"));
         }
+        let Type::Struct(members) = &field.data_type else { return None };
+        pending_type(table, members, &format!("{path}."))
+    })
+}
+
+/// A type that the spec asks for, and that a live column does not take as records come.
+enum Asked {
+    /// A new column takes the name.
+    Another(Type),
+    /// A wider one, which Delta has no form for.
+    Wider(Type),
+}
+
+/// `wanted`: the column by the spec, if the source is known and has it; else the spec alone says the type.
+fn asked(table: &TableSpec, path: &str, live: &Type, wanted: Option<&Field>) -> Option<Asked> {
+    let to = match table.protect.get(path) {
+        Some(Protection::Drop) => return None,
+        Some(_) => PrimitiveType::String,
+        None => *table.transforms.cast.get(path)?,
+    };
+    let to = match (wanted, live) {
+        (Some(wanted), _) => wanted.data_type.clone(),
+        (None, Type::Primitive(_)) => Type::Primitive(to),
+        (None, _) => return None,
+    };
+    if is_another(live, &to) {
+        return Some(Asked::Another(to));
     }
-    None
+    let (Type::Primitive(from), Type::Primitive(wider)) = (live, &to) else { return None };
+    let is_stuck = table.formats.contains(&Format::Delta) && widens(*from, *wider);
+    is_stuck.then_some(Asked::Wider(to))
 }
 
 /// What records would bring back that the table gave up: a worker with an older spec than the table's, or with one
@@ -186,10 +229,15 @@ impl Work<'_, '_> {
     fn fields(&mut self, live: &[Field], wanted: Option<&[Field]>, level: Level) -> Vec<Field> {
         let renames = Renames { transforms: &self.table.transforms };
         let mut kept: Vec<Field> = Vec::with_capacity(live.len());
+        let dropped = live
+            .iter()
+            .filter(|field| self.is_dropped(field, renames.source_name(field, live, &level), wanted, &level));
+        let dropped: HashSet<i32> = dropped.map(|field| field.id).collect();
         for field in live {
             let source = renames.source_name(field, live, &level);
             let path = format!("{}{}", level.named, field.name);
-            if self.is_dropped(field, source, wanted, &level) {
+            // A variant holds values of the column as well.
+            if dropped.contains(&field.id) || field.variant_of.is_some_and(|of| dropped.contains(&of)) {
                 if self.may_leave(field, &path, "is dropped") {
                     self.steps.push(Step::DropColumn { column: path });
                 }
@@ -238,7 +286,10 @@ impl Work<'_, '_> {
         let renames = Renames { transforms };
         let replaced = renames.at(level).any(|(_, to)| to == field.name);
         // A constant, say.
-        let stays = wanted.is_some_and(|wanted| wanted.iter().any(|wanted| wanted.name == field.name));
+        let stays = match wanted {
+            Some(wanted) => wanted.iter().any(|wanted| wanted.name == field.name),
+            None => !by_protection && level.named.is_empty() && is_own(self.table, &field.name),
+        };
         replaced || !stays
     }
 
@@ -252,15 +303,17 @@ impl Work<'_, '_> {
             let members = self.fields(members, inside, level.inside(source, &field.name));
             field.data_type = Type::Struct(members);
         }
-        let TableSpec { transforms, protect, .. } = self.table;
-        let is_asked_for = transforms.cast.contains_key(&path) || protect.contains_key(&path);
-        match wanted.filter(|wanted| is_asked_for && is_another(&field.data_type, &wanted.data_type)) {
-            Some(wanted) if self.may_leave(&field, &path, "is retyped") => {
-                let (from, to) = (describe(&field.data_type), describe(&wanted.data_type));
-                self.steps.push(Step::RetypeColumn { column: path, from, to });
+        match asked(self.table, &path, &field.data_type, wanted) {
+            Some(Asked::Another(to)) if self.may_leave(&field, &path, "is retyped") => {
+                let from = describe(&field.data_type);
+                self.steps.push(Step::RetypeColumn { column: path, from, to: describe(&to) });
                 let id = self.numbers.next();
-                let data_type = self.numbers.renumbered(&wanted.data_type);
+                let data_type = self.numbers.renumbered(&to);
                 Field { id, required: false, data_type, ..field }
+            }
+            Some(Asked::Wider(to)) => {
+                self.reasons.push(not_widened(&field, &path, &to));
+                field
             }
             _ => field,
         }
@@ -296,6 +349,24 @@ impl Work<'_, '_> {
             }
         }
     }
+}
+
+/// As the format says it, which would be asked only of a plan that widens the column.
+fn not_widened(field: &Field, path: &str, to: &Type) -> Reason {
+    let (from, to) = (describe(&field.data_type), describe(to));
+    Reason {
+        code: ErrorCode::FormatCannotShow,
+        what: format!("delta and column {path}"),
+        why: format!("it goes from {from} to {to}, which Delta without type widening cannot follow"),
+        way_out: format!("keep it {from}, or make a new table"),
+    }
+}
+
+/// True for a column that comes of the spec, and of no field of the source.
+fn is_own(table: &TableSpec, name: &str) -> bool {
+    table.transforms.constant.contains_key(name)
+        || is_event_type(table, name)
+        || (table.kafka_metadata && name == KAFKA)
 }
 
 /// True when the schema has a column of this dotted name, and not only one that had it once.

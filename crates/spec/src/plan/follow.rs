@@ -18,8 +18,7 @@ pub(super) fn follow(table: &TableSpec, live: &Schema, wanted: &Schema, last_fie
     // What is the engine's own is not spoken of.
     let own = live.column("_kafka").filter(|_| table.kafka_metadata && wanted.column("_kafka").is_none());
     wanted.fields.extend(own.cloned());
-    let unchanged =
-        |notices| Evolved { schema: live.clone(), steps: Vec::new(), reasons: Vec::new(), notices };
+    let unchanged = |notices| Evolved { notices, ..Evolved::unchanged(live.clone()) };
     let schema = match evolve::merge(live, &wanted, Rules { last_field_id, ..Rules::of(table) }) {
         Merge::Same { .. } => return unchanged(Vec::new()),
         Merge::Refused(mismatch) => return unchanged(vec![refused(table, &mismatch)]),

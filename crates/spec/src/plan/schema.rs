@@ -17,14 +17,21 @@ pub(super) struct Evolved {
     pub(super) notices: Vec<Notice>,
 }
 
-/// Follows the transforms first, then the wanted schema, which is the table's by the spec.
-pub(super) fn evolve(table: &TableSpec, live: &LiveTable, wanted: &Schema) -> Evolved {
+impl Evolved {
+    pub(super) fn unchanged(schema: Schema) -> Self {
+        Self { schema, steps: Vec::new(), reasons: Vec::new(), notices: Vec::new() }
+    }
+}
+
+/// Follows the transforms first, then the wanted schema, which is the table's by the spec, if it is known.
+pub(super) fn evolve(table: &TableSpec, live: &LiveTable, wanted: Option<&Schema>) -> Evolved {
     let mut numbers = Numbers { last: live.history.last_field_id().max(live.schema.last_field_id()) };
     let Changed { fields, mut steps, mut reasons } = changes::change(table, live, wanted, &mut numbers);
     let changed = Schema::new(live.schema.schema_id, fields);
-    let mut evolved = match table.schema_mode {
-        SchemaMode::Inline(_) => bound(table, &changed, wanted, numbers),
-        _ => follow::follow(table, &changed, wanted, numbers.last),
+    let mut evolved = match (wanted, &table.schema_mode) {
+        (None, _) => Evolved::unchanged(changed),
+        (Some(wanted), SchemaMode::Inline(_)) => bound(table, &changed, wanted, numbers),
+        (Some(wanted), _) => follow::follow(table, &changed, wanted, numbers.last),
     };
     steps.append(&mut evolved.steps);
     reasons.append(&mut evolved.reasons);

@@ -207,7 +207,76 @@ fn a_worker_waits_for_renames_and_other_types_alone() {
         waits(", transforms: {cast: {amount: string}}").as_deref(),
         Some("column amount of type int is to be string")
     );
-    assert_eq!(waits(", transforms: {cast: {amount: long}}"), None);
+    assert_eq!(waits(", transforms: {cast: {amount: long}}, formats: [iceberg]"), None);
+    assert_eq!(waits(", protect: {note: drop}"), None);
+}
+
+/// A table over a registry, which no longer has the column, or has no schema at all.
+#[test]
+fn what_the_spec_says_of_a_column_needs_no_source() {
+    let fewer = schema(vec![Field::required(1, "id", P::Long.into())]);
+    for (transforms, step) in [
+        ("cast: {amount: string, who.name: long}", "  - column who.name: string becomes long"),
+        ("rename: {cust: customer}", "  ~ column cust: renamed to customer"),
+        ("drop: [note]", "  - column note: dropped"),
+    ] {
+        let table = table("", &format!(", transforms: {{{transforms}}}"));
+        for wanted in [None, Some(&fewer)] {
+            let made = plan(&table, Some(&before()), wanted);
+            assert!(made.to_string().contains(step), "{made}");
+            let after = applied(&before(), &made);
+            assert_eq!(pending(&table, &after.schema), None);
+            assert_eq!(plan(&table, Some(&after), wanted).to_string(), "t: nothing to do");
+        }
+    }
+    // A constant that took the place of what is dropped is no field of the source.
+    let constant = spec(", transforms: {drop: [note], constant: {note: kept}}");
+    assert_eq!(plan(&constant, Some(&done(&constant, &before())), None).to_string(), "t: nothing to do");
+}
+
+#[test]
+fn a_wider_type_that_delta_has_no_form_for_is_refused() {
+    let table = table("", ", transforms: {cast: {amount: long}}");
+    let mut wide = before().schema;
+    wide.fields[2].data_type = P::Long.into();
+    for wanted in [None, Some(&wide)] {
+        let made = plan(&table, Some(&before()), wanted);
+        let told = made.to_string();
+        assert!(
+            made.is_refused() && told.contains("! delta and column amount: it goes from int to long"),
+            "{told}"
+        );
+    }
+    let waits = pending(&table, &before().schema);
+    assert_eq!(waits.as_deref(), Some("column amount of type int is to be long"));
+}
+
+#[test]
+fn variants_leave_with_their_column() {
+    let mut live = before();
+    let mut variant = Field::optional(8, "amount_string", P::String.into());
+    variant.variant_of = Some(3);
+    live.schema.fields.push(variant);
+    live.history = SchemaHistory::of([&live.schema]);
+    let table = table("", ", transforms: {drop: [amount]}");
+    let made = plan(&table, Some(&live), None);
+    for column in ["amount", "amount_string"] {
+        assert!(made.to_string().contains(&format!("  - column {column}: dropped")), "{made}");
+    }
+    let after = applied(&live, &made);
+    assert_eq!(ids(&after), named(&[("id", 1), ("cust", 2), ("note", 4), ("who", 5)]));
+    let field = PartitionField {
+        source_id: 8,
+        field_id: 1000,
+        name: "amount_string".into(),
+        transform: Transform::Identity,
+    };
+    live.partition_specs.push(PartitionSpec { spec_id: 1, fields: vec![field] });
+    let made = plan(&table, Some(&live), None).to_string();
+    assert!(
+        made.contains("! column amount_string is dropped: files of the table are partitioned by it"),
+        "{made}"
+    );
 }
 
 #[test]
@@ -255,6 +324,8 @@ proptest! {
             let again = plan(&spec, Some(&after), Some(&wanted));
             prop_assert!(matches!(again, TablePlan::NothingToDo { .. }), "{}", again);
             prop_assert_eq!(pending(&spec, &after.schema), None);
+            let unknown = plan(&spec, Some(&after), None);
+            prop_assert!(matches!(unknown, TablePlan::NothingToDo { .. }), "{}", unknown);
             prop_assert_eq!(given_up(&after.history, &after.schema, &wanted), None);
             for field in &after.schema.fields {
                 let known = start.schema.fields.iter().find(|known| known.id == field.id);
