@@ -106,7 +106,7 @@ impl DataFileError {
             Self::NullInRequired { .. } => ErrorCode::NullInRequiredColumn,
             Self::TooManyRows { .. } => ErrorCode::ChangeTooLarge,
             Self::Corrupt { .. } => ErrorCode::StoredDataBroken,
-            Self::Replaced { .. } => ErrorCode::CommandStopped,
+            Self::Replaced { .. } => ErrorCode::SourceFileRefused,
             Self::RowsDiffer { .. } => ErrorCode::RewriteDiffers,
             Self::Spill { .. } => ErrorCode::SpillFailed,
             Self::SchemaMismatch { .. }

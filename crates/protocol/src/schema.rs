@@ -104,9 +104,7 @@ impl Schema {
         let mut parts = path.split('.').peekable();
         loop {
             let part = parts.next()?;
-            let called = |field: &&Field| field.variant_of.is_none() && field.is_called(part);
-            let field =
-                fields.iter().find(|field| field.name == part).or_else(|| fields.iter().find(called))?;
+            let field = Field::of_name(fields, part)?;
             if parts.peek().is_none() {
                 return Some(field);
             }
@@ -164,6 +162,12 @@ impl Field {
     /// True when records may call it so: by its name or an alias.
     pub fn is_called(&self, name: &str) -> bool {
         self.name == name || self.aliases.iter().any(|alias| alias == name)
+    }
+
+    /// The field of this name; where none bears it, the one that has it as an alias. A variant takes nothing by alias.
+    pub fn of_name<'f>(fields: &'f [Self], name: &str) -> Option<&'f Self> {
+        let called = |field: &&Self| field.variant_of.is_none() && field.is_called(name);
+        fields.iter().find(|field| field.name == name).or_else(|| fields.iter().find(called))
     }
 }
 
@@ -427,6 +431,22 @@ mod tests {
         let field: Field = serde_json::from_str(full).unwrap();
         assert_eq!(serde_json::to_string(&field).unwrap(), full);
         assert!(field.is_called("b") && field.is_called("a_string") && !field.is_called("a"));
+    }
+
+    #[test]
+    fn a_name_goes_before_an_alias_and_variants_have_none() {
+        let field = |id, name: &str, aliases: &[&str], variant_of| Field {
+            aliases: aliases.iter().map(|alias| (*alias).to_owned()).collect(),
+            variant_of,
+            ..Field::optional(id, name, PrimitiveType::Int.into())
+        };
+        let fields = [
+            field(1, "mail", &["post", "letter"], None),
+            field(2, "post", &[], None),
+            field(3, "post_int", &["parcel"], Some(2)),
+        ];
+        let id = |name| Field::of_name(&fields, name).map(|field| field.id);
+        assert_eq!(["post", "letter", "post_int", "parcel"].map(id), [Some(2), Some(1), Some(3), None]);
     }
 
     #[test]

@@ -68,7 +68,7 @@ impl Mapper<'_> {
     fn fields(&mut self, given: &Fields, like: Option<&[Field]>) -> Mapped<Vec<Field>> {
         let mut fields = Vec::with_capacity(given.len());
         for field in given {
-            let like = like.and_then(|like| like.iter().find(|like| like.is_called(field.name())));
+            let like = like.and_then(|like| Field::of_name(like, field.name()));
             if field.data_type() == &DataType::Null {
                 self.leaf += 1;
                 continue;

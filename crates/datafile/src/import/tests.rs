@@ -11,7 +11,7 @@ use arrow::{
 };
 use object_store::{ObjectStoreExt, memory::InMemory};
 use parquet::{arrow::ArrowWriter, file::properties::WriterProperties};
-use siltstone_protocol::{Field, PrimitiveType as P, RejectReason as R, Type};
+use siltstone_protocol::{ErrorCode, Field, PrimitiveType as P, RejectReason as R, Type};
 
 use super::*;
 use crate::{layout::tests::every_type, testing};
@@ -159,6 +159,18 @@ async fn narrower_types_widen_and_what_does_not_fit_is_left_out() {
 }
 
 #[tokio::test]
+async fn a_column_is_like_the_one_of_its_name_not_of_its_alias() {
+    let batch =
+        RecordBatch::try_from_iter([("post", Arc::new(BinaryArray::from(vec![&b"x"[..]])) as ArrayRef)]);
+    let file = file(&batch.unwrap()).await;
+    let mut mail = Field::optional(1, "mail", P::String.into());
+    mail.aliases.push("post".into());
+    let like = |table: Vec<Field>| file.schema(Some(&Schema::new(0, table))).unwrap().fields[0].required;
+    assert!(!like(vec![mail.clone()]));
+    assert!(like(vec![mail, Field::required(2, "post", P::Binary.into())]));
+}
+
+#[tokio::test]
 async fn what_the_table_cannot_take_is_named() {
     let batch = RecordBatch::try_from_iter([
         ("a", Arc::new(StringArray::from(vec!["x"])) as ArrayRef),
@@ -211,6 +223,7 @@ async fn a_file_that_is_replaced_while_it_is_read_is_told() {
         matches!(error, DataFileError::Replaced { .. }) && !error.to_string().contains("secret"),
         "{error}"
     );
+    assert_eq!(error.code(), ErrorCode::SourceFileRefused);
     let again = ParquetFile::open(&store, &path, size, etag.as_deref()).await;
     assert!(matches!(again, Err(DataFileError::Replaced { .. })));
 }

@@ -289,7 +289,7 @@ fn inside(data_type: &mut Type) {
 fn like(source: &[Field], derived: &[Derived], live: &[Field]) -> Vec<Field> {
     let one = |derived: &Derived| {
         let from = source.get(derived.origin.index()?)?;
-        let live = live.iter().find(|field| field.is_called(&derived.field.name))?;
+        let live = Field::of_name(live, &derived.field.name)?;
         let data_type = match (&derived.origin, &from.data_type, &live.data_type) {
             (Origin::Source { .. }, ..) => live.data_type.clone(),
             (Origin::Members { members, .. }, Type::Struct(inside), Type::Struct(wanted)) => {
