@@ -64,19 +64,61 @@ async fn make(
     table: &TableSpec,
     loss: Loss,
 ) -> Result<TablePlan, WorkerError> {
-    let mut tries = 0;
+    let (mut tries, mut earlier) = (0, Earlier::default());
     loop {
         let mut looked = look(lake, spec, table).await?;
         if loss == Loss::Refused {
             looked.plan = looked.plan.without_loss();
         }
         tries += 1;
-        match apply(lake, table, &looked).await {
-            Ok(()) => return Ok(looked.plan),
+        let mut done = Vec::new();
+        match apply(lake, table, &looked, &mut done).await {
+            Ok(()) => return Ok(earlier.joined(looked.plan)),
             Err(error) if error.kind() == ErrorKind::Conflict && tries < TRIES_MAX => {
                 tracing::info!(table = %table.name, %error, "the table changed meanwhile, planning anew");
+                earlier.add(&looked.plan, done);
             }
             Err(error) => return Err(error),
+        }
+    }
+}
+
+/// What tries did that a worker overtook: the next plan no longer speaks of it.
+#[derive(Debug, Default)]
+struct Earlier {
+    from_version: Option<u64>,
+    steps: Vec<Step>,
+}
+
+impl Earlier {
+    fn add(&mut self, plan: &TablePlan, done: Vec<Step>) {
+        let TablePlan::Change { from_version, steps, .. } = plan else { return };
+        if done.is_empty() {
+            return;
+        }
+        let has_schema = done.iter().any(|step| matches!(step, Step::SetSchema { .. }));
+        self.from_version = self.from_version.or(Some(*from_version));
+        self.steps.extend(done);
+        // Told of last, but begun with the schema.
+        if has_schema && steps.contains(&Step::MapColumns) {
+            self.steps.push(Step::MapColumns);
+        }
+    }
+
+    /// All that was done: this before what the last plan says.
+    fn joined(self, plan: TablePlan) -> TablePlan {
+        let Some(from_version) = self.from_version else { return plan };
+        let mut all = self.steps;
+        match plan {
+            TablePlan::NothingToDo { table, notices } => {
+                TablePlan::Change { table, from_version, steps: all, notices }
+            }
+            TablePlan::Change { table, steps, notices, .. } => {
+                let is_told = all.contains(&Step::MapColumns);
+                all.extend(steps.into_iter().filter(|step| !is_told || *step != Step::MapColumns));
+                TablePlan::Change { table, from_version, steps: all, notices }
+            }
+            other => other,
         }
     }
 }
@@ -169,7 +211,13 @@ pub(crate) async fn check_drift(spec: &TableSpec, table: &Table) -> Result<(), W
     Ok(())
 }
 
-async fn apply(lake: &TableStore, spec: &TableSpec, looked: &Looked) -> Result<(), WorkerError> {
+/// `done`: the steps that are in the ledger, also when a later one fails.
+async fn apply(
+    lake: &TableStore,
+    spec: &TableSpec,
+    looked: &Looked,
+    done: &mut Vec<Step>,
+) -> Result<(), WorkerError> {
     let identity = Identity::default();
     match (&looked.plan, &looked.table) {
         (TablePlan::Create { .. }, _) => {
@@ -180,9 +228,12 @@ async fn apply(lake: &TableStore, spec: &TableSpec, looked: &Looked) -> Result<(
             crate::projector::catch_up_all(&table).await
         }
         (TablePlan::Change { steps, .. }, Some(table)) => {
+            let mut summed_up = Vec::new();
             for step in steps {
+                summed_up.push(step.clone());
                 if let Some(change) = change_of(step, table).await {
                     commit(table, change, &identity).await?;
+                    done.append(&mut summed_up);
                 }
             }
             crate::projector::catch_up_all(table).await
@@ -224,5 +275,42 @@ async fn commit(table: &Table, change: Change, identity: &Identity) -> Result<()
         .for_table(&table.name)?
     {
         Committed::At(_) | Committed::AlreadyCovered => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn change(from_version: u64, columns: &[&str], more: &[Step]) -> TablePlan {
+        let drop = |column: &&str| Step::DropColumn { column: (*column).to_owned() };
+        let steps = columns.iter().map(drop).chain(more.iter().cloned()).collect();
+        TablePlan::Change { table: "t".into(), from_version, steps, notices: Vec::new() }
+    }
+
+    fn steps(plan: &TablePlan) -> &[Step] {
+        match plan {
+            TablePlan::Change { steps, .. } => steps,
+            _ => &[],
+        }
+    }
+
+    #[test]
+    fn what_earlier_tries_did_is_told_with_the_last_plan() {
+        let set = Step::SetSchema { schema: Schema::new(1, Vec::new()) };
+        let first = change(3, &["a"], &[set.clone(), Step::MapColumns]);
+        let second = change(5, &["b"], &[]);
+        let earlier = || {
+            let mut earlier = Earlier::default();
+            earlier.add(&first, steps(&first)[..2].to_vec());
+            earlier.add(&second, Vec::new());
+            earlier
+        };
+        let all = change(3, &["a"], &[set, Step::MapColumns]);
+        let nothing = || TablePlan::NothingToDo { table: "t".into(), notices: Vec::new() };
+        assert_eq!(earlier().joined(nothing()), all);
+        let both = earlier().joined(change(6, &["b"], &[Step::MapColumns]));
+        assert_eq!(steps(&both), [steps(&all), steps(&second)].concat());
+        assert_eq!(Earlier::default().joined(nothing()), nothing());
     }
 }
