@@ -11,7 +11,7 @@ use siltstone_ingest::files::FileInput;
 use siltstone_lakehouse::LakeError;
 use tokio::{runtime::Handle, task::JoinHandle};
 
-use super::{list::SourceFile, progress::ImportProgress};
+use super::{list::SourceFile, progress::Attempt};
 
 /// Bytes of a piece.
 pub(super) const PIECE_BYTES: u64 = 2 << 20;
@@ -38,7 +38,7 @@ pub(super) struct ObjectInput {
     /// Where what is on its way begins.
     next: Option<(u64, JoinHandle<Fetched>)>,
     failure: Failure,
-    progress: Arc<ImportProgress>,
+    attempt: Arc<Attempt>,
 }
 
 struct Place {
@@ -53,7 +53,7 @@ impl ObjectInput {
         store: &Arc<dyn ObjectStore>,
         file: &SourceFile,
         handle: Handle,
-        progress: Arc<ImportProgress>,
+        attempt: Arc<Attempt>,
     ) -> (Self, Failure) {
         let failure = Failure::default();
         let place = Arc::new(Place {
@@ -63,7 +63,7 @@ impl ObjectInput {
             bytes: file.bytes,
         });
         let (at, piece, next) = (0, Bytes::new(), None);
-        (Self { place, handle, at, piece, next, failure: Arc::clone(&failure), progress }, failure)
+        (Self { place, handle, at, piece, next, failure: Arc::clone(&failure), attempt }, failure)
     }
 
     /// Asks for the piece after those that were asked for.
@@ -101,7 +101,7 @@ impl ObjectInput {
             *self.failure.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(error);
             io::Error::from(io::ErrorKind::ConnectionAborted)
         })?;
-        self.progress.bytes(self.piece.len() as u64);
+        self.attempt.bytes(self.piece.len() as u64);
         Ok(())
     }
 }
@@ -133,7 +133,7 @@ impl FileInput for ObjectInput {
             };
             let to = from.checked_add(beyond).filter(|to| *to <= self.place.bytes);
             self.at = to.ok_or(io::ErrorKind::UnexpectedEof)?;
-            self.progress.bytes(self.at - from);
+            self.attempt.bytes(self.at - from);
             return Ok(());
         }
         while beyond > 0 {

@@ -1,6 +1,9 @@
 //! How far an import has come, for a progress bar: plain counters, read by whoever draws.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 /// Counters of one import.
 #[derive(Debug, Default)]
@@ -50,11 +53,60 @@ impl ImportProgress {
         self.bytes_read.fetch_add(bytes, Ordering::Relaxed);
     }
 
+    fn take_back(&self, bytes: u64) {
+        self.bytes_read.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
     pub(super) fn rows(&self, rows: u64) {
         self.rows_read.fetch_add(rows, Ordering::Relaxed);
     }
 
     pub(super) fn committed(&self, rows: u64) {
         self.rows_committed.fetch_add(rows, Ordering::Relaxed);
+    }
+}
+
+/// The bytes of one attempt at a file. One that is begun again reads them again.
+#[derive(Debug)]
+pub(super) struct Attempt {
+    /// `None`: the file is only looked at.
+    progress: Option<Arc<ImportProgress>>,
+    bytes: AtomicU64,
+}
+
+impl Attempt {
+    pub(super) fn new(progress: Option<Arc<ImportProgress>>) -> Arc<Self> {
+        Arc::new(Self { progress, bytes: AtomicU64::new(0) })
+    }
+
+    pub(super) fn bytes(&self, bytes: u64) {
+        if let Some(progress) = &self.progress {
+            progress.bytes(bytes);
+            self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn take_back(&self) {
+        if let Some(progress) = &self.progress {
+            progress.take_back(self.bytes.swap(0, Ordering::Relaxed));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_that_are_read_again_count_once() {
+        let progress = Arc::new(ImportProgress::default());
+        Attempt::new(None).bytes(7);
+        let (first, other) =
+            (Attempt::new(Some(Arc::clone(&progress))), Attempt::new(Some(Arc::clone(&progress))));
+        first.bytes(5);
+        other.bytes(2);
+        first.take_back();
+        first.take_back();
+        assert_eq!(progress.read().bytes_read, 2);
     }
 }

@@ -3,6 +3,8 @@
 //! What a file holds at once decides what is reserved for it: most need the least that is reserved for any. One with a
 //! larger block, line or window is begun again with more, until all that readers have together is not enough for it.
 
+use std::sync::Arc;
+
 use siltstone_ingest::{
     decoder::{Decoder, Learned, Pushed, SchemaNeed},
     files::{ContainerFile, FileFault, FileFormat, FileInput, Lines, Room, unpacked},
@@ -15,6 +17,7 @@ use super::{
     input::{Failure, Lost, ObjectInput},
     out::{Ended, Out, Read, Rejection},
     plan::Task,
+    progress::Attempt,
     reader::{Event, FILE_BYTES_BESIDE, FILE_BYTES_MIN, READERS_SHARE, Shared},
 };
 use crate::error::{ForTable, WorkerError};
@@ -82,12 +85,9 @@ impl<'a> Reading<'a> {
             // Nothing is in hand while it waits: two that wait for more would wait for ever.
             let memory = shared.handle.block_on(shared.budget.reserve(reserved));
             let room = Room::new(reserved - FILE_BYTES_BESIDE);
-            let (input, failure) = ObjectInput::new(
-                &shared.source,
-                out.file,
-                shared.handle.clone(),
-                std::sync::Arc::clone(&shared.progress),
-            );
+            let attempt = Attempt::new(rows.then(|| Arc::clone(&shared.progress)));
+            let handle = shared.handle.clone();
+            let (input, failure) = ObjectInput::new(&shared.source, out.file, handle, Arc::clone(&attempt));
             let read = self.attempt(out, format, Box::new(input), room, rows);
             drop(memory);
             let (what, bytes) = match read {
@@ -101,6 +101,7 @@ impl<'a> Reading<'a> {
                 return Err(too_large(what, needed.max(reserved + 1), limit));
             }
             out.rewind();
+            attempt.take_back();
             reserved = needed.max(2 * reserved).min(limit);
         }
     }
