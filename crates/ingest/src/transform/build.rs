@@ -81,7 +81,7 @@ fn made(
             let array = array.as_struct_opt().ok_or_else(lost)?;
             let present = NullBuffer::union(outer, array.nulls());
             let inside = build(members, array.columns(), rows, present.as_ref())?;
-            inside.map(|inside| struct_of(fields, inside, array.nulls(), rows))
+            inside.map(|inside| struct_of(fields, inside, (array.nulls(), outer), rows))
         }
         Column::Changed { index, steps, protector, fit } => {
             let array = source.get(*index).ok_or_else(lost)?;
@@ -129,7 +129,7 @@ fn fitted(array: &ArrayRef, fit: &Fit, outer: Option<&NullBuffer>) -> Result<Mad
                 Some(index) => fitted(array.columns().get(*index).ok_or_else(lost)?, fit, present.as_ref()),
                 None => Ok(Made::All(new_null_array(field.data_type(), array.len()))),
             }))?;
-            inside.map(|inside| struct_of(fields, inside, array.nulls(), array.len()))
+            inside.map(|inside| struct_of(fields, inside, (array.nulls(), outer), array.len()))
         }
         Fit::List { element, field } => {
             let array = array.as_list_opt::<i32>().ok_or_else(lost)?;
@@ -216,13 +216,19 @@ impl<'a> Within<'a> {
     }
 }
 
+/// `nulls`: its own, and those around it. Where something around it is null it may stand as if it were not, with nulls
+/// in members that are required: it is null there then. Not otherwise: what a list requires may stand in no row.
 fn struct_of(
     fields: &Fields,
     members: Vec<ArrayRef>,
-    nulls: Option<&NullBuffer>,
+    (nulls, outer): (Option<&NullBuffer>, Option<&NullBuffer>),
     rows: usize,
 ) -> Result<ArrayRef, IngestError> {
-    let array = StructArray::try_new_with_length(fields.clone(), members, nulls.cloned(), rows);
+    let with = |members: Vec<ArrayRef>, nulls: Option<NullBuffer>| {
+        StructArray::try_new_with_length(fields.clone(), members, nulls, rows)
+    };
+    let array =
+        with(members.clone(), nulls.cloned()).or_else(|_| with(members, NullBuffer::union(outer, nulls)));
     let array = array.map_err(|_| IngestError::internal("the members of a struct do not fit it"))?;
     Ok(Arc::new(array))
 }

@@ -289,3 +289,33 @@ fn members_that_records_call_otherwise_are_laid_out_under_the_tables_names() {
         assert_eq!(column(&batch, "m"), texts(&["{k: {v_old: 4}}", "null"]), "{more}");
     }
 }
+
+#[test]
+fn what_stands_in_a_struct_that_is_null_breaks_no_required_member() {
+    use arrow::{
+        array::{ArrayRef, Int32Array, StructArray},
+        buffer::NullBuffer,
+        datatypes::{DataType, Fields},
+    };
+    let members = |schema: &DataType| -> Fields {
+        match schema {
+            DataType::Struct(fields) => fields.clone(),
+            _ => panic!("it is a struct"),
+        }
+    };
+    let table = table("[{name: s, type: {struct: [{name: t, type: {struct: [{name: y, type: int}]}}]}}]", "");
+    let strict = "[{name: s, type: {struct: [{name: t, required: true, type: {struct: [{name: y, type: int, \
+                  required: true}]}}]}}]";
+    let (from, target) = (source(&table), source(&self::table(strict, "")));
+    let made = outcome(&table, &from).unwrap();
+    let transform = Transform::compile(&table, &from, &made, (&target, &target), &keys()).unwrap();
+    let schema = arrow_schema(&from).unwrap();
+    let outer = members(schema.field(0).data_type());
+    let inner = members(outer[0].data_type());
+    let y: ArrayRef = Arc::new(Int32Array::from(vec![Some(1), None]));
+    let t: ArrayRef = Arc::new(StructArray::new(inner, vec![y], None));
+    let s: ArrayRef = Arc::new(StructArray::new(outer, vec![t], Some(NullBuffer::from(vec![true, false]))));
+    let applied = transform.apply(RecordBatch::try_new(schema, vec![s]).unwrap()).unwrap();
+    assert_eq!(applied.batch.schema(), arrow_schema(&target).unwrap());
+    assert_eq!(column(&applied.batch, "s"), texts(&["{t: {y: 1}}", "null"]));
+}
