@@ -599,6 +599,19 @@ def test_the_first_file_that_tells_columns_makes_the_table(engine, name, folder)
     assert not run.table().exists()
 
 
+def test_a_file_that_makes_no_table_is_read_once_there_is_one(engine, name, folder):
+    source = Source(folder)
+    narrow = {**AVRO, "fields": AVRO["fields"][:1]}
+    source.put("a.avro", container_of(narrow, [{"id": number} for number in range(10)], "null"))
+    source.put("b.avro", container(10, 20, "null"))
+    run = engine([table(name, create_topic(), transforms={"drop": ["note"]})])
+    summary = backfill(run, source, "*").json()
+    assert (summary["files"]["failed"], summary["files"]["read"], summary["rows"]) == (0, 2, 20), summary
+    expected = [{"id": number, "day": None, "price": None, "at": None} for number in range(10)]
+    expected += [{column: value for column, value in one.items() if column != "note"} for one in rows(10, 20)]
+    readers.check(run.table(), expected)
+
+
 def test_large_lines_and_blocks_stay_within_the_memory(engine, name, folder):
     source = Source(folder)
     large = [{**row(number), "note": "x" * (6 << 20)} for number in range(3)]
