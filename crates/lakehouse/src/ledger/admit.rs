@@ -1,4 +1,5 @@
-//! Whether a change fits a state: pure, and the same at commit and at replay.
+//! Whether a change fits a state: pure. What the state needs to be whole ([`fits`]) is asked at commit and at replay
+//! alike. By what it was made of, its look or its ids, a change is judged once, before it is committed ([`admit`]).
 //!
 //! | change | fits when |
 //! | --- | --- |
@@ -21,7 +22,9 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use siltstone_protocol::{Change, ErrorCode, FileEntry, Format, OffsetRange, SourceFileRange};
+use siltstone_protocol::{
+    Change, ErrorCode, ErrorKind, FileEntry, Format, OffsetRange, Schema, SourceFileRange,
+};
 
 use super::{
     again,
@@ -44,14 +47,30 @@ pub(super) enum Admission {
     AlreadySo,
 }
 
-/// Checks a change against a state.
+/// Whether a change may be committed.
 pub(super) fn admit(state: &LedgerState, change: &Change) -> Result<Admission, LakeError> {
+    let fit = fits(state, change);
+    let is_wrong = fit.as_ref().is_err_and(|error| error.kind() == ErrorKind::Invalid);
+    if is_wrong || matches!(fit, Ok(Admission::AlreadySo)) {
+        return fit;
+    }
+    again::looked(state, change)?;
+    match change {
+        Change::Absorb { format, base, .. } => not_before_the_last(state, *format, *base)?,
+        Change::SetSchema { schema } if fit.is_ok() => no_dropped_ids(state, schema)?,
+        _ => {}
+    }
+    fit
+}
+
+/// Whether the state is whole after a change.
+pub(super) fn fits(state: &LedgerState, change: &Change) -> Result<Admission, LakeError> {
     match change {
         Change::Create { .. } => Err(conflict(state, "the table exists".to_owned())),
-        Change::Append { files, ranges, rejected, replayed, imported, base } => {
+        Change::Append { files, ranges, rejected, replayed, imported, .. } => {
             let admission = match (ranges.is_empty(), replayed.is_empty(), imported.is_empty()) {
                 (_, true, true) => append(state, files, ranges, files.is_empty() && rejected.is_empty()),
-                (true, false, true) => again::replay(state, replayed, base.unwrap_or_default()),
+                (true, false, true) => again::replay(state, replayed),
                 (false, false, true) => {
                     again::of_its_ranges(state, replayed, ranges)?;
                     append(state, files, ranges, files.is_empty() && rejected.is_empty())
@@ -68,14 +87,13 @@ pub(super) fn admit(state: &LedgerState, change: &Change) -> Result<Admission, L
             }
             Ok(admission)
         }
-        Change::Overwrite { removed, added, ranges, replayed, base, .. } => {
+        Change::Overwrite { removed, added, ranges, replayed, .. } => {
             again::of_its_ranges(state, replayed, ranges)?;
-            again::overwrite(state, removed, added, ranges, *base)
+            again::overwrite(state, removed, added, ranges)
         }
         Change::Replace { removed, added, .. } => replace(state, removed, added),
         Change::Delete { removed, added } => delete(state, removed, added),
-        Change::Absorb { format, base, removed, added, absorbed, same_rows, .. } => {
-            not_before_the_last(state, *format, *base)?;
+        Change::Absorb { removed, added, absorbed, same_rows, .. } => {
             absorb(state, removed, added, absorbed.len(), *same_rows)
         }
         Change::SetSchema { schema } => match state.schemas.get(&schema.schema_id) {
@@ -342,22 +360,29 @@ pub(super) fn all_new(state: &LedgerState, files: &[FileEntry]) -> Result<(), La
     Ok(())
 }
 
-fn unique_ids(state: &LedgerState, schema: &siltstone_protocol::Schema) -> Result<Admission, LakeError> {
+fn unique_ids(state: &LedgerState, schema: &Schema) -> Result<Admission, LakeError> {
     let (mut seen, mut unique) = (HashSet::new(), true);
     schema.visit(&mut |id| unique &= id > 0 && seen.insert(id));
     if !unique {
         return Err(invalid(state, format_args!("schema {} uses a field id twice", schema.schema_id)));
     }
-    let mut present = HashSet::new();
+    Ok(Admission::Admitted)
+}
+
+fn no_dropped_ids(state: &LedgerState, schema: &Schema) -> Result<(), LakeError> {
+    let (mut named, mut present) = (HashSet::new(), HashSet::new());
+    schema.visit(&mut |id| {
+        named.insert(id);
+    });
     state.schema.visit(&mut |id| {
         present.insert(id);
     });
     let last = state.schema_history().last_field_id();
-    if let Some(id) = seen.iter().find(|id| **id <= last && !present.contains(id)) {
+    if let Some(id) = named.iter().find(|id| **id <= last && !present.contains(id)) {
         let problem = format_args!("schema {} uses id {id} of a column that was dropped", schema.schema_id);
         return Err(invalid(state, problem));
     }
-    Ok(Admission::Admitted)
+    Ok(())
 }
 
 fn fenced(state: &LedgerState, range: &OffsetRange, next: Option<i64>) -> LakeError {

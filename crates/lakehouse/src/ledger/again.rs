@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use siltstone_protocol::{FileEntry, OffsetRange};
+use siltstone_protocol::{Change, FileEntry, OffsetRange};
 
 use super::{
     admit::{Admission, all_live, all_new, conflict, invalid, not_too_many},
@@ -19,11 +19,7 @@ use crate::error::LakeError;
 type ByPartition<'r> = [(SourcePartition, Vec<&'r OffsetRange>)];
 
 /// Dead letters that are rows now. They were consumed, so the position does not move.
-pub(super) fn replay(
-    state: &LedgerState,
-    replayed: &[OffsetRange],
-    base: u64,
-) -> Result<Admission, LakeError> {
+pub(super) fn replay(state: &LedgerState, replayed: &[OffsetRange]) -> Result<Admission, LakeError> {
     not_too_many(state, replayed.len())?;
     let replayed = by_partition(replayed);
     below_the_position(state, &replayed)?;
@@ -43,13 +39,28 @@ pub(super) fn replay(
     if all_held {
         return Ok(Admission::AlreadySo);
     }
-    looked_since(state, &replayed, base, |revision| revision.overwritten)?;
     let Some(range) = touched else { return Ok(Admission::Admitted) };
     let problem = format!(
         "offsets {}..{} of {}/{}/{} were replayed by others, wholly or in part",
         range.start, range.end, range.cluster, range.topic, range.partition
     );
     Err(conflict(state, problem))
+}
+
+/// Whether a change that is to come was made of a look that saw the newest rows. An entry was judged by the revisions
+/// that its committer knew of.
+pub(super) fn looked(state: &LedgerState, change: &Change) -> Result<(), LakeError> {
+    match change {
+        Change::Append { ranges, replayed, base, .. } if ranges.is_empty() && !replayed.is_empty() => {
+            let base = base.unwrap_or_default();
+            looked_since(state, &by_partition(replayed), base, |revision| revision.overwritten)
+        }
+        Change::Overwrite { ranges, base, .. } => {
+            looked_since(state, &by_partition(ranges), *base, |revision| revision.filled)?;
+            not_absorbed_since(state, ranges, *base)
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Refuses what was made of a look at the table that did not see the newest rows of these partitions.
@@ -111,13 +122,10 @@ pub(super) fn overwrite(
     removed: &[String],
     added: &[FileEntry],
     ranges: &[OffsetRange],
-    base: u64,
 ) -> Result<Admission, LakeError> {
     not_too_many(state, ranges.len())?;
     let partitions = by_partition(ranges);
     below_the_position(state, &partitions)?;
-    looked_since(state, &partitions, base, |revision| revision.filled)?;
-    not_absorbed_since(state, ranges, base)?;
     if !removed.is_empty() || ranges.is_empty() {
         all_live(state, removed)?;
     }

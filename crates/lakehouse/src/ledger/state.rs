@@ -1,6 +1,6 @@
 //! The state of a table after some version: what applying every entry up to it leaves.
 //!
-//! Applying is deterministic, and checks each entry as its commit was checked: an entry that
+//! Applying is deterministic, and checks that the state is whole after each entry: one that
 //! does not fit was not written by this protocol, and stops the table with its version named.
 
 use std::{
@@ -176,7 +176,7 @@ impl LedgerState {
         if entry.table_uuid != self.table_uuid {
             return Err(LakeError::data(path, "belongs to another table (its uuid differs)"));
         }
-        match admit::admit(self, &entry.change) {
+        match admit::fits(self, &entry.change) {
             Ok(Admission::Admitted) => {}
             // Earlier builds went back to a schema when they lost a race: such a ledger stays readable.
             Ok(Admission::AlreadySo) if self.goes_back(&entry.change) => {}

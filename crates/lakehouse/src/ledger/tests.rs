@@ -6,8 +6,8 @@ use object_store::{ObjectStore, local::LocalFileSystem, memory::InMemory, path::
 use proptest::prelude::*;
 use rstest::rstest;
 use siltstone_protocol::{
-    Change, ErrorCode, ErrorKind, Field, FileEntry, Format, OffsetRange, PartitionSpec, PrimitiveType,
-    Schema, SortOrder,
+    Change, Entry, ErrorCode, ErrorKind, Field, FileEntry, Format, OffsetRange, PartitionSpec, PrimitiveType,
+    Schema, SortOrder, entry::ENTRY_FORMAT,
 };
 
 use super::*;
@@ -216,6 +216,29 @@ async fn schemas_are_taken_once() {
         ],
     );
     assert_eq!(ledger.commit(&mut other, set(twice), "4", 2).await.unwrap_err().kind(), ErrorKind::Invalid);
+}
+
+#[tokio::test]
+async fn what_is_committed_is_not_judged_by_the_rules_of_what_may_come() {
+    let (ledger, mut state) = table().await;
+    let more = Field::optional(2, "more", PrimitiveType::Long.into());
+    let with_more = |id| Schema::new(id, schema(id).fields.into_iter().chain([more.clone()]).collect());
+    for (commit, schema) in [("1", with_more(1)), ("2", schema(2))] {
+        ledger.commit(&mut state, Change::SetSchema { schema }, commit, 2).await.unwrap();
+    }
+    // An id that was dropped: earlier builds took it.
+    let change = Change::SetSchema { schema: with_more(3) };
+    assert_eq!(state.takes(&change).unwrap_err().kind(), ErrorKind::Invalid);
+    let entry = Entry {
+        format: ENTRY_FORMAT,
+        version: 3,
+        table_uuid: state.table_uuid.clone(),
+        commit_id: "3".into(),
+        committed_ms: 3,
+        change,
+    };
+    state.apply(&entry, "3.json").unwrap();
+    assert_eq!(state.schema, with_more(3));
 }
 
 #[tokio::test]
