@@ -26,6 +26,8 @@ pub struct SchemaHistory {
     mapped_since: Option<i32>,
     /// By the id of the column that they are in (0: the table), newest last.
     former: BTreeMap<i32, Vec<FormerField>>,
+    /// Where the newest entry of each field is among those of its parent.
+    newest: BTreeMap<i32, usize>,
     /// Names in files, in small letters, with the column that they are in.
     taken: HashSet<(i32, String)>,
 }
@@ -68,13 +70,16 @@ impl SchemaHistory {
             }
             mapped |= self.names.get(&field.id) != Some(&field.name);
             let former = self.former.entry(parent).or_default();
-            let same = |known: &FormerField| known.id == field.id && known.name == field.name;
-            former.retain(|known| !same(known));
-            former.push(FormerField {
-                id: field.id,
-                name: field.name.clone(),
-                data_type: field.data_type.clone(),
-            });
+            let same = |known: &&mut FormerField| known.id == field.id && known.name == field.name;
+            let at = self.newest.get(&field.id).copied();
+            // A name that it had before it had others stands there once more: the newest is looked up.
+            if let Some(known) = at.and_then(|at| former.get_mut(at)).filter(same) {
+                known.data_type.clone_from(&field.data_type);
+            } else {
+                self.newest.insert(field.id, former.len());
+                let (name, data_type) = (field.name.clone(), field.data_type.clone());
+                former.push(FormerField { id: field.id, name, data_type });
+            }
             mapped |= self.add_inside(field.id, &field.data_type);
         }
         mapped
@@ -198,6 +203,23 @@ mod tests {
         assert_eq!(history.former(5, "b", Some(8)).unwrap().id, 7);
         assert_eq!(history.former(5, "a", None).unwrap().id, 6);
         assert!(history.former(0, "b", None).is_none());
+    }
+
+    #[test]
+    fn what_stays_as_it_is_is_kept_once() {
+        let plain = schema(0, &[(1, "a", P::Int), (2, "b", P::Int)]);
+        let swapped = schema(1, &[(1, "b", P::Int), (2, "a", P::Long)]);
+        let again = |id, of: &Schema| Schema::new(id, of.fields.clone());
+        let mut history = SchemaHistory::of([&plain, &swapped]);
+        let kept = history.former[&0].len();
+        for id in 2..50 {
+            history = history.and(&again(id, &swapped));
+        }
+        assert_eq!((kept, history.former[&0].len()), (4, 4));
+        assert_eq!(history.former(0, "a", None).unwrap().data_type, P::Long.into());
+        let back = history.and(&again(50, &plain));
+        assert_eq!(back.former(0, "a", None).unwrap().id, 1);
+        assert_eq!(back.former(0, "a", Some(1)).unwrap().id, 2);
     }
 
     #[test]
