@@ -331,7 +331,8 @@ fn a_mistyped_name_lets_no_column_into_a_table_that_is_there() {
         let error = rig.push(&v2(1, "a", None)).unwrap_err();
         assert!(error.to_string().contains("did you mean mail?"), "{error}");
         // Names that both are meant.
-        let both = spec("    transforms: {drop: [mial]}\n    protect: {mail: mask}\n");
+        let both =
+            spec("    formats: [iceberg]\n    transforms: {drop: [mial]}\n    protect: {mail: mask}\n");
         let mut rig = Rig::new(&both, Some(narrow.clone()), &[(2, V2)]);
         assert_eq!(rig.push(&v2(1, "a", None)), Ok(Pushed::Row));
         // The column is there already: workers go on, and who plans is told.
