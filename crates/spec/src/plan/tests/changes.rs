@@ -230,7 +230,7 @@ fn what_the_spec_says_of_a_column_needs_no_source() {
         }
     }
     // A constant that took the place of what is dropped is no field of the source.
-    let constant = spec(", transforms: {drop: [note], constant: {note: kept}}");
+    let constant = spec(", transforms: {drop: [note], constant: {note: {type: string, value: kept}}}");
     assert_eq!(plan(&constant, Some(&done(&constant, &before())), None).to_string(), "t: nothing to do");
 }
 
