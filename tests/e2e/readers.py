@@ -67,9 +67,8 @@ def _as_seen_by(reader, row: dict, fields: list[dict]) -> dict:
     PyIceberg alone, both are one."""
     if reader is not _pyiceberg:
         return row
-    return {field["name"]: _without_nulls(row[field["name"]], field["type"]) for field in fields if field["name"] in row} | {
-        name: value for name, value in row.items() if name not in {field["name"] for field in fields}
-    }
+    kinds = {field["name"]: field["type"] for field in fields}
+    return {name: _without_nulls(value, kinds.get(name)) for name, value in row.items()}
 
 
 def _without_nulls(value, kind):
@@ -84,7 +83,8 @@ def _without_nulls(value, kind):
     if not isinstance(inside, dict):
         return value
     if value is None:
-        return [] if kind["type"] == "list" else {}
+        empty = [] if kind["type"] == "list" else {}
+        return empty if inside["type"] == "struct" else None
     if kind["type"] == "list":
         return [_without_nulls(item, inside) for item in value]
     entries = value.items() if isinstance(value, dict) else value

@@ -21,7 +21,7 @@ from canary import Tokens
 from produce import Sent, create_topic, send
 from proxies import S3Proxy
 from siltstone import json_table, table, wait
-from test_transforms import KEY, _plain, counted, protected
+from test_transforms import KEY, PROTECT, TRANSFORMS, _plain, counted, protected
 
 COLUMNS = [
     {"name": "id", "type": "long", "required": True},
@@ -392,22 +392,8 @@ PAYMENT_ARROW = pa.schema(
     }
 )
 STAGED = {
-    "transforms": {
-        "filter": "country is null or country <> 'XX'",
-        "drop": ["internal_note"],
-        "rename": {"cust": "customer", "cust.nr": "number"},
-        "cast": {"amount": "decimal(12, 2)", "customer.number": "string"},
-        "constant": {"region": {"type": "string", "value": "eu"}},
-    },
-    "protect": {
-        "customer.mail": "hash",
-        "customer.phone": "mask",
-        "card": "tokenize",
-        "ssn": "encrypt",
-        "secret": "drop",
-        "_kafka.key": "hash",
-        "_kafka.headers": "drop",
-    },
+    "transforms": {**TRANSFORMS, "constant": {"region": TRANSFORMS["constant"]["region"]}},
+    "protect": PROTECT,
     "protection": {"key": "${PII_KEY}"},
     "kafka_metadata": True,
     # What leaks can be seen in the files as they lie there.

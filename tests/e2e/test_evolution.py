@@ -4,6 +4,7 @@ Two tables read each topic. `plain` is Iceberg's alone: columns are renamed and 
 can do neither: a new name leads to the old column, and a wider type has a column of its own (`new_column`), as has a map whose
 structs have other members."""
 
+import functools
 import json
 import re
 from decimal import Decimal
@@ -54,6 +55,14 @@ def variants(row: dict, *names: str) -> dict:
 def apart(version: int, named: dict) -> tuple[dict | None, dict | None]:
     """Delta's readers follow no new member inside a map: the newer map has a column of its own."""
     return (named, None) if version == 1 else (None, named)
+
+
+def parted(version: int, value: dict, name: str, kind: str, since: int = 2) -> dict:
+    """With the column beside it that takes a member's values since a version."""
+    is_new = version >= since
+    value[f"{name}_{kind}"] = value[name] if is_new else None
+    value[name] = None if is_new else value[name]
+    return value
 
 
 class Avro:
@@ -178,14 +187,10 @@ class Avro:
         if version == 3:
             return row
 
-        def split(value: dict, name: str, other: str) -> dict:
-            value[other] = value[name] if version == 2 else None
-            value[name] = None if version == 2 else value[name]
-            return value
-
-        row["inner"] = split({"c": None, **row["inner"]}, "a", "a_long")
+        split = functools.partial(parted, version)
+        row["inner"] = split({"c": None, **row["inner"]}, "a", "long")
         row["items"] = [
-            split({"z": one.get("z"), "x": one["x"], "y": one.get("y", one.get("why"))}, "x", "x_long") for one in row["items"]
+            split({"z": one.get("z"), "x": one["x"], "y": one.get("y", one.get("why"))}, "x", "long") for one in row["items"]
         ]
         row["named"], row["named_map"] = apart(version, row["named"])
         return row
@@ -286,12 +291,7 @@ class Json:
         names = ("added", "gone", "must", "count", "ratio", "kind", "inner", "items", "named", "named_map", "what")
         row = {**dict.fromkeys(names), **(self.plain(version, n) or self.datum(version, n))}
 
-        def split(value: dict, name: str, kind: str, since: int = 2) -> dict:
-            is_new = version >= since
-            value[f"{name}_{kind}"] = value[name] if is_new else None
-            value[name] = None if is_new else value[name]
-            return value
-
+        split = functools.partial(parted, version)
         split(split(split(row, "count", "long"), "ratio", "double"), "what", "string", 3)
         if version == 3:
             return row
@@ -393,12 +393,7 @@ class Protobuf:
         row = {**dict.fromkeys(names), **(self.plain(version, n) or self.datum(version, n))}
         row["label"] = row.pop("title")
 
-        def split(value: dict, name: str, kind: str, since: int = 2) -> dict:
-            is_new = version >= since
-            value[f"{name}_{kind}"] = value[name] if is_new else None
-            value[name] = None if is_new else value[name]
-            return value
-
+        split = functools.partial(parted, version)
         split(split(split(row, "count", "long"), "ratio", "double"), "what", "string", 3)
         if version == 3:
             return {**row, "items": None, "named": None}
@@ -549,3 +544,6 @@ def test_plan_tells_what_a_registered_version_will_do(engine, name):
     )
     for shape in ("both", "stops"):
         readers.check(run.table(f"{name}_{shape}"), [{"id": 1, "old": 1, "must": "a"}])
+    [letter] = readers.ICEBERG["PyIceberg"](run.table(f"{name}_both").dead_letters).to_pylist()
+    assert (letter["offset"], letter["reason"]) == (1, "incompatible_schema")
+    assert not run.table(f"{name}_stops").dead_letters.exists()

@@ -184,9 +184,8 @@ def test_a_refused_reset_changes_no_dead_letter(engine, name, folder):
     assert sorted(after, key=lambda one: one["offset"]) == sorted(before, key=lambda one: one["offset"])
 
 
-@pytest.mark.parametrize("point", ["reset.dead_letters_done", "reset.committed"])
-def test_letters_that_a_killed_reset_left_are_replayed_once(engine, name, registry_proxy, point):
-    """Killed before its entry, the reset leaves open letters; after it, letters whose records are rows."""
+def with_hidden(registry_proxy, count: int):
+    """Orders, every fifth of a schema that the registry does not know as long as it is hidden."""
     topic = create_topic()
     registry = Registry()
     extended = {**ORDER_AVRO, "fields": [*ORDER_AVRO["fields"], {"name": "extra", "type": ["null", "long"], "default": None}]}
@@ -194,8 +193,14 @@ def test_letters_that_a_killed_reset_left_are_replayed_once(engine, name, regist
     number = registry.register(f"late-{topic}", extended)
     late = AvroWriter(extended, number)
     registry_proxy.hidden = {number}
-    values = [good(order_avro(order(n))) if n % 5 else late({**order_avro(order(n)), "extra": n}) for n in range(60)]
-    sent = send(topic, [Sent(value, timestamp_ms=1) for value in values])
+    values = [good(order_avro(order(n))) if n % 5 else late({**order_avro(order(n)), "extra": n}) for n in range(count)]
+    return topic, send(topic, [Sent(value, timestamp_ms=1) for value in values])
+
+
+@pytest.mark.parametrize("point", ["reset.dead_letters_done", "reset.committed"])
+def test_letters_that_a_killed_reset_left_are_replayed_once(engine, name, registry_proxy, point):
+    """Killed before its entry, the reset leaves open letters; after it, letters whose records are rows."""
+    topic, sent = with_hidden(registry_proxy, 60)
     run = engine([table(name, topic, kafka_metadata=True)], [cluster(registry={"url": registry_proxy.url})])
     run.once()
     registry_proxy.hidden = set()
@@ -242,19 +247,7 @@ def at_once(run, point: str | None, *commands: tuple[str, ...]) -> None:
                                    "replay.marks_written"])  # fmt: skip
 def test_a_reset_beside_a_replay(engine, name, registry_proxy, point):
     """Both make rows of the same dead letters."""
-    topic = create_topic()
-    registry = Registry()
-    extended = {**ORDER_AVRO, "fields": [*ORDER_AVRO["fields"], {"name": "extra", "type": ["null", "long"], "default": None}]}
-    good = AvroWriter(ORDER_AVRO, registry.register(f"{topic}-value", ORDER_AVRO))
-    number = registry.register(f"late-{topic}", extended)
-    late = AvroWriter(extended, number)
-    registry_proxy.hidden = {number}
-    records = []
-    for n in range(200):
-        row = order_avro(order(n))
-        value = good(row) if n % 5 else late({**row, "extra": n})
-        records.append(Sent(value, timestamp_ms=1))
-    sent = send(topic, records)
+    topic, sent = with_hidden(registry_proxy, 200)
     run = engine([table(name, topic, kafka_metadata=True)], [cluster(registry={"url": registry_proxy.url})])
     run.once()
     assert [reason for *_, reason in letters_of(run)] == ["unknown_schema_id"] * 40

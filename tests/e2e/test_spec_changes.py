@@ -249,7 +249,9 @@ def test_apply_is_killed_while_a_worker_writes(engine, name, point):
         transforms={"rename": {"customer_id": "buyer"}},
     )
     run.write([new])
-    run.run("apply", "-f", str(run.spec), code=None, env={"FAILPOINTS": f"{point}=1*return"})
+    ended = run.run("apply", "-f", str(run.spec), code=None, env={"FAILPOINTS": f"{point}=1*return"})
+    # The live worker may show the new version first; then apply has nothing to show, and ends well.
+    assert ended.code != 0 or not point.startswith("commit."), ended.said
     run.command("apply")
     shown = readers.count(run.table())
     wait(lambda: readers.count(run.table()) > shown + 50, 60, f"the old worker to go on:\n{worker.said()[-3000:]}")

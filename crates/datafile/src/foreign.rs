@@ -123,7 +123,9 @@ pub async fn read_foreign(
             let adapted = adapt_known(&batch, &target, known);
             let adapted = adapted.and_then(|batch| constants.fill(batch));
             // By ids, which both have: the table's own names.
-            let adapted = adapted.and_then(|batch| adapt(&batch, &named));
+            let is_named = Arc::ptr_eq(&target, &named);
+            let adapted =
+                adapted.and_then(|batch| if is_named { Some(batch) } else { adapt(&batch, &named) });
             adapted.ok_or_else(|| file.corrupt("its columns cannot be read as the table's schema"))
         })
         .boxed())

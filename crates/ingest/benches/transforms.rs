@@ -11,7 +11,7 @@ mod support;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use siltstone_ingest::decoder::Decoder;
 
-use self::support::{ORDERS, decode, framed, orders, registry, spec};
+use self::support::{ORDERS, ROWS, decode, framed, orders, registry, spec};
 
 /// What stands in the spec besides.
 const FORMS: [(&str, &str); 7] = [
@@ -38,7 +38,8 @@ fn transforms(criterion: &mut Criterion) {
     for (name, more) in FORMS {
         let mut decoder = Decoder::new(&spec(more), None).unwrap();
         let rows = decode(&mut decoder, &registry, &values);
-        assert_eq!(rows == values.len(), name != "filter", "{name}: {rows} rows");
+        let wanted = if name == "filter" { ROWS * 2 / 5..=ROWS * 3 / 5 } else { ROWS..=ROWS };
+        assert!(wanted.contains(&rows), "{name}: {rows} rows");
         group.bench_function(format!("orders/{name}"), |bencher| {
             bencher.iter(|| decode(&mut decoder, &registry, &values));
         });

@@ -62,6 +62,13 @@ pub enum IngestError {
     Internal { what: String },
 }
 
+impl From<siltstone_spec::evolve::Mismatch> for IngestError {
+    fn from(mismatch: siltstone_spec::evolve::Mismatch) -> Self {
+        let why = mismatch.to_string();
+        Self::schema_refused(format!("at {}", mismatch.field), why)
+    }
+}
+
 impl IngestError {
     pub fn kind(&self) -> ErrorKind {
         match self {

@@ -103,7 +103,8 @@ pub enum Change {
         /// Offsets of these whose records were rejected before and are not now: their dead letters are settled.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         replayed: Vec<OffsetRange>,
-        /// Ledger version at which the rows of these offsets were looked for.
+        /// Ledger version at which the rows of these offsets were looked for; 0 in entries of earlier builds.
+        #[serde(default)]
         base: u64,
         /// Records of the ranges that did not become rows, by reason.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -145,7 +145,7 @@ pub fn assign_ids(fields: &mut [Field], last: &mut i32) {
     }
 }
 
-fn assign_type_ids(data_type: &mut Type, last: &mut i32) {
+pub(crate) fn assign_type_ids(data_type: &mut Type, last: &mut i32) {
     let mut next = || {
         *last += 1;
         *last
@@ -270,10 +270,12 @@ impl Merger {
     /// another one come in one step; what was meant is then another column.
     fn is_misled(&mut self, table: &[Field], base: usize, field: &Field, progress: Progress) -> bool {
         let Some(column) = table.get(base) else { return false };
-        let is_meant =
-            column.is_called(&field.name) || (column.number.is_some() && column.number == field.number);
+        // Looked at first: else each level would be merged twice, and a deep schema would take for ever.
+        if column.is_called(&field.name) || (column.number.is_some() && column.number == field.number) {
+            return false;
+        }
         let fits = self.data_type(&column.data_type, &field.data_type, progress);
-        !is_meant && fits.is_err_and(|mismatch| mismatch.hindrance.is_none())
+        fits.is_err_and(|mismatch| mismatch.hindrance.is_none())
     }
 
     /// The column that takes `field` with the least change: the one of its name, or a variant. `None`: a variant is to
@@ -413,7 +415,7 @@ impl Merger {
 }
 
 /// The type that holds all values of both and to which files of the first can be read.
-fn common(table: PrimitiveType, incoming: PrimitiveType) -> Option<PrimitiveType> {
+pub(crate) fn common(table: PrimitiveType, incoming: PrimitiveType) -> Option<PrimitiveType> {
     use PrimitiveType as P;
     match (table, incoming) {
         (same, other) if same == other => Some(table),

@@ -362,11 +362,6 @@ impl Notice {
 }
 
 impl Step {
-    /// True when readers no longer see values that they saw.
-    pub fn loses_values(&self) -> bool {
-        matches!(self, Self::DropColumn { .. } | Self::RetypeColumn { .. })
-    }
-
     fn write(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::AddColumn { column, data_type } => write!(f, "\n  + column {column} {data_type}"),

@@ -105,7 +105,7 @@ impl Earlier {
         }
     }
 
-    /// All that was done: this before what the last plan says.
+    /// All that was done: this before what the last plan says. A refusal has no steps to tell: they are logged.
     fn joined(self, plan: TablePlan) -> TablePlan {
         let Some(from_version) = self.from_version else { return plan };
         let mut all = self.steps;
@@ -118,7 +118,11 @@ impl Earlier {
                 all.extend(steps.into_iter().filter(|step| !is_told || *step != Step::MapColumns));
                 TablePlan::Change { table, from_version, steps: all, notices }
             }
-            other => other,
+            other => {
+                let (table, steps) = (other.table(), all.len());
+                tracing::warn!(table, steps, "steps were done before others changed the table, and stay");
+                other
+            }
         }
     }
 }

@@ -37,3 +37,8 @@ pub(crate) async fn bring_up<'a>(
         }
     }
 }
+
+/// Its columns are not those that this program makes: a bug.
+pub(crate) fn columns_are_off(table: &Table) -> WorkerError {
+    WorkerError::Internal { table: table.name.clone(), what: "dead-letter columns are off" }
+}

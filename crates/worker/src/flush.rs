@@ -137,7 +137,7 @@ impl Flusher {
         let rejected_now = rejected_places(&dead_letters);
         let mut held = None;
         if !dead_letters.is_empty() {
-            match self.flush_dead_letters(dead_letters, &ranges).await? {
+            match self.flush_dead_letters(dead_letters, &rejected_now, &ranges).await? {
                 Ok(held_before) => held = held_before,
                 Err(ended) => return Ok(ended),
             }
@@ -310,6 +310,7 @@ impl Flusher {
     async fn flush_dead_letters(
         &mut self,
         batches: Vec<RecordBatch>,
+        rejected: &[(i32, i64)],
         ranges: &[OffsetRange],
     ) -> Result<Result<Option<Vec<OffsetRange>>, Flushed>, WorkerError> {
         if self.is_stale(ranges).await? {
@@ -319,12 +320,12 @@ impl Flusher {
         if !self.follow(&table).await? {
             return Ok(Err(Flushed::Abandoned));
         }
-        if let Some(ended) = self.flush_absent(&table, &batches, ranges).await? {
+        if let Some(ended) = self.flush_absent(&table, &batches, rejected, ranges).await? {
             return Ok(Err(ended));
         }
         let state = table.state.lock().await.clone();
         let fresh: Option<Vec<_>> = batches.iter().map(|batch| not_yet_held(batch, &state)).collect();
-        let fresh = fresh.ok_or_else(|| columns_are_off(&table))?;
+        let fresh = fresh.ok_or_else(|| dead_letters::columns_are_off(&table))?;
         let fresh: Vec<_> = fresh.into_iter().filter(|batch| batch.num_rows() > 0).collect();
         if fresh.is_empty() {
             return Ok(Ok(None));
@@ -346,14 +347,14 @@ impl Flusher {
         &self,
         table: &Table,
         batches: &[RecordBatch],
+        rejected: &[(i32, i64)],
         ranges: &[OffsetRange],
     ) -> Result<Option<Flushed>, WorkerError> {
-        let rejected = rejected_places(batches);
         let mut patience = self.patience();
         loop {
             let state = table.state.lock().await.clone();
             let held = held_ranges(ranges, &state);
-            let claimed = within(&rejected, &held);
+            let claimed = within(rejected, &held);
             let Some(like) = held.first().filter(|_| !claimed.is_empty()) else { return Ok(None) };
             let ended = match reingest::lacking_letters(&self.spec, table, &state, like, claimed).await {
                 Ok(lacking) if lacking.is_empty() => return Ok(None),
@@ -403,7 +404,7 @@ impl Flusher {
         ranges: Vec<OffsetRange>,
     ) -> Result<Flushed, WorkerError> {
         let rows: Option<Vec<_>> = batches.iter().map(|batch| rows_of(batch, places)).collect();
-        let rows = rows.ok_or_else(|| columns_are_off(table))?;
+        let rows = rows.ok_or_else(|| dead_letters::columns_are_off(table))?;
         let rows = rows.into_iter().filter(|batch| batch.num_rows() > 0).collect();
         let Some(added) = self.write_letters(table, state.schema.clone(), rows).await? else {
             return Ok(Flushed::Abandoned);
@@ -486,10 +487,6 @@ impl Flusher {
     fn patience(&self) -> Patience<'_> {
         Patience::new(&self.identity, &self.metrics, &self.abandon)
     }
-}
-
-fn columns_are_off(table: &Table) -> WorkerError {
-    WorkerError::Internal { table: table.name.clone(), what: "dead-letter columns are off" }
 }
 
 #[cfg(test)]

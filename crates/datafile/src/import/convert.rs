@@ -17,7 +17,10 @@ use arrow::{
         TimestampNanosecondType, TimestampSecondType,
     },
 };
-use siltstone_protocol::RejectReason;
+use siltstone_protocol::{
+    RejectReason,
+    path::{ELEMENT, MAP_VALUE, dotted},
+};
 
 use super::ImportFault;
 use crate::{
@@ -43,14 +46,15 @@ pub(super) struct Misfit {
 struct At<'a> {
     outer: Option<&'a At<'a>>,
     field: &'a ArrowField,
+    /// Its part of the path; a key of a map has none.
+    step: Option<&'a str>,
 }
 
 impl At<'_> {
-    fn path(&self) -> String {
-        match self.outer {
-            None => self.field.name().clone(),
-            Some(outer) => format!("{}.{}", outer.path(), self.field.name()),
-        }
+    fn path(&self) -> Vec<&str> {
+        let mut path = self.outer.map_or_else(Vec::new, At::path);
+        path.extend(self.step);
+        path
     }
 
     #[cold]
@@ -61,7 +65,7 @@ impl At<'_> {
             RejectReason::OutOfRange => format!("a value that does not fit {wanted}"),
             _ => format!("a value that is no {wanted}"),
         };
-        Misfit { reason, column: self.path(), detail }
+        Misfit { reason, column: dotted(&self.path()), detail }
     }
 }
 
@@ -191,7 +195,7 @@ impl Convert {
         bad: &mut Bad,
     ) -> Result<Vec<ArrayRef>> {
         let member = |field: &Arc<ArrowField>| {
-            let at = At { outer, field };
+            let at = At { outer, field, step: Some(field.name().as_str()) };
             let found = source.fields.find(field.name()).and_then(|(index, _)| source.arrays.get(index));
             match found.filter(|array| array.data_type() != &DataType::Null) {
                 Some(array) => self.field(array, &at, bad),
@@ -229,7 +233,7 @@ impl Convert {
             (DataType::List(_), DataType::List(element)) => {
                 let array = array.as_list::<i32>();
                 let mut inner = Bad::new();
-                let inside = At { outer: Some(at), field: element };
+                let inside = At { outer: Some(at), field: element, step: Some(ELEMENT) };
                 let values = self.field(array.values(), &inside, &mut inner)?;
                 outward(inner, array.offsets(), |row| array.is_valid(row), bad);
                 let (offsets, nulls) = (array.offsets().clone(), array.nulls().cloned());
@@ -243,9 +247,11 @@ impl Convert {
                 };
                 // Writers name key and value as they like: they are known by their places.
                 let mut inner = Bad::new();
-                let columns = [map.keys(), map.values()].into_iter().zip(pair);
-                let columns = columns
-                    .map(|(array, field)| self.field(array, &At { outer: Some(at), field }, &mut inner));
+                let steps = [None, Some(MAP_VALUE)];
+                let columns = [map.keys(), map.values()].into_iter().zip(pair).zip(steps);
+                let columns = columns.map(|((array, field), step)| {
+                    self.field(array, &At { outer: Some(at), field, step }, &mut inner)
+                });
                 let columns = columns.collect::<Result<Vec<_>>>()?;
                 outward(inner, map.offsets(), |row| map.is_valid(row), bad);
                 let entries = self.relax_entries(entries, pair);

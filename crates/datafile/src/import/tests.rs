@@ -131,7 +131,7 @@ async fn narrower_types_widen_and_what_does_not_fit_is_left_out() {
     let told =
         |row, reason, column: &str, detail: &str| (row, (reason, column.to_owned(), detail.to_owned()));
     let wanted = BTreeMap::from([
-        told(1, R::OutOfRange, "floats.element", "a value that does not fit double"),
+        told(1, R::OutOfRange, "floats[]", "a value that does not fit double"),
         told(3, R::MissingField, "s.must", "null where int is required"),
         told(4, R::BadLength, "id", "a value that is no uuid"),
         told(5, R::OutOfRange, "t", "a value that does not fit timestamptz"),

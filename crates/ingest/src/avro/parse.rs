@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 
 use serde_json::{Map, Value};
 
-use super::schema::{AvroSchema, Kind, Node, NodeId, RecordField, Unit};
+use super::schema::{AvroSchema, Kind, Node, NodeId, RecordField, Unit, short};
 use crate::IngestError;
 
 /// Bytes of one schema text.
@@ -227,8 +227,7 @@ impl Parser {
             let Some(Node { kind: Kind::Unresolved, name: Some(name), .. }) = self.nodes.get(id) else {
                 continue;
             };
-            let short = name.rsplit('.').next().unwrap_or(name);
-            let target = self.names.get(short).copied().filter(|target| {
+            let target = self.names.get(short(name)).copied().filter(|target| {
                 *target != id && !matches!(self.nodes[*target].kind, Kind::Unresolved | Kind::Alias(_))
             });
             let target = target.ok_or_else(|| refused(format!("type {name} is not defined")))?;

@@ -123,6 +123,6 @@ impl Node {
 }
 
 /// A name without its namespace.
-fn short(name: &str) -> &str {
+pub(super) fn short(name: &str) -> &str {
     name.rsplit('.').next().unwrap_or(name)
 }

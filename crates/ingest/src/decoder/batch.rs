@@ -46,17 +46,9 @@ impl fmt::Debug for Batch {
 }
 
 impl Batch {
-    /// `topic`: when the table wants record coordinates; `event_type`: the column for the names of types.
+    /// `topic`: when the table wants record coordinates; `event_type`: the column for the names of types; `absent`:
+    /// columns that are null whatever the records hold.
     pub(super) fn new(
-        schema: Schema,
-        topic: Option<&str>,
-        event_type: Option<&str>,
-    ) -> Result<Self, IngestError> {
-        Self::with_absent(schema, topic, event_type, &[])
-    }
-
-    /// As [`Self::new`], of records for which these columns are null whatever they hold.
-    pub(super) fn with_absent(
         schema: Schema,
         topic: Option<&str>,
         event_type: Option<&str>,
@@ -92,6 +84,12 @@ impl Batch {
             measured: 0,
             unmeasured: 0,
         })
+    }
+
+    /// Names of the columns that are null whatever the records hold.
+    pub(super) fn absent(&self) -> Vec<String> {
+        let fields = self.absent.iter().filter_map(|(at, _)| self.schema.fields.get(*at));
+        fields.map(|field| field.name.clone()).collect()
     }
 
     pub(super) fn rows(&self) -> usize {

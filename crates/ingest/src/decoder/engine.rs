@@ -277,15 +277,15 @@ impl Decoder {
         if self.stage.is_some() {
             return self.set_staged_schema(schema);
         }
-        self.batch = Some(self.batch_of(schema)?);
+        self.batch = Some(self.batch_of(schema, &[])?);
         Ok(())
     }
 
     /// An empty batch of these columns.
-    pub(super) fn batch_of(&self, schema: Schema) -> Result<Batch, IngestError> {
+    pub(super) fn batch_of(&self, schema: Schema, absent: &[String]) -> Result<Batch, IngestError> {
         let metadata = self.table.kafka_metadata.then_some(self.table.topic.as_str());
         let event_type = self.table.event_types.as_ref().and_then(|types| types.column.as_deref());
-        Batch::new(schema, metadata, event_type)
+        Batch::new(schema, metadata, event_type, absent)
     }
 
     /// The table's schema that batches have; `None` before the table exists.
@@ -357,7 +357,7 @@ impl Decoder {
             stage.discard();
         }
         if let Some(batch) = &self.batch {
-            self.batch = Some(self.batch_of(batch.schema.clone())?);
+            self.batch = Some(self.batch_of(batch.schema.clone(), &batch.absent())?);
         }
         Ok(())
     }

@@ -77,10 +77,7 @@ impl Decoder {
                 Err(error) => self.unusable(key, error),
             },
             Merge::Evolves(schema) => Ok(Learned::Evolves(schema)),
-            Merge::Refused(mismatch) => {
-                let why = mismatch.to_string();
-                self.unusable(key, IngestError::schema_refused(format!("at {}", mismatch.field), why))
-            }
+            Merge::Refused(mismatch) => self.unusable(key, mismatch.into()),
         }
     }
 

@@ -3,7 +3,8 @@
 //! 1. `wire` takes the framing off and finds the schema id; Protobuf adds which message of the schema it is.
 //! 2. `programs` finds the compiled program of that id; if there is none, [`Decoder::push`] asks for it.
 //! 3. `learn` answers: it gets the schema, and says with `siltstone_spec::evolve` whether the table must grow first.
-//! 4. `staged` does the same for a table with transforms, whose records have columns of their own.
+//! 4. `staged` does the same for a table with transforms, whose records have columns of their own; `looked` says what
+//!    the transforms make of those.
 //! 5. `of_files` has records of files take the same way, and columns of files the same transforms.
 //! 6. The program writes a row; `kafka` adds the record's coordinates, and `event_type` the name of its type, when the
 //!    spec asks for them.

@@ -191,10 +191,7 @@ impl FileTable {
         let called = match followed(bare, history, live, &wanted)? {
             Merge::Same { view } => view,
             Merge::Evolves(schema) => return Ok(ColumnsLearned::Evolves(schema)),
-            Merge::Refused(mismatch) => {
-                let why = mismatch.to_string();
-                return Err(IngestError::schema_refused(format!("at {}", mismatch.field), why));
-            }
+            Merge::Refused(mismatch) => return Err(mismatch.into()),
         };
         check_exposed(bare, live, &called)?;
         let mut view = seen(bare, &source, &given)?;

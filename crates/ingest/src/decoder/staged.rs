@@ -23,7 +23,6 @@ use siltstone_spec::{
 };
 
 use super::{
-    batch::Batch,
     engine::{Decoder, Finished},
     incoming::Incoming,
     learn::Learned,
@@ -219,11 +218,11 @@ impl Decoder {
             Merge::Same { view } => view,
             Merge::Evolves(schema) => return Ok(Learned::Evolves(schema)),
             Merge::Refused(mismatch) => {
-                let (field, why) = (mismatch.field.clone(), mismatch.to_string());
-                let error = IngestError::schema_refused(format!("at {field}"), why);
-                let by_spec = self.table.transforms.cast.contains_key(&field)
-                    || self.table.transforms.constant.contains_key(&field)
-                    || self.table.protect.contains_key(&field);
+                let field = &mismatch.field;
+                let by_spec = self.table.transforms.cast.contains_key(field)
+                    || self.table.transforms.constant.contains_key(field)
+                    || self.table.protect.contains_key(field);
+                let error = mismatch.into();
                 return if by_spec { Err(error) } else { self.unusable(key, error) };
             }
         };
@@ -243,10 +242,8 @@ impl Decoder {
             };
             self.close_stage()?;
             self.programs.clear();
-            let metadata = self.table.kafka_metadata.then_some(self.table.topic.as_str());
-            let event_type = self.table.event_types.as_ref().and_then(|types| types.column.as_deref());
             let absent = files.map(|files| files.absent(&incoming.schema)).unwrap_or_default();
-            self.batch = Some(Batch::with_absent(narrow, metadata, event_type, &absent)?);
+            self.batch = Some(self.batch_of(narrow, &absent)?);
             if let Some(stage) = &mut self.stage {
                 stage.transform = Some(transform);
                 stage.source = Some(source);
@@ -275,9 +272,7 @@ pub(super) fn grown(
     match merge(source, &incoming, of_source(table)) {
         Merge::Same { .. } => Ok(source.clone()),
         Merge::Evolves(schema) => Ok(schema),
-        Merge::Refused(mismatch) => {
-            Err(IngestError::schema_refused(format!("at {}", mismatch.field), mismatch.to_string()))
-        }
+        Merge::Refused(mismatch) => Err(mismatch.into()),
     }
 }
 

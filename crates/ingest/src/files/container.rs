@@ -71,7 +71,6 @@ impl ContainerFile {
         }
         let (mut schema, mut codec) = (None, Codec::Null);
         let mut left = HEADER_BYTES_MAX;
-        let mut header = 0;
         loop {
             let mut count = long(input.as_mut())?.ok_or(NONE)?;
             if count == 0 {
@@ -84,8 +83,6 @@ impl ContainerFile {
             for _ in 0..count {
                 let key = text(input.as_mut(), &mut left, room)?;
                 let value = text(input.as_mut(), &mut left, room)?;
-                header += (key.len() + value.len()) as u64;
-                room.check("its header", header)?;
                 match key.as_slice() {
                     b"avro.schema" => schema = Some(String::from_utf8(value).map_err(|_| NONE)?),
                     b"avro.codec" => codec = Codec::of_name(&value)?,
@@ -175,7 +172,7 @@ fn text(input: &mut dyn FileInput, left: &mut u64, room: Room) -> Result<Vec<u8>
     const BAD: FileFault = FileFault::Damaged("its header cannot be read");
     let length = long(input)?.and_then(|length| u64::try_from(length).ok()).ok_or(BAD)?;
     *left = left.checked_sub(length).ok_or(BAD)?;
-    room.check("its header", length)?;
+    room.check("its header", HEADER_BYTES_MAX - *left)?;
     let mut bytes = Vec::new();
     let read =
         Read::take(input, length).read_to_end(&mut bytes).map_err(|error| FileFault::read(&error, CUT))?;

@@ -28,7 +28,10 @@ use super::{
     key::Keys,
     protect::Protector,
 };
-use crate::IngestError;
+use crate::{
+    IngestError,
+    trail::{ELEMENT, MAP_VALUE, dotted},
+};
 
 /// How the columns of a table are made.
 #[derive(Debug)]
@@ -138,7 +141,7 @@ struct Compiler<'a> {
 
 impl Compiler<'_> {
     fn refused(&self, why: impl Into<String>) -> IngestError {
-        IngestError::schema_refused(format!("at {}", self.path.join(".")), why)
+        IngestError::schema_refused(format!("at {}", dotted(&self.path)), why)
     }
 
     /// `laid`: the same columns as `called`, as the table has them.
@@ -260,7 +263,7 @@ impl Compiler<'_> {
             }
             (Type::List { element: inside, .. }, Type::List { element, .. }) => {
                 let DataType::List(field) = laid else { return Err(otherwise_laid()) };
-                self.path.push("element".to_owned());
+                self.path.push(ELEMENT.to_owned());
                 let fit = self.fit(inside, element, field.data_type())?;
                 self.path.pop();
                 Fit::List { element: Box::new(fit), field: Arc::clone(field) }
@@ -272,7 +275,9 @@ impl Compiler<'_> {
                     return Err(otherwise_laid());
                 };
                 let key = Box::new(self.fit(key_in, key, of_key.data_type())?);
+                self.path.push(MAP_VALUE.to_owned());
                 let value = Box::new(self.fit(value_in, value, of_value.data_type())?);
+                self.path.pop();
                 Fit::Map { key, value, entries: Arc::clone(entries), fields: fields.clone() }
             }
             _ => return Err(self.refused("its type does not fit the table's")),

@@ -356,10 +356,10 @@ impl Context<'_> {
                 gone.insert(file.path.clone());
                 continue;
             };
-            if let btree_map::Entry::Vacant(entry) = schemas.entry(file.schema_id) {
-                entry.insert(self.history.in_files(self.schema_of(file)?));
-            }
-            let Some(schema) = schemas.get(&file.schema_id) else { continue };
+            let schema: &Schema = match schemas.entry(file.schema_id) {
+                btree_map::Entry::Occupied(known) => known.into_mut(),
+                btree_map::Entry::Vacant(new) => new.insert(self.history.in_files(self.schema_of(file)?)),
+            };
             actions.push(Action::Add(Add {
                 path: relative(&file.path).to_owned(),
                 partition_values: self.partition_values(file, &details, schema)?,

@@ -20,7 +20,7 @@ pub(super) fn bind(table: &[Field], incoming: &[Field]) -> Vec<Option<usize>> {
     for rule in rules {
         for (at, field) in incoming.iter().enumerate() {
             let free = |(position, column): &(usize, &Field)| {
-                column.variant_of.is_none() && !bound.contains(&Some(*position)) && rule(column, field)
+                column.variant_of.is_none() && rule(column, field) && !bound.contains(&Some(*position))
             };
             if bound.get(at).is_some_and(Option::is_none) {
                 let found = table.iter().enumerate().find(free).map(|(position, _)| position);

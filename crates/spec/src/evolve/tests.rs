@@ -208,6 +208,22 @@ proptest! {
     }
 }
 
+/// A level that was merged twice would make this take for ever.
+#[test]
+fn deep_schemas_are_followed_at_once() {
+    let deep = |leaf: PrimitiveType| {
+        let wrap = |data_type, _| Type::Struct(vec![Field::optional(0, "in", data_type)]);
+        let mut fields = vec![Field::optional(0, "in", (0..60).fold(leaf.into(), wrap))];
+        assign_ids(&mut fields, &mut 0);
+        Schema::new(0, fields)
+    };
+    assert!(same(&deep(PrimitiveType::Long), &deep(PrimitiveType::Int), ICEBERG));
+    assert!(matches!(
+        merge(&deep(PrimitiveType::Int), &deep(PrimitiveType::Long), ICEBERG),
+        Merge::Evolves(_)
+    ));
+}
+
 fn one(data_type: &str, required: bool) -> Schema {
     let data_type: PrimitiveType = data_type.parse().unwrap();
     Schema::new(0, vec![Field::new(1, "f", required, data_type.into())])

@@ -8,9 +8,9 @@
 //! | `transforms.cast`, `protect` to a type that the old one widens to | the column is widened; refused over Delta | they show it, widened |
 //! | the same, to any other type | a new column takes the name, the old one leaves | they read null there |
 //!
-//! Only what these name is dropped or retyped: what a schema merely leaves out stays, or is refused. What takes values
-//! from readers' eyes is marked ([`Step::loses_values`]), so that `apply` can ask for consent. The values stay in the
-//! data files until these are rewritten, and in older snapshots until those expire.
+//! Only what these name is dropped or retyped: what a schema merely leaves out stays, or is refused. What takes
+//! values from readers' eyes is refused without consent ([`super::TablePlan::without_loss`]), for which `apply` asks.
+//! The values stay in the data files until these are rewritten, and in older snapshots until those expire.
 //!
 //! What the spec says of a column holds whether or not the source still has it: a worker asks the table alone
 //! ([`pending`]), and must not wait for what no plan would do. Variants of a column that is dropped leave with it.

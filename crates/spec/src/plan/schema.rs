@@ -7,7 +7,10 @@ use super::{
     changes::{self, Changed},
     follow,
 };
-use crate::model::{SchemaMode, TableSpec};
+use crate::{
+    evolve,
+    model::{SchemaMode, TableSpec},
+};
 
 pub(super) struct Evolved {
     /// The schema after the steps.
@@ -67,29 +70,9 @@ impl Numbers {
 
     /// The type with ids of this table, depth-first.
     pub(super) fn renumbered(&mut self, data_type: &Type) -> Type {
-        match data_type {
-            Type::Primitive(primitive) => Type::Primitive(*primitive),
-            Type::Struct(members) => {
-                let member = |member: &Field| {
-                    let id = self.next();
-                    let data_type = self.renumbered(&member.data_type);
-                    Field { id, data_type, ..member.clone() }
-                };
-                Type::Struct(members.iter().map(member).collect())
-            }
-            Type::List { element_required, element, .. } => {
-                let element_id = self.next();
-                let element = Box::new(self.renumbered(element));
-                Type::List { element_id, element_required: *element_required, element }
-            }
-            Type::Map { key, value_required, value, .. } => {
-                let key_id = self.next();
-                let key = Box::new(self.renumbered(key));
-                let value_id = self.next();
-                let value = Box::new(self.renumbered(value));
-                Type::Map { key_id, key, value_id, value_required: *value_required, value }
-            }
-        }
+        let mut renumbered = data_type.clone();
+        evolve::assign_type_ids(&mut renumbered, &mut self.last);
+        renumbered
     }
 }
 
@@ -235,14 +218,7 @@ impl Work {
 
 /// Iceberg's type promotions of format version 2.
 pub(super) fn widens(from: PrimitiveType, to: PrimitiveType) -> bool {
-    use PrimitiveType as P;
-    match (from, to) {
-        (P::Int, P::Long) | (P::Float, P::Double) => true,
-        (P::Decimal { precision, scale }, P::Decimal { precision: wider, scale: same }) => {
-            scale == same && wider > precision
-        }
-        _ => false,
-    }
+    from != to && evolve::common(from, to) == Some(to)
 }
 
 /// Equal but for ids.

@@ -214,7 +214,7 @@ words! {
         DeadLetter,
         /// The table stops at the first of them.
         Stop,
-        /// The field's values go to a column of their own beside it, `<name>_<type>`.
+        /// A column `<name>_<type>` beside it takes the values; with `transforms` or `protect`, they are rejected.
         NewColumn,
     }
     RawTombstones {

@@ -17,6 +17,7 @@ use siltstone_protocol::{Change, ErrorCode, RejectedCount, SourceFileRange};
 use super::writer::Writer;
 use crate::{
     commit::{self, Landed, Patience},
+    dead_letters::columns_are_off,
     error::{ForTable, WorkerError},
     projector,
     table::Table,
@@ -173,10 +174,7 @@ impl Writer<'_> {
             }
         };
         let held = letters.held.get(source).copied().unwrap_or_default();
-        let off = || WorkerError::Internal {
-            table: letters.table.name.clone(),
-            what: "dead-letter columns are off",
-        };
+        let off = || columns_are_off(&letters.table);
         let fresh = if held.complete { None } else { lacking(&batch, held.records).ok_or_else(off)? };
         let Some(fresh) = fresh else { return Ok(false) };
         letters.bytes += fresh.get_array_memory_size();

@@ -152,7 +152,7 @@ pub async fn import(
 ) -> Result<ImportSummary, WorkerError> {
     let name = &table_spec.name;
     if options.memory_bytes < MEMORY_MIN {
-        let message = "files are read into tables with at least 224MiB of memory".to_owned();
+        let message = format!("files are read into tables with at least {}MiB of memory", MEMORY_MIN >> 20);
         return Err(WorkerError::Spec { code: ErrorCode::CommandRefused, table: name.clone(), message });
     }
     let lake = store::open(&spec.destination).map_err(WorkerError::from)?;

@@ -24,6 +24,7 @@ use super::{
 };
 use crate::{
     commit::Landed,
+    dead_letters::columns_are_off,
     error::{ForTable, WorkerError},
     table::Table,
 };
@@ -62,9 +63,8 @@ impl<'a> Letters<'a> {
         self.pin(&table).await?;
         crash_point!("backfill.dead_letters_pinned");
         let schema = table.state.lock().await.schema.clone();
-        let what = "dead-letter columns are off";
         let old = Old::dead_letters(&schema, range, self.rejected.clone());
-        let old = old.ok_or_else(|| WorkerError::Internal { table: table.name.clone(), what })?;
+        let old = old.ok_or_else(|| columns_are_off(&table))?;
         let laid = Laid { files, ranges: self.ranges, rejected: &[] };
         let beside = still.map_or(Beside::Nothing, Beside::While);
         self.committer.overwrite(&table, &mut self.committer.cuts(old), laid, beside).await.map(drop)

@@ -289,9 +289,15 @@ impl Reader {
             let table = committer.letters().await?;
             let schema = Arc::new(table.state.lock().await.schema.clone());
             let layout = table.layout(schema).await;
-            write_sorted(batches, &layout, &table.store, &table.location).await.for_table(&table.name)
+            let written = write_sorted(batches, &layout, &table.store, &table.location).await;
+            let entry = |file: WrittenFile| {
+                table.details.insert(file.details);
+                file.entry
+            };
+            let written = written.for_table(&table.name)?;
+            Ok::<Vec<FileEntry>, WorkerError>(written.into_iter().map(entry).collect())
         })?;
-        self.dead_files.extend(files.into_iter().map(|file| file.entry));
+        self.dead_files.extend(files);
         Ok(())
     }
 

@@ -19,10 +19,11 @@ use siltstone_protocol::{Change, FileEntry};
 use super::{
     Replay,
     plan::{Sources, is_replayed},
-    survey::{Places, columns_are_off, places_schema},
+    survey::{Places, places_schema},
 };
 use crate::{
     commit::{self, Landed},
+    dead_letters::columns_are_off,
     error::{ForTable, WorkerError},
 };
 
@@ -155,7 +156,11 @@ impl Marker<'_> {
                 self.done.extend(added.into_iter().map(|file| file.entry.path));
                 Ok(true)
             }
-            Landed::AlreadySo | Landed::Stopped => Ok(true),
+            Landed::AlreadySo => Ok(true),
+            Landed::Stopped => {
+                tracing::warn!(table = %letters.name, "stopped: not all that were replayed are marked, the next run goes on");
+                Ok(true)
+            }
             Landed::Refused(error) => {
                 tracing::info!(table = %letters.name, %error, "dead letters were rewritten by others, looking again");
                 Ok(false)

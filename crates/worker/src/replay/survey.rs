@@ -17,6 +17,7 @@ use super::{
     plan::{Covered, Fate, Letter, Nearest, Place, Sources, is_replayed},
 };
 use crate::{
+    dead_letters::columns_are_off,
     error::{ForTable, WorkerError},
     table::Table,
 };
@@ -106,10 +107,6 @@ pub(super) fn places_schema(schema: &Schema) -> Schema {
     let is_wanted = |name: &str| PLACE_COLUMNS.contains(&name);
     let fields = schema.fields.iter().filter(|field| is_wanted(&field.name)).cloned();
     Schema::new(schema.schema_id, fields.collect())
-}
-
-pub(super) fn columns_are_off(letters: &Table) -> WorkerError {
-    WorkerError::Internal { table: letters.name.clone(), what: "dead-letter columns are off" }
 }
 
 /// The places of the letters of a batch.

@@ -22,15 +22,16 @@ use siltstone_ingest::{
 };
 use siltstone_lakehouse::{SourcePartition, crash_point};
 use siltstone_protocol::{Change, ErrorKind, RejectReason, Schema, SchemaHistory};
-use siltstone_spec::DlqMode;
+use siltstone_spec::{DlqMode, TableSpec};
 
 use super::{
     Replay, ReplaySummary,
     plan::{Fate, Letter, Place, Sources},
-    survey::{Places, Spans, Survey, columns_are_off},
+    survey::{Places, Spans, Survey},
 };
 use crate::{
     commit::{self, Landed},
+    dead_letters::columns_are_off,
     error::{ForTable, WorkerError},
     formats,
     ingest::{Intake, Wanting},
@@ -193,8 +194,9 @@ impl<'a> Window<'a> {
             }
         }
         let held: u64 = self.lanes.values().map(Intake::bytes).sum();
-        if held >= room {
-            self.write(lane).await?;
+        let fullest = self.lanes.iter().max_by_key(|(_, intake)| intake.bytes()).map(|(lane, _)| *lane);
+        if let Some(fullest) = fullest.filter(|_| held >= room) {
+            self.write(fullest).await?;
         }
         Ok(())
     }
@@ -202,21 +204,28 @@ impl<'a> Window<'a> {
     /// The same way in as that of live records. What is rejected is kept, for it says which records these are.
     async fn intake(&self, lane: u32) -> Result<Intake, WorkerError> {
         let name = &self.replay.main.name;
-        let SourcePartition { cluster, topic, .. } = self.sources.at(lane).ok_or_else(|| no_lane(name))?;
-        let mut spec = self.replay.table_spec.clone();
-        (spec.cluster, spec.topic) = (cluster.clone(), topic.clone());
+        let spec = self.spec(lane)?;
         let (schema, history) = {
             let state = self.replay.main.state.lock().await;
             (state.schema.clone(), state.schema_history())
         };
         let mut decoder = Decoder::new(&spec, Some(schema.clone())).for_table(name)?;
         decoder.set_history(history);
-        let letters = DeadLetters::new(cluster, topic).for_table(name)?;
+        let letters = DeadLetters::new(&spec.cluster, &spec.topic).for_table(name)?;
         let mode = DlqMode::DeadLetter;
         let mut intake =
             Intake::new(decoder, Some(Arc::new(schema)), letters, mode, u64::MAX, Instant::now());
         intake.tick(Instant::now(), self.replay.identity.now_ms());
         Ok(intake)
+    }
+
+    /// The table's spec, of the source that a lane stands for.
+    fn spec(&self, lane: u32) -> Result<TableSpec, WorkerError> {
+        let name = &self.replay.main.name;
+        let SourcePartition { cluster, topic, .. } = self.sources.at(lane).ok_or_else(|| no_lane(name))?;
+        let mut spec = self.replay.table_spec.clone();
+        (spec.cluster, spec.topic) = (cluster.clone(), topic.clone());
+        Ok(spec)
     }
 
     fn lane(&mut self, lane: u32) -> Result<&mut Intake, WorkerError> {
@@ -229,19 +238,20 @@ impl<'a> Window<'a> {
         let replay = self.replay;
         let cluster = self.sources.at(lane).map(|source| &source.cluster);
         let registry = cluster.and_then(|cluster| replay.registries.get(cluster)).cloned();
+        let spec = self.spec(lane)?;
         for _ in 0..SCHEMA_TRIES_MAX {
             let decoder = &mut self.lane(lane)?.decoder;
             let learned = decoder.learn(wanting.need, registry.as_deref()).await;
             let schema = match learned.for_table(&replay.main.name)? {
                 Learned::Evolves(schema) => schema,
                 Learned::Stops(error) => {
-                    return Err(wanting.incompatible(replay.table_spec, error.to_string()));
+                    return Err(wanting.incompatible(&spec, error.to_string()));
                 }
                 Learned::Ready | Learned::Refused(_) => return Ok(()),
             };
             if let Some(reason) = formats::not_shown(&replay.main, &schema).await? {
                 let decoder = &mut self.lane(lane)?.decoder;
-                return formats::give_up(replay.table_spec, wanting, reason, decoder);
+                return formats::give_up(&spec, wanting, reason, decoder);
             }
             self.write(lane).await?;
             if replay.options.dry_run {

@@ -9,6 +9,7 @@ use futures::executor::block_on;
 use siltstone_protocol::{Field, PrimitiveType as P, Schema, SchemaHistory};
 use siltstone_spec::TableSpec;
 
+use super::spec_of_avro as spec;
 use crate::{
     columns::arrow_schema,
     decoder::{ColumnStage, ColumnsLearned, FileTable, Learned, Pushed, SchemaNeed, initial_schema},
@@ -22,19 +23,6 @@ const OLDER: &str =
     r#"{"type":"record","name":"R","fields":[{"name":"id","type":"int"},{"name":"n","type":"string"}]}"#;
 const TRANSFORMS: &str = "    kafka_metadata: true\n    transforms: {filter: id <> 3, rename: {n: name}, cast: {name: int}}\n    \
      protect: {mail: hash, _kafka.key: hash}\n    protection: {key: '${KEY}'}\n";
-
-fn spec(more: &str) -> TableSpec {
-    let text = format!(
-        "source_clusters: [{{name: c, bootstrap_brokers: ['b:1'], schema_registry: {{url: 'http://r'}}}}]\n\
-         destination_bucket_url: file:///lake\ntables:\n  - name: t\n    source_cluster_name: c\n    \
-         source_topic: t\n    source_format: avro\n{more}"
-    );
-    let env = |_: &str| Some("0123456789abcdef0123456789abcdef".to_owned());
-    match siltstone_spec::parse(&text, "s.yaml", &env) {
-        Ok(mut spec) => spec.tables.remove(0),
-        Err(faults) => panic!("{faults}"),
-    }
-}
 
 fn registry(schema: Option<&str>) -> FixedRegistry {
     let registry = FixedRegistry::new();

@@ -10,6 +10,7 @@ use futures::executor::block_on;
 use siltstone_protocol::{ErrorKind, RejectReason, Schema};
 use siltstone_spec::TableSpec;
 
+use super::spec_of_avro as spec;
 use crate::{
     Headers, IngestError, Record,
     decoder::{Decoder, Finished, Learned, Pushed, initial_schema, wanted_schema},
@@ -28,19 +29,6 @@ const NESTED: [&str; 2] = [
 ];
 const CLASH: &str = r#"{"type":"record","name":"R","fields":[{"name":"id","type":"long"},{"name":"n","type":"string"},
     {"name":"region","type":"string"}]}"#;
-
-fn spec(more: &str) -> TableSpec {
-    let text = format!(
-        "source_clusters: [{{name: c, bootstrap_brokers: ['b:1'], schema_registry: {{url: 'http://r'}}}}]\n\
-         destination_bucket_url: file:///lake\ntables:\n  - name: t\n    source_cluster_name: c\n    \
-         source_topic: t\n    source_format: avro\n{more}"
-    );
-    let env = |_: &str| Some("0123456789abcdef0123456789abcdef".to_owned());
-    match siltstone_spec::parse(&text, "s.yaml", &env) {
-        Ok(mut spec) => spec.tables.remove(0),
-        Err(faults) => panic!("{faults}"),
-    }
-}
 
 fn registry(schemas: &[(u32, &str)]) -> FixedRegistry {
     let registry = FixedRegistry::new();
