@@ -1,12 +1,15 @@
 """History in files becomes rows of a table: each record once, whatever the format, the kill or the number of runs."""
 
+import collections
 import datetime as dt
 import decimal
 import gzip
 import io
 import json
+import os
 import pathlib
 import random
+import signal
 import subprocess
 import time
 import zlib
@@ -16,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import files
 import readers
 from canary import Tokens
 from produce import Sent, create_topic, send
@@ -102,16 +106,23 @@ def datum(schema: dict, record: dict) -> bytes:
 
 
 def json_line(number: int) -> bytes:
-    one = row(number)
-    one["day"], one["at"], one["price"] = str(one["day"]), one["at"].isoformat(), str(one["price"])
-    return json.dumps(one).encode() + b"\n"
+    return json_line_of(row(number))
+
+
+def json_line_of(record: dict) -> bytes:
+    texts = {"day": str(record["day"]), "at": record["at"].isoformat(), "price": str(record["price"])}
+    return json.dumps({**record, **texts}).encode() + b"\n"
 
 
 def json_lines(first: int, last: int) -> bytes:
     return b"".join(map(json_line, range(first, last)))
 
 
-def parquet(first: int, last: int, codec: str, days: int = 5) -> bytes:
+def parquet(first: int, last: int, codec: str) -> bytes:
+    return parquet_of(rows(first, last), codec)
+
+
+def parquet_of(records: list[dict], codec: str, per_group: int = 50) -> bytes:
     schema = pa.schema(
         {
             "id": pa.int64(),
@@ -122,8 +133,8 @@ def parquet(first: int, last: int, codec: str, days: int = 5) -> bytes:
         }
     )
     out = pa.BufferOutputStream()
-    table = pa.Table.from_pylist([row(number, days) for number in range(first, last)], schema)
-    pq.write_table(table, out, compression=codec, row_group_size=50)
+    table = pa.Table.from_pylist(records, schema)
+    pq.write_table(table, out, compression=codec, row_group_size=per_group)
     return out.getvalue().to_pybytes()
 
 
@@ -327,26 +338,212 @@ def peak_kib(pid: int) -> int:
     return int(lines[0].split()[1]) if lines else 0
 
 
-def test_ten_thousand_daily_partitions_in_256_mib(engine, name, folder):
-    days, per_file = 10_000, 12_500
-    source = Source(folder)
-    for index in range(4):
-        source.put(f"{index}.parquet", parquet(index * per_file, (index + 1) * per_file, "zstd", days))
-    run = engine([orders(name, formats=["iceberg"])])
-    words = ["backfill", "-f", str(run.spec), name, "--files", source.pattern("*"), "--json", "--memory", "256MiB"]
-    process = subprocess.Popen([run.binary, *words], cwd=run.folder, env=run.environment,
-                               stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)  # fmt: skip
-    peak = 0
+DAYS, PER_DAY, SOURCES, LATE_PER_SOURCE, KILLS = 10_000, 5, 16, 5, 10
+BUDGET, BUDGET_KIB = "256MiB", 256 << 10
+SEED = int(os.environ.get("SILTSTONE_SEED", "20260101"))
+TEXT = random.Random(1).randbytes(40_000).hex()
+TEXT_LENGTH = 3_600
+# PyIceberg opens a file at a time in Python: too slow for so many.
+OF_MANY_FILES = {name: readers.QUICK[name] for name in ("DuckDB iceberg_scan", "DuckDB delta_scan", "delta-rs")}
+
+
+def long_ago(number: int) -> dict:
+    """A row of one of 10,000 days, with so much text that all of them are more than may be held at once."""
+    one, begin = row(number, DAYS), number * 13 % (len(TEXT) - TEXT_LENGTH)
+    return {**one, "note": one["note"] and one["note"] + TEXT[begin : begin + TEXT_LENGTH]}
+
+
+def put_years(source: Source) -> list[dict]:
+    """Files of three formats, each of days of its own in order, with a few late rows of any day at its end."""
+    late = random.Random(2).sample(range(DAYS), SOURCES * LATE_PER_SOURCE)
+    length, everything = DAYS // SOURCES, []
+    for index in range(SOURCES):
+        days = range(index * length, (index + 1) * length)
+        numbers = [turn * DAYS + day for day in days for turn in range(PER_DAY)]
+        numbers += [PER_DAY * DAYS + day for day in late[index::SOURCES]]
+        records = [long_ago(number) for number in numbers]
+        match index % 3:
+            case 0:
+                source.put(f"{index:02}.parquet", parquet_of(records, "zstd", 500))
+            case 1:
+                source.put(f"{index:02}.avro", container_of(AVRO, records, "zstandard"))
+            case 2:
+                lines = b"".join(map(json_line_of, records))
+                source.put(f"{index:02}.ndjson.zst", pa.compress(lines, "zstd", asbytes=True))
+        everything += records
+    return everything
+
+
+def started(run, source: Source, *arguments: str) -> subprocess.Popen:
+    words = ["backfill", "-f", str(run.spec), run.tables[0]["name"], "--files", source.pattern("*"), "--json"]
+    with open(run.folder / "backfill.log", "ab") as log:
+        return subprocess.Popen([run.binary, *words, "--memory", BUDGET, *arguments], cwd=run.folder,
+                                env=run.environment, stdout=subprocess.PIPE, stderr=log)  # fmt: skip
+
+
+def followed(process: subprocess.Popen, meanwhile=lambda: False) -> int:
+    """The most memory of a process until it ends or `meanwhile()` is true, KiB."""
+    peak, deadline = 0, time.monotonic() + 300
     while process.poll() is None:
+        assert time.monotonic() < deadline, "it does not end"
         peak = max(peak, peak_kib(process.pid))
+        if meanwhile():
+            break
         time.sleep(0.02)
-    summary = json.loads(process.stdout.read())
-    assert process.returncode == 0
-    assert (summary["rows"], summary["data_files"], summary["commits"]) == (50_000, days, 1)
-    print(f"peak {peak >> 10} MiB")
-    assert 16 << 10 < peak < 256 << 10
-    found = readers.ICEBERG["DuckDB iceberg_scan"](run.table())
-    assert sorted(found["id"].to_pylist()) == list(range(50_000))
+    return peak
+
+
+def ended_well(run, process: subprocess.Popen) -> dict:
+    """The summary of a backfill."""
+    told, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, told.decode() + (run.folder / "backfill.log").read_text()[-4000:]
+    return json.loads(told)
+
+
+class Live:
+    """Records of the topic that never stop coming, each of another day of the same years."""
+
+    def __init__(self, topic: str):
+        self.topic, self.rows, self.next = topic, [], 0.0
+
+    def send_some(self) -> None:
+        if time.monotonic() < self.next:
+            return
+        numbers = range(len(self.rows), len(self.rows) + 3)
+        some = [row(1_000_000 + 977 * number, DAYS) for number in numbers]
+        send(self.topic, [Sent(json_line_of(one)[:-1]) for one in some])
+        self.rows += some
+        self.next = time.monotonic() + 0.4
+
+
+class Commits:
+    """What comes to a table's ledger, as it comes: appends of files, and those of the topic."""
+
+    def __init__(self, place):
+        self.place, self.seen = place, set()
+        self.of_files, self.of_topic = [], []
+        # Records of files, and how long the last commit of them took.
+        self.records, self.since, self.took = 0, time.monotonic(), 2.0
+
+    def look(self) -> None:
+        names = [name for name in self.place.list("_siltstone/ledger") if name.endswith(".json")]
+        for name in names:
+            if name in self.seen:
+                continue
+            self.seen.add(name)
+            change = json.loads(self.place.read(f"_siltstone/ledger/{name}"))["change"]
+            if change.get("imported"):
+                self.of_files.append(change)
+                self.records += sum(one["end"] - one["start"] for one in change["imported"])
+                self.took, self.since = time.monotonic() - self.since, time.monotonic()
+            elif change.get("ranges"):
+                self.of_topic.append(change)
+
+
+def test_ten_thousand_daily_partitions_in_256_mib(engine, name, folder):
+    """A backfill of 10,000 daily partitions holds less than 256 MiB, and brings every row once whatever befalls it.
+
+    In one run that nothing disturbs it is one commit, of one file a partition, of more rows than memory has room for:
+    they are spilled and merged. Then the same files go into a table that a worker ingests into all the while, by one
+    command again and again. Its `--spill-limit` is lower, for that decides how often it commits. Killed ten times,
+    between its commits and in the midst of them, it goes on where the ledger ends; then it ends; and once more it
+    finds nothing to do. No run holds more than the budget. In both formats every value of every row is there once,
+    and of what killed runs left in the store nothing is named. A partition has a second file only for late rows, for
+    a commit that cut its day, and for live rows.
+    """
+    source = Source(folder)
+    years = put_years(source)
+    total = len(years)
+
+    whole = engine([orders(f"{name}_whole", formats=["iceberg"], compaction={"quiet_after": "0s"})])
+    process = started(whole, source)
+    peak = followed(process)
+    summary = ended_well(whole, process)
+    assert (summary["rows"], summary["data_files"], summary["commits"]) == (total, DAYS, 1), summary
+    assert summary["spilled_bytes"] > 0, "memory had room for all rows"
+    print(f"in one run: peak {peak >> 10} MiB")
+    assert 16 << 10 < peak < BUDGET_KIB
+    assert whole.json("compact", "--dry-run")[0]["plans"] == 0
+    one_reader = {"DuckDB iceberg_scan": readers.QUICK["DuckDB iceberg_scan"]}
+    readers.check(whole.table(), years, one_reader)
+
+    dice, topic = random.Random(SEED), create_topic()
+    compaction = {"enabled": False, "quiet_after": "0s"}
+    run = engine([orders(name, topic, freshness={"max_age": "1s"}, compaction=compaction)])
+    worker = run.worker().ready()
+    live, commits = Live(topic), Commits(run.table())
+    arguments = ("--spill-limit", "8MiB")
+
+    def beside() -> None:
+        live.send_some()
+        commits.look()
+
+    # What the table had of the files, and of the topic, at each kill.
+    peaks, deaths = [], []
+    for kill in range(KILLS):
+        # Once a share of the records is in that grows from kill to kill, and then somewhere in the time that a commit
+        # takes: the first kill may come before any commit, and the last one leaves some to be made.
+        goal, late_enough = total * (kill - 1 + dice.random()) / 12, total * 10 / 12
+        share, reached = dice.random(), None
+        commits.since = time.monotonic()
+        process = started(run, source, *arguments)
+
+        def due() -> bool:
+            nonlocal reached
+            beside()
+            now = time.monotonic()
+            if reached is None and commits.records >= goal:
+                reached = now
+            waited = reached is not None and now >= reached + share * commits.took
+            return waited or commits.records >= late_enough
+
+        peaks.append(followed(process, due))
+        process.kill()
+        told, _ = process.communicate(timeout=60)
+        log = (run.folder / "backfill.log").read_text()
+        assert process.returncode == -signal.SIGKILL, f"kill {kill} came too late: {told.decode()}{log[-4000:]}"
+        commits.look()
+        deaths.append((commits.records, len(commits.of_topic)))
+    print(f"seed {SEED}: killed with {[held for held, _ in deaths]} of {total} records in, peaks {peaks} KiB")
+    assert len({held for held, _ in deaths}) >= 4, "commits came between the kills"
+    assert deaths[-1][0] < total
+    assert deaths[-1][1] > deaths[0][1], "the worker committed between the kills"
+
+    process = started(run, source, *arguments)
+    peaks.append(followed(process, beside))
+    summary = ended_well(run, process)
+    assert (summary["rows"], summary["rejected"]) == (total - deaths[-1][0], 0), summary
+    assert summary["files"]["held"] + summary["files"]["read"] == SOURCES, summary
+    assert 16 << 10 < peaks[-1]
+    commits.look()
+    assert commits.records == total and len(commits.of_files) > KILLS
+    before = len(commits.of_files)
+    process = started(run, source, *arguments)
+    peaks.append(followed(process, beside))
+    summary = ended_well(run, process)
+    assert (summary["rows"], summary["commits"], summary["data_files"]) == (0, 0, 0), summary
+    assert summary["files"] == {"matched": SOURCES, "held": SOURCES, "read": 0, "failed": 0}
+    assert max(peaks) < BUDGET_KIB, peaks
+
+    wait(lambda: run.committed().get(0) == len(live.rows), 60, "all live rows")
+    assert worker.stop() == 0
+    # Shows what a format may lack.
+    run.once()
+    commits.look()
+    assert len(commits.of_files) == before, "the second time it committed something"
+    cuts = sum(not one.get("complete") for change in commits.of_files for one in change["imported"])
+    per_day = collections.Counter(file["partition_token"] for change in commits.of_files for file in change["files"])
+    assert len(per_day) == DAYS
+    assert per_day.total() <= DAYS + SOURCES * LATE_PER_SOURCE + cuts, f"{cuts} cuts"
+    per_day.update(file["partition_token"] for change in commits.of_topic for file in change["files"])
+    crowded = sum(number for number in per_day.values() if number > 1)
+    assert run.json("compact", "--dry-run")[0]["backlog_files"] <= crowded
+    named = files.check_same_files(run.table())
+    orphans = set(run.table().list("data")) - set(named)
+    print(f"{len(commits.of_files)} commits of files, {len(commits.of_topic)} of the topic; {len(live.rows)} live "
+          f"rows; {len(named)} data files, {len(orphans)} orphans")  # fmt: skip
+    assert orphans, "no kill came while files were written"
+    readers.check(run.table(), years + live.rows, OF_MANY_FILES)
 
 
 PAYMENT = {
