@@ -1,6 +1,7 @@
 """`backfill` from the topic and `reset`: each offset once, whatever was read before, killed or beside a worker."""
 
 import dataclasses
+import signal
 import subprocess
 
 import pytest
@@ -197,6 +198,23 @@ def with_hidden(registry_proxy, count: int):
     return topic, send(topic, [Sent(value, timestamp_ms=1) for value in values])
 
 
+def expected_of(count: int) -> list[dict]:
+    """The rows of `with_hidden`, once its schema is known."""
+    return [{**order_expected(order(n)), "extra": None if n % 5 else n} for n in range(count)]
+
+
+def offsets_of(run) -> list[list[int]]:
+    """The offsets of the rows, by each reader."""
+    tables = [read(run.table()).column("_kafka").to_pylist() for read in readers.QUICK.values()]
+    return [sorted(one["offset"] for one in rows) for rows in tables]
+
+
+def check_once(run, sent: list[Sent]) -> None:
+    """Every record of `with_hidden` is a row, once."""
+    readers.check(run.table(), expected_of(len(sent)), ignore=("_kafka",))
+    assert all(offsets == [one.offset for one in sent] for offsets in offsets_of(run))
+
+
 @pytest.mark.parametrize("point", ["reset.dead_letters_done", "reset.committed"])
 def test_letters_that_a_killed_reset_left_are_replayed_once(engine, name, registry_proxy, point):
     """Killed before its entry, the reset leaves open letters; after it, letters whose records are rows."""
@@ -210,37 +228,117 @@ def test_letters_that_a_killed_reset_left_are_replayed_once(engine, name, regist
     done = run.command("dead-letters", "replay", name, "--json").json()
     open_still = 12 if point == "reset.dead_letters_done" else 6
     assert (done["tried"], done["rows"], done["marked"]) == (open_still, open_still, 12)
-    expected = [{**order_expected(order(n)), "extra": None if n % 5 else n} for n in range(60)]
-    readers.check(run.table(), expected, ignore=("_kafka",))
-    for read in readers.QUICK.values():
-        places = [one["offset"] for one in read(run.table()).column("_kafka").to_pylist()]
-        assert sorted(places) == [one.offset for one in sent]
+    check_once(run, sent)
     run.command("reset", name, "--from", "10", "--to", "40")
-    readers.check(run.table(), expected, ignore=("_kafka",))
+    check_once(run, sent)
     assert [offset for _, offset, _ in letters_of(run)] == [n for n in range(0, 60, 5) if not 10 <= n < 40]
 
 
-def at_once(run, point: str | None, *commands: tuple[str, ...]) -> None:
-    """These commands, begun together; the one that comes to `point` stands still there, so that others overtake it.
+@pytest.mark.parametrize("point", ["reset.claimed", "backfill.dead_letters_pinned", "reset.files_written",
+                                   "reset.dead_letters_done", "reset.committed"])  # fmt: skip
+def test_what_a_killed_reset_rejects_is_no_second_row(engine, name, registry_proxy, point):
+    """Its letters come beside rows, which leave with its entry: until then, nothing is to be replayed of them."""
+    topic, sent = with_hidden(registry_proxy, 60)
+    hidden, registry_proxy.hidden = registry_proxy.hidden, set()
+    run = engine([table(name, topic, kafka_metadata=True)], [cluster(registry={"url": registry_proxy.url})])
+    run.once()
+    check_once(run, sent)
+    reset = ("reset", name, "--from", "10", "--to", "40")
+    landed = 6 if point == "reset.committed" else 0
+    laid_down = 6 if point in ("reset.dead_letters_done", "reset.committed") else 0
+    # The second time there may be letters, claimed by the first.
+    for _ in range(2):
+        registry_proxy.hidden = hidden
+        killed = run.run(*reset, "-f", str(run.spec), code=None, env={"FAILPOINTS": f"{point}=return"})
+        assert killed.code == -signal.SIGABRT, killed.said[-2000:]
+        registry_proxy.hidden = set()
+        done = run.command("dead-letters", "replay", name, "--json").json()
+        assert (done["tried"], done["rows"], done["marked"]) == (landed, landed, laid_down)
+        check_once(run, sent)
+    # One that lands takes the rows away, and opens the letters.
+    registry_proxy.hidden = hidden
+    run.command(*reset)
+    rejected = list(range(10, 40, 5))
+    assert all(offsets == [n for n in range(60) if n not in rejected] for offsets in offsets_of(run))
+    assert letters_of(run) == [(0, n, "unknown_schema_id") for n in rejected]
+    registry_proxy.hidden = set()
+    done = run.command("dead-letters", "replay", name, "--json").json()
+    assert (done["tried"], done["rows"], done["marked"]) == (6, 6, 6)
+    check_once(run, sent)
+    run.command(*reset)
+    check_once(run, sent)
+    assert letters_of(run) == []
 
-    All of them end well, or one is refused and says that it is to be run again.
-    """
-    stands = {"FAILPOINTS": f"{point}=1*sleep(3000)"} if point else {}
-    begun = [
-        subprocess.Popen(
-            [run.binary, *words, "-f", str(run.spec), "--json"],
-            cwd=run.folder,
-            env={**run.environment, **stands},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        for words in commands
-    ]
+
+def begin(run, words: tuple[str, ...], points: str | None = None) -> subprocess.Popen:
+    """A command in the background."""
+    armed = {"FAILPOINTS": points} if points else {}
+    return subprocess.Popen(
+        [run.binary, *words, "-f", str(run.spec), "--json"],
+        cwd=run.folder,
+        env={**run.environment, **armed},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+def end(*begun: subprocess.Popen) -> None:
+    """All of them end well, or one is refused and says that it is to be run again. One that aborts was told to."""
     said = [one.communicate(timeout=120)[1].decode(errors="replace") for one in begun]
-    refused = [text for one, text in zip(begun, said) if one.returncode != 0]
+    refused = [text for one, text in zip(begun, said) if one.returncode not in (0, -signal.SIGABRT)]
     assert len(refused) <= 1, refused
     for text in refused:
         assert "error[" in text and "run it again" in text, text[-4000:]
+
+
+def at_once(run, point: str | None, *commands: tuple[str, ...]) -> None:
+    """These commands, begun together; the one that comes to `point` stands still there, so that others overtake it."""
+    end(*[begin(run, words, point and f"{point}=1*sleep(3000)") for words in commands])
+
+
+CLAIMED, LAID_DOWN = "reset.claimed=1*sleep(6000)", "reset.dead_letters_done=1*sleep(6000)"
+
+
+@pytest.mark.parametrize("rejecting, taking", [
+    (CLAIMED, None),
+    (LAID_DOWN, None),
+    # The letters leave when both entries have landed.
+    (LAID_DOWN, "reset.committed=1*sleep(10000)"),
+    # Letters of a claim that was overtaken.
+    (f"{CLAIMED};reset.dead_letters_done=return", None),
+    (f"{LAID_DOWN};reset.letters_again=return", None),
+    # It lays its letters down a second time, and comes no further.
+    (f"{LAID_DOWN};reset.files_written=2*off->1*return", None),
+])  # fmt: skip
+def test_a_reset_takes_what_another_one_rejects(engine, name, registry_proxy, rejecting, taking):
+    """Whichever lands last, or is killed: each record is a row or an open letter."""
+    topic, sent = with_hidden(registry_proxy, 60)
+    tables = [table(name, topic, kafka_metadata=True)]
+    takes, rejects = engine(tables), engine(tables, [cluster(registry={"url": registry_proxy.url})])
+    takes.once()
+    check_once(takes, sent)
+    reset = ("reset", name, "--from", "10", "--to", "40")
+    rejected = list(range(10, 40, 5))
+    first = begin(rejects, reset, rejecting)
+    if rejecting.startswith(CLAIMED):
+        wait(lambda: any(one["change"].get("replayed") for one in takes.table().ledger()), 60, "the claim")
+    else:
+        letters = takes.table().dead_letters
+        wait(lambda: any(one["change"].get("added") for one in letters.ledger()), 60, "the letters")
+    end(first, begin(takes, reset, taking))
+    takes.command("dead-letters", "replay", name)
+    check_once(takes, sent)
+    # One after the other, it is as the last one says.
+    rejects.command(*reset)
+    assert all(offsets == [n for n in range(60) if n not in rejected] for offsets in offsets_of(takes))
+    assert letters_of(takes) == [(0, n, "unknown_schema_id") for n in rejected]
+    takes.command(*reset)
+    check_once(takes, sent)
+    assert letters_of(takes) == []
+    for one in (takes.table(), takes.table().dead_letters):
+        files.check_same_files(one)
+    done = takes.command("dead-letters", "replay", name, "--json").json()
+    assert (done["tried"], done["rows"], done["commits"], done["marked"]) == (0, 0, 0, 0)
 
 
 @pytest.mark.parametrize("point", [None, "reset.dead_letters_done", "reset.files_written", "replay.files_written",
@@ -257,11 +355,7 @@ def test_a_reset_beside_a_replay(engine, name, registry_proxy, point):
     at_once(run, point, reset, replay)
     run.command(*reset)
     run.command(*replay)
-    expected = [{**order_expected(order(n)), "extra": None if n % 5 else n} for n in range(200)]
-    readers.check(run.table(), expected, ignore=("_kafka",))
-    for read in readers.QUICK.values():
-        places = [one["offset"] for one in read(run.table()).column("_kafka").to_pylist()]
-        assert sorted(places) == [one.offset for one in sent]
+    check_once(run, sent)
     # Letters that became rows by the reset are gone, the others are marked; none is open.
     for read in readers.QUICK.values():
         letters = read(run.table().dead_letters).to_pylist()

@@ -61,7 +61,8 @@ pub enum Change {
         /// Records that did not become rows, by reason.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         rejected: Vec<RejectedCount>,
-        /// Offsets whose records were rejected before and are rows now. Each is replayed once.
+        /// Offsets whose records were rejected before and are rows now. Each is replayed once. With no files and no
+        /// ranges: of what a reset rejects and may be a row, until its own entry takes the row away.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         replayed: Vec<OffsetRange>,
         /// Records of files that were read in. Each is read in once.

@@ -18,7 +18,8 @@ use crate::error::LakeError;
 /// Ranges, by the partition that they are of.
 type ByPartition<'r> = [(SourcePartition, Vec<&'r OffsetRange>)];
 
-/// Dead letters that are rows now. They were consumed, so the position does not move.
+/// Dead letters that are rows now, or come beside rows that a reset is about to take away. They were consumed, so the
+/// position does not move.
 pub(super) fn replay(state: &LedgerState, replayed: &[OffsetRange]) -> Result<Admission, LakeError> {
     not_too_many(state, replayed.len())?;
     let replayed = by_partition(replayed);

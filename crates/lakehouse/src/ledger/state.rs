@@ -78,7 +78,8 @@ pub struct LedgerState {
     pub sort_orders: BTreeMap<i64, SortOrder>,
     pub formats: Vec<Format>,
     pub coverage: BTreeMap<SourcePartition, Coverage>,
-    /// Offsets whose records were rejected first, and became rows later.
+    /// Offsets of which no dead letter is open: their records were rejected first, and became rows later, or they are
+    /// rejected by a reset that has yet to take their rows away.
     pub replayed: SharedMap<SourcePartition, Intervals>,
     /// When rows below the positions came last.
     pub revisions: BTreeMap<SourcePartition, Revision>,

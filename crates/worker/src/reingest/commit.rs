@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use siltstone_datafile::RewriteOptions;
 use siltstone_lakehouse::{
-    LakeError, LedgerState, SourcePartition, TableStore, crash_point, ledger::Coverage,
+    LakeError, LedgerState, SourcePartition, TableStore, crash_point,
+    ledger::{Coverage, RANGES_PER_ENTRY_MAX},
 };
 use siltstone_protocol::{Change, ErrorCode, ErrorKind, FileEntry, OffsetRange, RejectedCount};
 use siltstone_spec::TableSpec;
@@ -109,15 +110,6 @@ impl Still<'_> {
     }
 }
 
-/// What an overwrite goes by beside its own table, at each attempt.
-pub(super) enum Beside<'b, 'l> {
-    Nothing,
-    /// It says of these letters that they are settled.
-    Settles(&'b mut Letters<'l>),
-    /// It is made for as long as this is true.
-    While(Still<'b>),
-}
-
 impl Committer {
     /// Commits offsets that nobody committed. False: others did meanwhile, all of them; the files are orphans.
     ///
@@ -125,7 +117,7 @@ impl Committer {
     /// `Conflict`: others committed some of them: plan anew.
     pub(super) async fn fill(&self, table: &Table, unit: Unit) -> Result<bool, WorkerError> {
         let Unit { files, dead_letters, letters, ranges, rejected } = unit;
-        let mut letters = Letters::new(self, &ranges, &letters);
+        let mut letters = Letters::new(self, &ranges, &letters, &dead_letters);
         let append = |replayed| {
             let (files, ranges, rejected) = (files.clone(), ranges.clone(), rejected.clone());
             Change::Append { files, ranges, rejected, replayed, imported: Vec::new(), base: None }
@@ -136,7 +128,7 @@ impl Committer {
         if !still.takes().await? {
             return Ok(false);
         }
-        letters.add(&dead_letters, Some(still)).await?;
+        letters.add(Some(still)).await?;
         crash_point!("backfill.dead_letters_done");
         let landed = self.commit(table, append(letters.settled().await?)).await?;
         crash_point!("backfill.committed");
@@ -149,25 +141,77 @@ impl Committer {
     }
 
     /// Puts what was read now in the place of the rows that the table has of these offsets, in one entry. Returns how
-    /// many rows left. What the ledger would refuse is refused before the dead letters change.
+    /// many rows left. What the ledger would refuse is refused before anything is committed.
     ///
     /// # Errors
     /// `Conflict`: other workers changed the files again and again.
     pub(super) async fn reset(&self, table: &Table, mut cuts: Cuts, unit: Unit) -> Result<u64, WorkerError> {
         let Unit { files, dead_letters, letters, ranges, rejected } = unit;
-        let mut letters = Letters::new(self, &ranges, &letters);
+        let mut letters = Letters::new(self, &ranges, &letters, &dead_letters);
         let laid = Laid { files: &files, ranges: &ranges, rejected: &rejected };
         let state = table.refresh().await?;
         cuts.follow(table, &state).await?;
         crash_point!("reset.rows_written");
-        let Some(change) = laid.change(&cuts, letters.settled().await?, state.version) else { return Ok(0) };
+        let settled = letters.still_settled(&state).await?;
+        let Some(change) = laid.change(&cuts, settled, state.version) else { return Ok(0) };
         self.check(table, &state, &change).await?;
-        letters.add(&dead_letters, None).await?;
+        self.claim(table, &mut letters).await?;
+        crash_point!("reset.claimed");
+        letters.add(None).await?;
         crash_point!("reset.dead_letters_done");
-        let rows = self.overwrite(table, &mut cuts, laid, Beside::Settles(&mut letters)).await?;
+        let rows = self.replace(table, &mut cuts, laid, &mut letters).await?;
         crash_point!("reset.committed");
         letters.leave().await?;
         Ok(rows)
+    }
+
+    /// Has the ledger say of what is rejected now and may be a row that it is settled. Its letters come beside these
+    /// rows, and nobody is to make second ones of them until the entry that takes the rows away, and this back.
+    async fn claim(&self, table: &Table, letters: &mut Letters<'_>) -> Result<(), WorkerError> {
+        let mut refused = 0;
+        loop {
+            let state = table.refresh().await?;
+            let mut replayed = letters.unclaimed(&state).await?;
+            if replayed.is_empty() {
+                return Ok(());
+            }
+            // What is more than an entry names comes with the next one.
+            replayed.truncate(RANGES_PER_ENTRY_MAX);
+            let (files, ranges, rejected) = (Vec::new(), Vec::new(), Vec::new());
+            let (imported, base) = (Vec::new(), Some(state.version));
+            let change = Change::Append { files, ranges, rejected, replayed, imported, base };
+            // Others replayed some of it, or overwrote rows since: it is looked at again.
+            if let Some(error) = self.attempt(table, change).await? {
+                refused += 1;
+                if refused == TRIES_MAX {
+                    return Err(error).for_table(&table.name);
+                }
+            }
+        }
+    }
+
+    /// The entry of a reset: what was read in the place of the rows of the cuts. Returns how many rows left.
+    async fn replace(
+        &self,
+        table: &Table,
+        cuts: &mut Cuts,
+        laid: Laid<'_>,
+        letters: &mut Letters<'_>,
+    ) -> Result<u64, WorkerError> {
+        let mut refusal = None;
+        for _ in 0..TRIES_MAX {
+            let state = table.refresh().await?;
+            letters.keep(&state).await?;
+            cuts.follow(table, &state).await?;
+            crash_point!("reset.files_written");
+            let settled = letters.still_settled(&state).await?;
+            let Some(change) = laid.change(cuts, settled, state.version) else { return Ok(0) };
+            refusal = self.attempt(table, change).await?;
+            if refusal.is_none() {
+                return Ok(cuts.rows());
+            }
+        }
+        Err(gave_up(table, refusal))
     }
 
     /// Refuses what a commit would refuse for what it holds.
@@ -180,39 +224,41 @@ impl Committer {
         }
     }
 
-    /// Takes the rows of the cuts away, and lays down what comes. Returns how many rows left.
+    /// Takes the rows of the cuts away, and lays down what comes; or not, once `still` says so.
     pub(super) async fn overwrite(
         &self,
         table: &Table,
         cuts: &mut Cuts,
         laid: Laid<'_>,
-        mut beside: Beside<'_, '_>,
-    ) -> Result<u64, WorkerError> {
+        still: Option<Still<'_>>,
+    ) -> Result<(), WorkerError> {
         let mut refusal = None;
         for _ in 0..TRIES_MAX {
             let state = table.refresh().await?;
             cuts.follow(table, &state).await?;
             crash_point!("reset.files_written");
-            let replayed = match &mut beside {
-                Beside::Settles(letters) => letters.settled().await?,
-                Beside::While(still) => {
-                    if !still.takes().await? {
-                        return Ok(0);
-                    }
-                    Vec::new()
-                }
-                Beside::Nothing => Vec::new(),
-            };
-            let Some(change) = laid.change(cuts, replayed, state.version) else { return Ok(0) };
-            match self.commit(table, change).await? {
-                Landed::At(_) | Landed::AlreadySo => return Ok(cuts.rows()),
-                Landed::Refused(error) if error.kind() == ErrorKind::Conflict => refusal = Some(error),
-                Landed::Refused(error) => return Err(error).for_table(&table.name),
-                Landed::Stopped => return Err(stopped(table)),
+            if let Some(still) = still
+                && !still.takes().await?
+            {
+                return Ok(());
+            }
+            let Some(change) = laid.change(cuts, Vec::new(), state.version) else { return Ok(()) };
+            refusal = self.attempt(table, change).await?;
+            if refusal.is_none() {
+                return Ok(());
             }
         }
-        let gave_up = || LakeError::internal(&table.location, "no attempt was made");
-        Err(refusal.unwrap_or_else(gave_up)).for_table(&table.name)
+        Err(gave_up(table, refusal))
+    }
+
+    /// One attempt at a change that is made anew when others were first. `None`: it is so.
+    async fn attempt(&self, table: &Table, change: Change) -> Result<Option<LakeError>, WorkerError> {
+        match self.commit(table, change).await? {
+            Landed::At(_) | Landed::AlreadySo => Ok(None),
+            Landed::Refused(error) if error.kind() == ErrorKind::Conflict => Ok(Some(error)),
+            Landed::Refused(error) => Err(error).for_table(&table.name),
+            Landed::Stopped => Err(stopped(table)),
+        }
     }
 
     /// Takes the rows of the cuts away as they were found in this state, or not at all when others changed their files
@@ -362,6 +408,12 @@ fn hole_filled(table: &str, error: LakeError) -> WorkerError {
 
 pub(super) fn stopped(table: &Table) -> WorkerError {
     WorkerError::Stopped { table: table.name.clone() }
+}
+
+/// Others were first at each attempt.
+fn gave_up(table: &Table, refusal: Option<LakeError>) -> WorkerError {
+    let source = refusal.unwrap_or_else(|| LakeError::internal(&table.location, "no attempt was made"));
+    WorkerError::Lake { table: table.name.clone(), source: Box::new(source) }
 }
 
 #[cfg(test)]

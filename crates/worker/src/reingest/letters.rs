@@ -3,23 +3,33 @@
 //! A dead-letter table claims every offset up to its own position, so a hole of the main table may be no hole there.
 //! What it holds of the offsets is therefore looked up row by row.
 //!
-//! 1. What was rejected now comes, in the place of what the table has of the same offsets: one entry.
-//! 2. The entry of the rows follows. It says of the other letters of its offsets that they are settled.
-//! 3. Those leave, for they are rows by now, or nothing.
+//! 1. A reset has the main table's ledger say, of what it rejects and may be a row there, that it is settled: a claim.
+//! 2. What was rejected now comes, in the place of what the table has of the same offsets: one entry.
+//! 3. The entry of the rows follows. It says of the other letters of its offsets that they are settled. That of a reset
+//!    takes the claim back with the rows.
+//! 4. The other letters leave, for they are rows by now, or nothing.
 //!
-//! Killed between them, there are letters too many, and none too few; those of 3 are not open, for 2 said so, and the
-//! next replay marks them. So it is with those whose files others changed after the look that 2 was made of: letters
-//! that came since are not known to be settled. Doing it again changes nothing.
+//! Killed between them, there are letters too many, and none too few. Those of 2 are not open beside rows, for 1 said
+//! so; those of 4 are not open either, for 3 said so, and the next replay marks them. Doing it again changes nothing.
+//!
+//! Of two at once, one may take what the other rejects. An overwrite keeps settled what was, and is not rejected by
+//! it: of a claim, the letters may come after its look. The letters that it saw leave after its entry, if nobody
+//! changed their files since. They may be those of the other one, whose entry would then open what is gone. So that one
+//! lays its letters down anew, in other files, before an entry that follows on rows that came since. Either they left
+//! before that and are there again, or their files are others by now and they stay; rows that come later refuse it.
+//!
+//! Letters that come into a hole after the look of the entry that fills it are not known to be settled.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
-use siltstone_datafile::RewriteOptions;
+use futures::TryStreamExt;
+use siltstone_datafile::{RewriteOptions, read_batches, write_sorted};
 use siltstone_lakehouse::{LakeError, LedgerState, SourcePartition, crash_point, ledger::Intervals};
-use siltstone_protocol::{Change, FileEntry, OffsetRange};
+use siltstone_protocol::{Change, FileEntry, OffsetRange, Schema};
 use siltstone_spec::TableSpec;
 
 use super::{
-    commit::{Beside, Committer, Laid, Still, TRIES_MAX, stopped},
+    commit::{Committer, Laid, Still, TRIES_MAX, stopped},
     old_rows::{Cuts, Offsets, Old, offsets_of},
 };
 use crate::{
@@ -34,21 +44,59 @@ pub(super) struct Letters<'a> {
     committer: &'a Committer,
     ranges: &'a [OffsetRange],
     rejected: &'a Offsets,
+    /// The letters of what was rejected now: durable files.
+    files: &'a [FileEntry],
     /// The offsets of the ranges that were not rejected now.
     others: Offsets,
-    settled: Option<Settled>,
+    /// What the table has of the rejected offsets, once it was looked at.
+    before: Option<Cuts>,
+    settled: Option<Look>,
+    /// Version of the main table that was looked at before the letters were laid down last.
+    known: u64,
 }
 
-/// The letters that are settled, by one look.
-struct Settled {
+/// What the table has of some offsets, by one look.
+struct Look {
     cuts: Cuts,
     /// What was looked at.
     state: LedgerState,
 }
 
 impl<'a> Letters<'a> {
-    pub(super) fn new(committer: &'a Committer, ranges: &'a [OffsetRange], rejected: &'a Offsets) -> Self {
-        Self { committer, ranges, rejected, others: without(ranges, rejected), settled: None }
+    pub(super) fn new(
+        committer: &'a Committer,
+        ranges: &'a [OffsetRange],
+        rejected: &'a Offsets,
+        files: &'a [FileEntry],
+    ) -> Self {
+        let others = without(ranges, rejected);
+        Self { committer, ranges, rejected, files, others, before: None, settled: None, known: 0 }
+    }
+
+    /// What was rejected now and may be a row of the main table, as it is in this state: its letters would be open
+    /// beside these rows. Of what has an open letter, and of holes, there is none.
+    ///
+    /// # Errors
+    /// Those of ledger and store.
+    pub(super) async fn unclaimed(&mut self, main: &LedgerState) -> Result<Vec<OffsetRange>, WorkerError> {
+        let Some(like) = self.ranges.first().filter(|_| !self.files.is_empty()) else {
+            return Ok(Vec::new());
+        };
+        self.known = main.version;
+        let earlier = self.before.take();
+        let look = self.look(like, earlier, self.rejected).await?;
+        self.before = look.map(|look| look.cuts);
+        let letters = self.before.as_ref().map(Cuts::places).unwrap_or_default();
+        let mut found = Vec::new();
+        for (&partition, rejected) in self.rejected {
+            let source = SourcePartition { partition, ..SourcePartition::of(like) };
+            let Some(covered) = main.coverage.get(&source) else { continue };
+            let settled = [letters.get(&partition), main.replayed.get(&source)];
+            let rows = may_be_rows(rejected, covered.intervals(), settled);
+            let range = |&(start, end): &(i64, i64)| OffsetRange { partition, start, end, ..like.clone() };
+            found.extend(rows.as_slice().iter().map(range));
+        }
+        Ok(found)
     }
 
     /// What was rejected now comes, in the place of what the table has of the same offsets; or not, when `still` says
@@ -56,18 +104,38 @@ impl<'a> Letters<'a> {
     ///
     /// # Errors
     /// Those of ledger and store, and of `still`: the letters are as before.
-    pub(super) async fn add(&self, files: &[FileEntry], still: Option<Still<'_>>) -> Result<(), WorkerError> {
-        let Some(range) = self.ranges.first().filter(|_| !files.is_empty()) else { return Ok(()) };
+    pub(super) async fn add(&mut self, still: Option<Still<'_>>) -> Result<(), WorkerError> {
+        let files = self.files;
+        if files.is_empty() {
+            return Ok(());
+        }
         let table = self.committer.letters().await?;
         // Its position comes first: what is replaced lies below it.
         self.pin(&table).await?;
         crash_point!("backfill.dead_letters_pinned");
-        let schema = table.state.lock().await.schema.clone();
-        let old = Old::dead_letters(&schema, range, self.rejected.clone());
-        let old = old.ok_or_else(|| columns_are_off(&table))?;
-        let laid = Laid { files, ranges: self.ranges, rejected: &[] };
-        let beside = still.map_or(Beside::Nothing, Beside::While);
-        self.committer.overwrite(&table, &mut self.committer.cuts(old), laid, beside).await.map(drop)
+        self.lay(&table, files, still).await
+    }
+
+    /// Lays them down anew before an overwrite of this state of the main table, if rows of these partitions came since
+    /// they were: with the entry of those rows, others may have taken letters of these offsets away, or be about to.
+    ///
+    /// # Errors
+    /// Those of ledger and store.
+    pub(super) async fn keep(&mut self, main: &LedgerState) -> Result<(), WorkerError> {
+        let files = self.files;
+        let filled =
+            |range: &OffsetRange| main.revisions.get(&SourcePartition::of(range)).map(|of| of.filled);
+        let newest = self.ranges.iter().filter_map(filled).max().unwrap_or_default();
+        if files.is_empty() || newest <= self.known {
+            return Ok(());
+        }
+        let table = self.committer.letters().await?;
+        // A file that was there cannot come again: clean-up may be about to delete it.
+        let copies = copied(&table, files).await?;
+        crash_point!("reset.letters_again");
+        self.lay(&table, &copies, None).await?;
+        self.known = main.version;
+        Ok(())
     }
 
     /// Offsets of the ranges whose letters are settled by the entry of the rows, by what the table has at this moment.
@@ -75,21 +143,80 @@ impl<'a> Letters<'a> {
     /// # Errors
     /// Those of ledger and store.
     pub(super) async fn settled(&mut self) -> Result<Vec<OffsetRange>, WorkerError> {
-        let Some(range) = self.ranges.first() else { return Ok(Vec::new()) };
-        let Some(table) = self.committer.letters_if_any().await? else { return Ok(Vec::new()) };
+        self.settled_beside(&Offsets::new()).await
+    }
+
+    /// As [`Self::settled`], by an overwrite of this state of the main table: what was settled and is not rejected now
+    /// stays so.
+    ///
+    /// # Errors
+    /// Those of ledger and store.
+    pub(super) async fn still_settled(
+        &mut self,
+        main: &LedgerState,
+    ) -> Result<Vec<OffsetRange>, WorkerError> {
+        let held = |range: &OffsetRange| {
+            let held = main.replayed.get(&SourcePartition::of(range))?;
+            Some((range.partition, held.clone()))
+        };
+        let held: Offsets = self.ranges.iter().filter_map(held).collect();
+        self.settled_beside(&held).await
+    }
+
+    async fn settled_beside(&mut self, held: &Offsets) -> Result<Vec<OffsetRange>, WorkerError> {
+        let Some(like) = self.ranges.first() else { return Ok(Vec::new()) };
+        let earlier = self.settled.take().map(|look| look.cuts);
+        let look = self.look(like, earlier, &self.others).await?;
+        let letters = look.as_ref().map(|look| look.cuts.places()).unwrap_or_default();
+        self.settled = look;
+        Ok(around(&[held, &letters], &self.others, like))
+    }
+
+    /// Looks for letters of these offsets, from where an earlier look ended. `None`: there is no dead-letter table.
+    async fn look(
+        &self,
+        like: &OffsetRange,
+        earlier: Option<Cuts>,
+        offsets: &Offsets,
+    ) -> Result<Option<Look>, WorkerError> {
+        let Some(table) = self.committer.letters_if_any().await? else { return Ok(None) };
         let state = table.refresh().await?;
-        let mut cuts = match self.settled.take() {
-            Some(settled) => settled.cuts,
-            None => {
-                let old = Old::dead_letters(&state.schema, range, self.others.clone());
-                let Some(old) = old else { return Ok(Vec::new()) };
-                self.committer.cuts(old)
-            }
+        let mut cuts = match earlier {
+            Some(cuts) => cuts,
+            None => self.cuts(&table, &state.schema, like, offsets)?,
         };
         cuts.look(&table, &state).await?;
-        let settled = around(&cuts.places(), &self.others, range);
-        self.settled = Some(Settled { cuts, state });
-        Ok(settled)
+        Ok(Some(Look { cuts, state }))
+    }
+
+    fn cuts(
+        &self,
+        table: &Table,
+        schema: &Schema,
+        like: &OffsetRange,
+        offsets: &Offsets,
+    ) -> Result<Cuts, WorkerError> {
+        let old = Old::dead_letters(schema, like, offsets.clone()).ok_or_else(|| columns_are_off(table))?;
+        Ok(self.committer.cuts(old))
+    }
+
+    /// These files in the place of what the table has of the rejected offsets.
+    async fn lay(
+        &mut self,
+        table: &Table,
+        files: &[FileEntry],
+        still: Option<Still<'_>>,
+    ) -> Result<(), WorkerError> {
+        let Some(like) = self.ranges.first() else { return Ok(()) };
+        let cuts = match self.before.take() {
+            Some(cuts) => cuts,
+            None => {
+                let schema = table.state.lock().await.schema.clone();
+                self.cuts(table, &schema, like, self.rejected)?
+            }
+        };
+        let laid = Laid { files, ranges: self.ranges, rejected: &[] };
+        self.committer.overwrite(table, self.before.insert(cuts), laid, still).await
     }
 
     /// The settled ones leave. The entry of the rows has landed. What others laid down after the last look stays, be it
@@ -99,7 +226,7 @@ impl<'a> Letters<'a> {
     /// Those of ledger and store: they are there still, and not open.
     pub(super) async fn leave(mut self) -> Result<(), WorkerError> {
         let Some(table) = self.committer.letters_if_any().await? else { return Ok(()) };
-        if let Some(Settled { cuts, state }) = &mut self.settled {
+        if let Some(Look { cuts, state }) = &mut self.settled {
             self.committer.take_away(&table, cuts, state).await?;
         }
         crate::projector::catch_up_all(&table).await
@@ -137,21 +264,56 @@ fn up_to_the_ends(ranges: &[OffsetRange], state: &LedgerState) -> Vec<OffsetRang
     missing.filter(|range| range.start < range.end).collect()
 }
 
+/// New files with the letters of these, one after the other: a few MiB each. What leaves a table stays for a while; one
+/// that is gone all the same is an error, and the rows stay as they are.
+async fn copied(table: &Table, files: &[FileEntry]) -> Result<Vec<FileEntry>, WorkerError> {
+    let schema = Arc::new(table.state.lock().await.schema.clone());
+    let layout = table.layout(Arc::clone(&schema)).await;
+    let mut copies = Vec::new();
+    for file in files {
+        let rows = read_batches(&table.store, &table.location, file, &schema).await;
+        let rows = rows.for_table(&table.name)?.try_collect::<Vec<_>>().await.for_table(&table.name)?;
+        let written = write_sorted(rows, &layout, &table.store, &table.location).await;
+        for file in written.for_table(&table.name)? {
+            table.details.insert(file.details);
+            copies.push(file.entry);
+        }
+    }
+    Ok(copies)
+}
+
 /// The offsets of these ranges but for those.
 fn without(ranges: &[OffsetRange], but: &Offsets) -> Offsets {
     let mut left = Offsets::new();
     for range in ranges {
-        let held = but.get(&range.partition).map_or(&[][..], Intervals::as_slice);
-        let within = held.iter().skip(held.partition_point(|&(_, to)| to <= range.start));
+        let but = but.get(&range.partition).map_or(&[][..], Intervals::as_slice);
         let left = left.entry(range.partition).or_default();
-        let mut start = range.start;
-        for &(from, to) in within.take_while(|(from, _)| *from < range.end) {
+        let stretches = minus(&[(range.start, range.end)], but);
+        stretches.as_slice().iter().for_each(|&(start, end)| left.insert(start, end));
+    }
+    left
+}
+
+/// What of these stretches, which are in order, lies in none of those.
+fn minus(stretches: &[(i64, i64)], but: &[(i64, i64)]) -> Intervals {
+    let mut left = Intervals::default();
+    for &(first, end) in stretches {
+        let within = but.iter().skip(but.partition_point(|&(_, to)| to <= first));
+        let mut start = first;
+        for &(from, to) in within.take_while(|(from, _)| *from < end) {
             left.insert(start, from);
             start = to;
         }
-        left.insert(start, range.end);
+        left.insert(start, end);
     }
     left
+}
+
+/// What of the rejected offsets of one partition is covered, and in none of these sets.
+fn may_be_rows(rejected: &Intervals, covered: &[(i64, i64)], settled: [Option<&Intervals>; 2]) -> Intervals {
+    let holes = minus(rejected.as_slice(), covered);
+    let rows = minus(rejected.as_slice(), holes.as_slice());
+    settled.into_iter().flatten().fold(rows, |rows, known| minus(rows.as_slice(), known.as_slice()))
 }
 
 /// Those of these ranges, which are of one topic, in which a dead-letter table has a letter; neighbours are one.
@@ -171,15 +333,16 @@ pub(crate) async fn with_letters(
     };
     let mut cuts = Cuts::new(old, &spec.compaction, &spec.files, RewriteOptions::default());
     cuts.look(table, state).await?;
-    Ok(around(&cuts.places(), &offsets, like))
+    Ok(around(&[&cuts.places()], &offsets, like))
 }
 
-/// The stretches of these offsets in which one of the places lies.
-fn around(places: &Offsets, offsets: &Offsets, like: &OffsetRange) -> Vec<OffsetRange> {
+/// The stretches of these offsets in which one of the places lies, of any of the sets.
+fn around(sets: &[&Offsets], offsets: &Offsets, like: &OffsetRange) -> Vec<OffsetRange> {
     let mut found = Vec::new();
     for (&partition, held) in offsets {
-        let Some(places) = places.get(&partition) else { continue };
-        let stretches = held.as_slice().iter().filter(|(start, end)| places.touches(*start, *end));
+        let places: Vec<&Intervals> = sets.iter().filter_map(|set| set.get(&partition)).collect();
+        let touched = |start: i64, end: i64| places.iter().any(|places| places.touches(start, end));
+        let stretches = held.as_slice().iter().filter(|&&(start, end)| touched(start, end));
         found.extend(stretches.map(|&(start, end)| OffsetRange { partition, start, end, ..like.clone() }));
     }
     found
@@ -201,9 +364,13 @@ mod tests {
         assert_eq!(others[&0].as_slice(), [(11, 20), (22, 29), (41, 50)]);
         assert_eq!(others[&1].as_slice(), [(0, 5)]);
         let places = offsets_of(&[range(0, 11, 12), range(0, 19, 20), range(0, 45, 46), range(1, 4, 5)]);
-        let settled = around(&places, &others, &ranges[2]);
+        let settled = around(&[&places], &others, &ranges[2]);
         assert_eq!(settled, [range(0, 11, 20), range(0, 41, 50), range(1, 0, 5)]);
-        assert!(around(&Offsets::new(), &others, &ranges[0]).is_empty());
+        // What was settled before, be there no letter of it yet.
+        let before = offsets_of(&[range(0, 20, 23), range(2, 0, 9)]);
+        let settled = around(&[&before, &places], &others, &ranges[2]);
+        assert_eq!(settled, [range(0, 11, 20), range(0, 22, 29), range(0, 41, 50), range(1, 0, 5)]);
+        assert!(around(&[&Offsets::new()], &others, &ranges[0]).is_empty());
     }
 
     #[test]
@@ -211,6 +378,24 @@ mod tests {
         let ranges = [range(0, 3, 7), range(0, 9, 12)];
         let others = without(&ranges, &Offsets::new());
         let places = offsets_of(&[range(0, 5, 6), range(0, 9, 10)]);
-        assert_eq!(around(&places, &others, &ranges[0]), ranges);
+        assert_eq!(around(&[&places], &others, &ranges[0]), ranges);
+    }
+
+    #[test]
+    fn rejected_offsets_that_are_committed_and_not_settled_may_be_rows() {
+        let of = |stretches: &[(i64, i64)]| -> Intervals {
+            let mut set = Intervals::default();
+            stretches.iter().for_each(|&(start, end)| set.insert(start, end));
+            set
+        };
+        let (rejected, none) = (of(&[(3, 9), (20, 30), (50, 51)]), [None, None]);
+        assert_eq!(may_be_rows(&rejected, &[(0, 100)], none), rejected);
+        assert_eq!(may_be_rows(&rejected, &[(60, 60)], none), Intervals::default());
+        let covered = [(0, 5), (7, 22), (25, 50), (60, 60)];
+        let rows = of(&[(3, 5), (7, 9), (20, 22), (25, 30)]);
+        assert_eq!(may_be_rows(&rejected, &covered, none), rows);
+        let (letters, replayed) = (of(&[(4, 8), (29, 40)]), of(&[(0, 4), (21, 22)]));
+        let rows = of(&[(8, 9), (20, 21), (25, 29)]);
+        assert_eq!(may_be_rows(&rejected, &covered, [Some(&letters), Some(&replayed)]), rows);
     }
 }

@@ -158,8 +158,8 @@ pub async fn backfill(
 /// # Errors
 /// `Data`: the topic ends before the position. `Invalid`: it no longer has some of the offsets, the table's rows do not
 /// say where they come from, or it would be too much for one entry. Nothing changed by these. Those of brokers,
-/// registry and store: the table is as before; what was rejected now may be among its dead letters already, so it is to
-/// be run again before they are replayed.
+/// registry and store: its rows are as before; what was rejected now may be among its dead letters already, and counts
+/// as settled where it may be a row, until a reset of it lands.
 pub async fn reset(
     spec: &Spec,
     table: &TableSpec,

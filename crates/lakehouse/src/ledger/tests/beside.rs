@@ -282,6 +282,41 @@ async fn an_overwrite_may_say_what_it_no_longer_rejects() {
     assert_eq!(ledger.load().await.unwrap().unwrap(), state, "from a checkpoint");
 }
 
+/// What a reset rejects and may be a row is settled until its own entry takes the rows away.
+#[tokio::test]
+async fn what_a_reset_claims_is_settled_until_it_lands() {
+    let (ledger, mut state) = table().await;
+    ledger.commit(&mut state, append("a", vec![range(0, 0, 50)]), "1", 2).await.unwrap();
+    let (live, coverage) = (state.live_files.clone(), state.coverage.clone());
+    let claim = |base: u64| Change::Append {
+        files: vec![],
+        ranges: vec![],
+        rejected: vec![],
+        replayed: vec![range(0, 5, 6), range(0, 8, 9)],
+        imported: vec![],
+        base: Some(base),
+    };
+    assert_eq!(ledger.commit(&mut state, claim(1), "2", 2).await.unwrap(), Committed::At(2));
+    assert_eq!((&state.live_files, &state.coverage), (&live, &coverage), "it brings nothing");
+    let key = SourcePartition::of(&range(0, 0, 0));
+    assert_eq!(state.replayed[&key].as_slice(), [(5, 6), (8, 9)]);
+    // Of another reset, or a replay: it is so already. Of more than that: look again.
+    assert_eq!(ledger.commit(&mut state, claim(1), "3", 2).await.unwrap(), Committed::AlreadyCovered);
+    assert_eq!(state.takes(&replay("r", vec![range(0, 5, 6)])).ok(), Some(false));
+    let more = ledger.commit(&mut state, replay("r", vec![range(0, 4, 9)]), "4", 2).await;
+    assert_eq!(more.unwrap_err().kind(), ErrorKind::Conflict);
+    // Who looked before it may not know that letters come.
+    let unseen = overwrite(&["a"], "b", vec![range(0, 0, 40)], 1);
+    assert_eq!(ledger.commit(&mut state, unseen, "5", 2).await.unwrap_err().kind(), ErrorKind::Conflict);
+    let lands = overwrite(&["a"], "b", vec![range(0, 0, 40)], 2);
+    assert_eq!(ledger.commit(&mut state, lands, "6", 2).await.unwrap(), Committed::At(3));
+    assert!(state.replayed[&key].is_empty(), "they are open");
+    // A claim by an older look comes too late: what it is of may be no row any more.
+    assert_eq!(ledger.commit(&mut state, claim(2), "7", 2).await.unwrap_err().kind(), ErrorKind::Conflict);
+    assert_eq!(state.takes(&claim(3)).ok(), Some(true));
+    assert_eq!(ledger.load().await.unwrap().unwrap(), state);
+}
+
 /// Rows of another program may be of the offsets that are ingested anew: who did not see them looks again.
 #[tokio::test]
 async fn rows_of_another_program_are_not_overwritten_unseen() {
