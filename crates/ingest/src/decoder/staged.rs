@@ -32,6 +32,7 @@ use super::{
 };
 use crate::{
     IngestError,
+    dead_letter::FailedRow,
     registry::SchemaRegistry,
     transform::{KeySource, Transform},
 };
@@ -60,7 +61,7 @@ struct Closed {
     rows: usize,
     bytes: usize,
     filtered: usize,
-    failed: Vec<usize>,
+    failed: Vec<FailedRow>,
 }
 
 impl Stage {
@@ -107,7 +108,8 @@ impl Stage {
         let came = batch.num_rows();
         let applied = transform.apply(batch)?;
         let closed = &mut self.closed;
-        closed.failed.extend(applied.failed.iter().map(|row| closed.rows + row));
+        let placed = |failed: FailedRow| FailedRow { row: closed.rows + failed.row, ..failed };
+        closed.failed.extend(applied.failed.into_iter().map(placed));
         closed.rows += came;
         closed.filtered += applied.filtered;
         if applied.batch.num_rows() > 0 {
