@@ -309,7 +309,7 @@ fn call(table: &TableSpec, fields: &mut [Field], prefix: &str, names: &[&str]) -
                      {prefix}{} in the spec too",
                     field.name
                 );
-                return Err(IngestError::schema_refused(format!("at {prefix}{}", field.name), why));
+                return Err(IngestError::column_refused(format!("{prefix}{}", field.name), why));
             }
             let is_free = |alias: &String| !present.contains(alias) && !given.contains(alias);
             let old = field.aliases.iter().position(|alias| spoken(alias) && is_free(alias));
@@ -352,7 +352,7 @@ pub(super) fn check_exposed(table: &TableSpec, live: &Schema, called: &Schema) -
         "column {column} is protected and records call it {field} without saying so in an alias; protect {field} too, \
          or leave it out"
     );
-    Err(IngestError::schema_refused(format!("at {column}"), why))
+    Err(IngestError::column_refused(column, why))
 }
 
 fn exposed(

@@ -44,7 +44,7 @@ struct Compiler {
 
 impl Compiler {
     fn refused(&self, why: impl Into<String>) -> IngestError {
-        IngestError::schema_refused(format!("at {}", dotted(&self.path)), why)
+        IngestError::column_refused(dotted(&self.path), why)
     }
 
     fn message(&mut self, message: &MessageDescriptor, columns: &[Field]) -> Result<Fields, IngestError> {

@@ -80,11 +80,10 @@ struct Mapper {
 
 impl Mapper {
     fn refused(&self, why: impl Into<String>) -> IngestError {
-        let column = match self.path.as_slice() {
-            [] => "of Protobuf".to_owned(),
-            path => format!("at {}", dotted(path)),
-        };
-        IngestError::schema_refused(column, why)
+        match self.path.as_slice() {
+            [] => IngestError::schema_refused("of Protobuf", why),
+            path => IngestError::column_refused(dotted(path), why),
+        }
     }
 
     fn message(&mut self, message: &MessageDescriptor) -> Result<Vec<Field>, IngestError> {

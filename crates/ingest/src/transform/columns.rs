@@ -159,7 +159,7 @@ struct Compiler<'a> {
 
 impl Compiler<'_> {
     fn refused(&self, why: impl Into<String>) -> IngestError {
-        IngestError::schema_refused(format!("at {}", dotted(&self.path)), why)
+        IngestError::column_refused(dotted(&self.path), why)
     }
 
     /// A step for the column that is being compiled.
