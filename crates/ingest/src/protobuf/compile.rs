@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     IngestError,
-    trail::{ELEMENT, MAP_VALUE, dotted},
+    trail::{ELEMENT, MAP_KEY, MAP_VALUE, dotted},
 };
 
 /// Backstop: a schema that nests deeper, or is recursive, has no table.
@@ -112,7 +112,7 @@ impl Compiler {
                 (Op::Many(value), wire(&kind, field.is_group()))
             }
             (Shape::Map { key, value }, Type::Map { key: to_key, value: to_value, .. }) => {
-                let Value::Leaf(key_leaf) = self.inside("key", &key, to_key)? else {
+                let Value::Leaf(key_leaf) = self.inside(MAP_KEY, &key, to_key)? else {
                     return Err(self.refused("its keys are no scalars"));
                 };
                 let map = MapOp {

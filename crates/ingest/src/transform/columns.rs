@@ -31,7 +31,7 @@ use super::{
 use crate::{
     IngestError,
     dead_letter::About,
-    trail::{ELEMENT, MAP_VALUE, dotted},
+    trail::{ELEMENT, MAP_KEY, MAP_VALUE, dotted},
 };
 
 /// How the columns of a table are made.
@@ -305,7 +305,9 @@ impl Compiler<'_> {
                 let (Some(of_key), Some(of_value)) = (fields.first(), fields.get(1)) else {
                     return Err(otherwise_laid());
                 };
+                self.path.push(MAP_KEY.to_owned());
                 let key = Box::new(self.fit(key_in, key, of_key.data_type())?);
+                self.path.pop();
                 self.path.push(MAP_VALUE.to_owned());
                 let value = Box::new(self.fit(value_in, value, of_value.data_type())?);
                 self.path.pop();
