@@ -4,10 +4,10 @@
 //! column that it is about and `detail` the types, where they are known; what the record holds is in `key`, `value`
 //! and `headers`, in the user's own table. `replayed_at` is null until the record became a row after all.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use arrow::{
-    array::{RecordBatch, UInt64Array},
+    array::{ArrayRef, RecordBatch, StringArray, UInt64Array},
     compute::take_record_batch,
 };
 use siltstone_protocol::{Field, PrimitiveType, RejectReason, Schema};
@@ -38,6 +38,15 @@ impl About {
     pub(crate) fn of_record(detail: impl Into<String>) -> Self {
         Self { field: None, detail: detail.into() }
     }
+}
+
+/// A row of a batch that its table's transforms cannot change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FailedRow {
+    /// Its place in the batch.
+    pub row: usize,
+    /// The filter; else the first column, in the table's order, that cannot be made of it.
+    pub about: Arc<About>,
 }
 
 /// The schema of every dead-letter table.
@@ -231,12 +240,18 @@ impl DeadLetters {
         self.bytes
     }
 
-    /// Of the records so far, those at these places in push order. The next batch begins.
-    pub fn finish_some(&mut self, places: &[usize]) -> Result<Option<RecordBatch>, IngestError> {
-        let Some(batch) = self.finish()?.filter(|_| !places.is_empty()) else { return Ok(None) };
-        let places: UInt64Array = places.iter().map(|place| *place as u64).collect();
-        let some = take_record_batch(&batch, &places);
-        some.map(Some).map_err(|_| IngestError::internal("a rejected record was not kept"))
+    /// Of the records so far, those whose rows failed, by their places in push order, with what they failed at. The
+    /// next batch begins.
+    pub fn finish_failed(&mut self, failed: &[FailedRow]) -> Result<Option<RecordBatch>, IngestError> {
+        let lost = || IngestError::internal("a rejected record was not kept");
+        let (rows, batch) = (self.rows(), self.finish()?);
+        if failed.iter().any(|failed| failed.row >= rows) {
+            return Err(lost());
+        }
+        let Some(batch) = batch.filter(|_| !failed.is_empty()) else { return Ok(None) };
+        let places: UInt64Array = failed.iter().map(|failed| failed.row as u64).collect();
+        let letters = take_record_batch(&batch, &places).map_err(|_| lost())?;
+        with_abouts(&letters, failed).map(Some)
     }
 
     /// The records so far, in push order; `None` when there are none. The next batch begins.
@@ -247,6 +262,39 @@ impl DeadLetters {
         self.bytes = 0;
         self.columns.finish().map(Some)
     }
+}
+
+/// The letters with what the row of each failed at. Told of so many as have room in a batch: the same long path may
+/// stand in every letter.
+fn with_abouts(letters: &RecordBatch, failed: &[FailedRow]) -> Result<RecordBatch, IngestError> {
+    let mut room = BATCH_BYTES_MAX;
+    let mut told: Vec<Option<&About>> = Vec::with_capacity(failed.len());
+    for FailedRow { about, .. } in failed {
+        let left = room.checked_sub(about.field.as_ref().map_or(0, String::len) + about.detail.len());
+        told.push(left.map(|_| &**about));
+        room = left.unwrap_or(room);
+    }
+    let fields: StringArray =
+        told.iter().map(|about| about.and_then(|about| about.field.as_deref())).collect();
+    let details: StringArray = told.iter().map(|about| about.map(|about| about.detail.as_str())).collect();
+    let texts: [(&str, ArrayRef); 2] = [("field", Arc::new(fields)), ("detail", Arc::new(details))];
+    let off = || IngestError::internal("a dead letter has other columns than its table");
+    let (schema, mut columns) = (letters.schema(), letters.columns().to_vec());
+    for (name, texts) in texts {
+        let at = schema.index_of(name).map_err(|_| off())?;
+        *columns.get_mut(at).ok_or_else(off)? = texts;
+    }
+    RecordBatch::try_new(schema, columns).map_err(|_| off())
+}
+
+/// What rows failed at, a line for each.
+#[cfg(test)]
+pub(crate) fn told(failed: &[FailedRow]) -> Vec<String> {
+    let line = |FailedRow { row, about }: &FailedRow| match &about.field {
+        Some(field) => format!("{row} {field}: {}", about.detail),
+        None => format!("{row}: {}", about.detail),
+    };
+    failed.iter().map(line).collect()
 }
 
 #[cfg(test)]
@@ -297,6 +345,42 @@ mod tests {
         let batch = letters.finish().unwrap().unwrap();
         assert_eq!(batch.column(11).as_string::<i32>().value(0), "a.b");
         assert_eq!(batch.column(12).as_string::<i32>().value(0), "long cannot become string");
+    }
+
+    fn keep(letters: &mut DeadLetters, values: &[&str]) {
+        for value in values {
+            assert!(letters.push(&record(value.as_bytes()), RejectReason::TransformFailed, None, 5));
+        }
+    }
+
+    #[test]
+    fn letters_of_rows_that_failed_say_what_at() {
+        let mut letters = DeadLetters::new("prod", "orders").unwrap();
+        let about = |field: Option<&str>, detail: &str| {
+            Arc::new(About { field: field.map(str::to_owned), detail: detail.to_owned() })
+        };
+        keep(&mut letters, &["a", "b", "c"]);
+        let failed = [
+            FailedRow { row: 0, about: about(None, "transforms.filter cannot be computed") },
+            FailedRow { row: 2, about: about(Some("a.b"), "string that is no int") },
+        ];
+        let batch = letters.finish_failed(&failed).unwrap().unwrap();
+        assert_eq!(batch.num_rows(), 2);
+        assert_eq!(batch.column(6).as_binary::<i32>().value(1), b"c");
+        let texts = |column: usize| batch.column(column).as_string::<i32>().iter().collect::<Vec<_>>();
+        assert_eq!(texts(11), [None, Some("a.b")]);
+        assert_eq!(texts(12), [Some("transforms.filter cannot be computed"), Some("string that is no int")]);
+        assert!(letters.finish_failed(&[]).unwrap().is_none());
+        assert!(letters.finish_failed(&failed).is_err(), "no record was kept");
+        // As many as have room are told.
+        keep(&mut letters, &["a", "b"]);
+        let long = about(Some("a".repeat(BATCH_BYTES_MAX / 2 + 1).as_str()), "");
+        let failed = [0, 1].map(|row| FailedRow { row, about: Arc::clone(&long) });
+        let batch = letters.finish_failed(&failed).unwrap().unwrap();
+        assert_eq!(
+            (batch.num_rows(), batch.column(11).null_count(), batch.column(12).null_count()),
+            (2, 1, 1)
+        );
     }
 
     #[test]

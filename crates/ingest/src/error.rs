@@ -4,6 +4,8 @@
 //! schema id, and what to look at next. Absent on purpose: any source error, because those of brokers, registries
 //! and parsers may quote a record; they are mapped to closed words where they occur.
 
+use std::fmt;
+
 use siltstone_protocol::{ErrorCode, ErrorKind};
 
 /// Errors of ingestion. `kind` says what the caller should do.
@@ -34,8 +36,8 @@ pub enum IngestError {
     Invalid { code: ErrorCode, what: String, why: String },
 
     /// A writer schema (registry, spec) cannot be turned into a table or cannot be read.
-    #[error("schema {schema} cannot be used: {why}")]
-    SchemaRefused { schema: String, why: String },
+    #[error("schema {part} cannot be used: {why}")]
+    SchemaRefused { part: SchemaPart, why: String },
 
     /// The records have a column that the table gave up, and this worker's spec does not say so.
     #[error(
@@ -62,10 +64,28 @@ pub enum IngestError {
     Internal { what: String },
 }
 
+/// What of a schema cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SchemaPart {
+    /// All of it; which one, in words.
+    Whole(String),
+    /// The column at this path, `[]` and `{}` inside lists and maps.
+    Column(String),
+}
+
+impl fmt::Display for SchemaPart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Whole(which) => f.write_str(which),
+            Self::Column(path) => write!(f, "at {path}"),
+        }
+    }
+}
+
 impl From<siltstone_spec::evolve::Mismatch> for IngestError {
     fn from(mismatch: siltstone_spec::evolve::Mismatch) -> Self {
         let why = mismatch.to_string();
-        Self::schema_refused(format!("at {}", mismatch.field), why)
+        Self::column_refused(mismatch.field, why)
     }
 }
 
@@ -124,8 +144,14 @@ impl IngestError {
         Self::Invalid { code: ErrorCode::SpecInvalid, what: what.into(), why: why.into() }
     }
 
-    pub fn schema_refused(schema: impl Into<String>, why: impl Into<String>) -> Self {
-        Self::SchemaRefused { schema: schema.into(), why: why.into() }
+    /// A schema that cannot be used at all.
+    pub fn schema_refused(which: impl Into<String>, why: impl Into<String>) -> Self {
+        Self::SchemaRefused { part: SchemaPart::Whole(which.into()), why: why.into() }
+    }
+
+    /// A schema that cannot be used for what it has at this path.
+    pub fn column_refused(path: impl Into<String>, why: impl Into<String>) -> Self {
+        Self::SchemaRefused { part: SchemaPart::Column(path.into()), why: why.into() }
     }
 
     pub fn internal(what: impl Into<String>) -> Self {

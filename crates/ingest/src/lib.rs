@@ -20,7 +20,7 @@ pub mod source;
 mod trail;
 mod transform;
 
-pub use error::IngestError;
+pub use error::{IngestError, SchemaPart};
 pub use kafka::{KafkaOptions, KafkaSource};
 pub use record::{Headers, Record};
 pub use registry::{HttpRegistry, RegisteredSchema, RegistryFormat, SchemaReference, SchemaRegistry};

@@ -5,7 +5,7 @@
 //! list, `{}` for any value of a map, so neither a place nor a key of a record is in them.
 
 use siltstone_protocol::RejectReason;
-pub(crate) use siltstone_protocol::path::{ELEMENT, MAP_VALUE, dotted};
+pub(crate) use siltstone_protocol::path::{ELEMENT, MAP_KEY, MAP_VALUE, dotted};
 
 /// A step of the way to a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

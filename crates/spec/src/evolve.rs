@@ -20,7 +20,7 @@ mod names;
 
 use siltstone_protocol::{
     Field, Format, PrimitiveType, Schema, Type,
-    path::{ELEMENT, MAP_VALUE, dotted},
+    path::{ELEMENT, MAP_KEY, MAP_VALUE, dotted},
 };
 
 use crate::{
@@ -371,7 +371,7 @@ impl Merger {
                 Type::Map { key: newer_key, value_required: newer_required, value: newer, .. },
             ) => {
                 if kind_of(key) != kind_of(newer_key) {
-                    self.path.push("key".to_owned());
+                    self.path.push(MAP_KEY.to_owned());
                     let mismatch = self.mismatch(key, newer_key, None);
                     self.path.pop();
                     return Err(mismatch);

@@ -148,10 +148,10 @@ async fn look(lake: &TableStore, spec: &Spec, table_spec: &TableSpec) -> Result<
     let wanted = siltstone_ingest::decoder::wanted_schema(table_spec, registry, known).await;
     let (wanted, unusable) = match wanted {
         // A table that is there goes on; what becomes of the records is in the spec.
-        Err(IngestError::SchemaRefused { schema, why })
+        Err(IngestError::SchemaRefused { part, why })
             if table.is_some() && !matches!(table_spec.schema_mode, SchemaMode::Inline(_)) =>
         {
-            (None, Some(incompatible(table_spec, &format!("schema {schema}: {why}"))))
+            (None, Some(incompatible(table_spec, &format!("schema {part}: {why}"))))
         }
         wanted => (wanted.for_table(&table_spec.name)?, None),
     };

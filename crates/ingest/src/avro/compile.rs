@@ -42,7 +42,7 @@ struct Compiler<'a> {
 
 impl Compiler<'_> {
     fn refused(&self, why: impl Into<String>) -> IngestError {
-        IngestError::schema_refused(format!("at {}", dotted(&self.path)), why)
+        IngestError::column_refused(dotted(&self.path), why)
     }
 
     fn node(&self, id: NodeId) -> Result<&Node, IngestError> {

@@ -80,9 +80,10 @@ type Mapped = (Type, bool);
 
 impl Mapper<'_> {
     fn refused(&self, why: impl Into<String>) -> IngestError {
-        let column =
-            if self.path.is_empty() { "of Avro".to_owned() } else { format!("at {}", dotted(&self.path)) };
-        IngestError::schema_refused(column, why)
+        match self.path.as_slice() {
+            [] => IngestError::schema_refused("of Avro", why),
+            path => IngestError::column_refused(dotted(path), why),
+        }
     }
 
     fn field(&mut self, name: &str, node: NodeId) -> Result<Option<Field>, IngestError> {

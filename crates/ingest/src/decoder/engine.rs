@@ -12,7 +12,11 @@ use super::{
     staged::Stage,
     wire,
 };
-use crate::{IngestError, Record, dead_letter::About, protobuf::MessagePath};
+use crate::{
+    IngestError, Record,
+    dead_letter::{About, FailedRow},
+    protobuf::MessagePath,
+};
 
 /// Key and value of one record, bytes.
 const RECORD_BYTES_MAX: usize = 64 << 20;
@@ -42,7 +46,7 @@ pub struct Finished {
     /// Rows that the filter left out.
     pub filtered: usize,
     /// Rows that could not be changed as the spec says, by their places in push order, ascending: `transform_failed`.
-    pub failed: Vec<usize>,
+    pub failed: Vec<FailedRow>,
 }
 
 /// A schema that the decoder does not know.

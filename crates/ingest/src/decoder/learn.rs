@@ -16,7 +16,7 @@ use super::{
     programs::Key,
 };
 use crate::{
-    IngestError,
+    IngestError, SchemaPart,
     dead_letter::About,
     registry::{RegisteredSchema, SchemaRegistry},
 };
@@ -204,8 +204,12 @@ pub(super) fn followed(
 
 /// The column that a schema is refused for, and why.
 fn about(error: IngestError) -> Option<About> {
-    let IngestError::SchemaRefused { schema, why } = error else { return None };
-    Some(About { field: schema.strip_prefix("at ").map(str::to_owned), detail: why })
+    let IngestError::SchemaRefused { part, why } = error else { return None };
+    let field = match part {
+        SchemaPart::Column(path) => Some(path),
+        SchemaPart::Whole(_) => None,
+    };
+    Some(About { field, detail: why })
 }
 
 /// The schema of a table's first version, as its source has it now; `None` when the subject does not exist
@@ -395,7 +399,7 @@ pub(super) fn with_own(
     let mut add = |name: &str, new: &dyn Fn(i32) -> Field, setting: &str| {
         if wanted.column(name).is_some() {
             let why = format!("records have a field of this name; rename it or change {setting}");
-            return Err(IngestError::schema_refused(format!("at {name}"), why));
+            return Err(IngestError::column_refused(name, why));
         }
         let existing = table.and_then(|table| table.column(name)).cloned();
         let field = existing.unwrap_or_else(|| new(wanted.last_field_id()));

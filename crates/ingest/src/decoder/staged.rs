@@ -32,6 +32,7 @@ use super::{
 };
 use crate::{
     IngestError,
+    dead_letter::FailedRow,
     registry::SchemaRegistry,
     transform::{KeySource, Transform},
 };
@@ -60,7 +61,7 @@ struct Closed {
     rows: usize,
     bytes: usize,
     filtered: usize,
-    failed: Vec<usize>,
+    failed: Vec<FailedRow>,
 }
 
 impl Stage {
@@ -107,7 +108,8 @@ impl Stage {
         let came = batch.num_rows();
         let applied = transform.apply(batch)?;
         let closed = &mut self.closed;
-        closed.failed.extend(applied.failed.iter().map(|row| closed.rows + row));
+        let placed = |failed: FailedRow| FailedRow { row: closed.rows + failed.row, ..failed };
+        closed.failed.extend(applied.failed.into_iter().map(placed));
         closed.rows += came;
         closed.filtered += applied.filtered;
         if applied.batch.num_rows() > 0 {
@@ -307,7 +309,7 @@ fn call(table: &TableSpec, fields: &mut [Field], prefix: &str, names: &[&str]) -
                      {prefix}{} in the spec too",
                     field.name
                 );
-                return Err(IngestError::schema_refused(format!("at {prefix}{}", field.name), why));
+                return Err(IngestError::column_refused(format!("{prefix}{}", field.name), why));
             }
             let is_free = |alias: &String| !present.contains(alias) && !given.contains(alias);
             let old = field.aliases.iter().position(|alias| spoken(alias) && is_free(alias));
@@ -350,7 +352,7 @@ pub(super) fn check_exposed(table: &TableSpec, live: &Schema, called: &Schema) -
         "column {column} is protected and records call it {field} without saying so in an alias; protect {field} too, \
          or leave it out"
     );
-    Err(IngestError::schema_refused(format!("at {column}"), why))
+    Err(IngestError::column_refused(column, why))
 }
 
 fn exposed(

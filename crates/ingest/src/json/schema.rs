@@ -135,8 +135,10 @@ struct Mapper<'a> {
 
 impl<'a> Mapper<'a> {
     fn refuse(&self, why: &str) -> IngestError {
-        let at = if self.path.is_empty() { "the root".to_owned() } else { dotted(&self.path) };
-        IngestError::schema_refused("JSON Schema", format!("{why}, at {at}"))
+        match self.path.as_slice() {
+            [] => IngestError::schema_refused("of JSON", why),
+            path => IngestError::column_refused(dotted(path), why),
+        }
     }
 
     fn map_root(&mut self, root: Node<'a>) -> Result<Column, IngestError> {

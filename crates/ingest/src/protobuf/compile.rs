@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     IngestError,
-    trail::{ELEMENT, MAP_VALUE, dotted},
+    trail::{ELEMENT, MAP_KEY, MAP_VALUE, dotted},
 };
 
 /// Backstop: a schema that nests deeper, or is recursive, has no table.
@@ -44,7 +44,7 @@ struct Compiler {
 
 impl Compiler {
     fn refused(&self, why: impl Into<String>) -> IngestError {
-        IngestError::schema_refused(format!("at {}", dotted(&self.path)), why)
+        IngestError::column_refused(dotted(&self.path), why)
     }
 
     fn message(&mut self, message: &MessageDescriptor, columns: &[Field]) -> Result<Fields, IngestError> {
@@ -112,7 +112,7 @@ impl Compiler {
                 (Op::Many(value), wire(&kind, field.is_group()))
             }
             (Shape::Map { key, value }, Type::Map { key: to_key, value: to_value, .. }) => {
-                let Value::Leaf(key_leaf) = self.inside("key", &key, to_key)? else {
+                let Value::Leaf(key_leaf) = self.inside(MAP_KEY, &key, to_key)? else {
                     return Err(self.refused("its keys are no scalars"));
                 };
                 let map = MapOp {

@@ -41,7 +41,7 @@ use siltstone_spec::evolve::assign_ids;
 
 use crate::{
     IngestError,
-    trail::{ELEMENT, MAP_VALUE, dotted},
+    trail::{ELEMENT, MAP_KEY, MAP_VALUE, dotted},
 };
 
 /// Types nest at most this deep.
@@ -80,11 +80,10 @@ struct Mapper {
 
 impl Mapper {
     fn refused(&self, why: impl Into<String>) -> IngestError {
-        let column = match self.path.as_slice() {
-            [] => "of Protobuf".to_owned(),
-            path => format!("at {}", dotted(path)),
-        };
-        IngestError::schema_refused(column, why)
+        match self.path.as_slice() {
+            [] => IngestError::schema_refused("of Protobuf", why),
+            path => IngestError::column_refused(dotted(path), why),
+        }
     }
 
     fn message(&mut self, message: &MessageDescriptor) -> Result<Vec<Field>, IngestError> {
@@ -107,7 +106,7 @@ impl Mapper {
             Shape::One { kind, presence, required } => (self.value(&kind)?, required || !presence),
             Shape::Many(kind) => (self.inside(ELEMENT, &kind)?.map(list), true),
             Shape::Map { key, value } => {
-                let key = self.inside("key", &key)?;
+                let key = self.inside(MAP_KEY, &key)?;
                 (key.zip(self.inside(MAP_VALUE, &value)?).map(|(key, value)| map(key, value)), true)
             }
         };

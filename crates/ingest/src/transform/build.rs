@@ -1,8 +1,8 @@
 //! Arrays of a source to arrays of a table, as [`super::columns`] compiled it.
 //!
-//! All of a batch is made in one pass. Where a step turns values into nulls, its rows are told in place of the arrays:
-//! the caller leaves them out and makes the rest. What stands in the members of a struct that is null, or in no row's
-//! list, means nothing, and no row fails by it.
+//! All of a batch is made in one pass. Where a step turns values into nulls, its rows are told in place of the arrays,
+//! each with the first step that it fails at: the caller leaves them out and makes the rest. What stands in the members
+//! of a struct that is null, or in no row's list, means nothing, and no row fails by it.
 
 use std::sync::Arc;
 
@@ -23,8 +23,46 @@ use crate::IngestError;
 #[derive(Debug)]
 pub(super) enum Made<T> {
     All(T),
-    /// Nothing is made of any: these cannot be changed.
-    Unfit(BooleanBuffer),
+    /// Nothing is made of any: some cannot be changed.
+    Unfit(Unfit),
+}
+
+/// Of each row (or element of a list) the first step that it fails at. Only made where one fails.
+#[derive(Debug)]
+pub(super) struct Unfit(Vec<Cause>);
+
+/// A step, by its place among all of a shape: these rise with the table's columns.
+pub(super) type Cause = u32;
+
+/// No step.
+const FITS: Cause = Cause::MAX;
+
+impl Unfit {
+    /// All of these rows fail at one step.
+    fn of(rows: &BooleanBuffer, cause: Cause) -> Self {
+        Self(rows.iter().map(|is_unfit| if is_unfit { cause } else { FITS }).collect())
+    }
+
+    /// Adds rows that are unfit for something else as well.
+    fn add(unfit: &mut Option<Self>, other: Self) {
+        let Some(Self(causes)) = unfit else {
+            *unfit = Some(other);
+            return;
+        };
+        for (cause, other) in causes.iter_mut().zip(other.0) {
+            *cause = other.min(*cause);
+        }
+    }
+
+    /// Rows that can be changed.
+    pub(super) fn others(&self) -> BooleanBuffer {
+        self.0.iter().map(|cause| *cause == FITS).collect()
+    }
+
+    /// Rows that cannot, ascending, and the step that each fails at.
+    pub(super) fn rows(&self) -> impl Iterator<Item = (usize, Cause)> + '_ {
+        self.0.iter().copied().enumerate().filter(|(_, cause)| *cause != FITS)
+    }
 }
 
 impl<T> Made<T> {
@@ -50,16 +88,11 @@ pub(super) fn build(
 fn all(
     parts: impl Iterator<Item = Result<Made<ArrayRef>, IngestError>>,
 ) -> Result<Made<Vec<ArrayRef>>, IngestError> {
-    let (mut arrays, mut unfit) = (Vec::new(), None::<BooleanBuffer>);
+    let (mut arrays, mut unfit) = (Vec::new(), None);
     for part in parts {
         match part? {
             Made::All(array) => arrays.push(array),
-            Made::Unfit(rows) => {
-                unfit = Some(match unfit {
-                    Some(others) => &others | &rows,
-                    None => rows,
-                });
-            }
+            Made::Unfit(rows) => Unfit::add(&mut unfit, rows),
         }
     }
     Ok(unfit.map_or(Made::All(arrays), Made::Unfit))
@@ -103,18 +136,25 @@ fn stepped(
     steps: &[Step],
     outer: Option<&NullBuffer>,
 ) -> Result<Made<ArrayRef>, IngestError> {
-    let mut done = Arc::clone(array);
+    let (mut done, mut unfit) = (Arc::clone(array), None);
     for step in steps {
-        done = step.take(&done)?;
+        let changed = step.take(&done)?;
+        if let Some(rows) = newly_null(&done, &changed, outer) {
+            Unfit::add(&mut unfit, Unfit::of(&rows, step.cause));
+        }
+        done = changed;
     }
-    let Some(has) = done.nulls().filter(|_| done.null_count() > array.null_count()) else {
-        return Ok(Made::All(done));
-    };
-    let mut unfit = !has.inner();
-    if let Some(had) = NullBuffer::union(array.nulls(), outer) {
-        unfit = &unfit & had.inner();
+    Ok(unfit.map_or(Made::All(done), Made::Unfit))
+}
+
+/// The rows that count and whose values a step made null; `None`: there are none.
+fn newly_null(before: &ArrayRef, after: &ArrayRef, outer: Option<&NullBuffer>) -> Option<BooleanBuffer> {
+    let has = after.nulls().filter(|_| after.null_count() > before.null_count())?;
+    let mut rows = !has.inner();
+    if let Some(had) = NullBuffer::union(before.nulls(), outer) {
+        rows = &rows & had.inner();
     }
-    Ok(if unfit.count_set_bits() > 0 { Made::Unfit(unfit) } else { Made::All(done) })
+    (rows.count_set_bits() > 0).then_some(rows)
 }
 
 fn fitted(array: &ArrayRef, fit: &Fit, outer: Option<&NullBuffer>) -> Result<Made<ArrayRef>, IngestError> {
@@ -208,9 +248,12 @@ impl<'a> Within<'a> {
     fn rows<T>(&self, made: Made<T>) -> Made<T> {
         match made {
             Made::All(made) => Made::All(made),
-            Made::Unfit(elements) => {
-                let rows = self.ranges().map(|mut range| range.any(|at| elements.value(at)));
-                Made::Unfit(rows.collect())
+            Made::Unfit(Unfit(elements)) => {
+                let first = |range: std::ops::Range<usize>| {
+                    let causes = elements.get(range).unwrap_or_default();
+                    causes.iter().copied().min().unwrap_or(FITS)
+                };
+                Made::Unfit(Unfit(self.ranges().map(first).collect()))
             }
         }
     }

@@ -23,20 +23,23 @@ use siltstone_spec::{
 };
 
 use super::{
-    build::{Made, build},
+    build::{Cause, Made, build},
     cast,
     key::Keys,
     protect::Protector,
 };
 use crate::{
     IngestError,
-    trail::{ELEMENT, MAP_VALUE, dotted},
+    dead_letter::About,
+    trail::{ELEMENT, MAP_KEY, MAP_VALUE, dotted},
 };
 
 /// How the columns of a table are made.
 #[derive(Debug)]
 pub(super) struct Shape {
     columns: Vec<Column>,
+    /// What rows are about that fail at a step, by its cause.
+    abouts: Vec<Arc<About>>,
 }
 
 #[derive(Debug)]
@@ -61,6 +64,7 @@ pub(super) struct Step {
     /// Only numbers that stay what they are: nobody asked for a cast.
     exact: bool,
     can_fail: bool,
+    pub(super) cause: Cause,
 }
 
 /// How values of a source's type are laid into a column of the table's.
@@ -80,9 +84,9 @@ impl Shape {
         (called, laid): (&Schema, &Fields),
         keys: &Keys,
     ) -> Result<Self, IngestError> {
-        let mut compiler = Compiler { keys, path: Vec::new() };
+        let mut compiler = Compiler { keys, path: Vec::new(), abouts: Vec::new() };
         let columns = compiler.columns(&source.fields, &outcome.columns, (&called.fields, laid))?;
-        Ok(Self { columns })
+        Ok(Self { columns, abouts: compiler.abouts })
     }
 
     pub(super) fn can_fail(&self) -> bool {
@@ -92,6 +96,12 @@ impl Shape {
     /// The table's columns, or the rows that hold a value which a step cannot take.
     pub(super) fn apply(&self, batch: &RecordBatch) -> Result<Made<Vec<ArrayRef>>, IngestError> {
         build(&self.columns, batch.columns(), batch.num_rows(), None)
+    }
+
+    /// What a row is about that fails at this step.
+    pub(super) fn about(&self, cause: Cause) -> Result<&Arc<About>, IngestError> {
+        let about = self.abouts.get(cause as usize);
+        about.ok_or_else(|| IngestError::internal("a row fails at a step that is none"))
     }
 }
 
@@ -107,17 +117,24 @@ impl Column {
 }
 
 impl Step {
-    /// As the spec asks for it.
-    fn cast(from: PrimitiveType, to: PrimitiveType) -> Self {
-        Self { from, to, exact: false, can_fail: castable(from, to) != Castable::Always }
-    }
-
     /// Null for what it cannot take.
     pub(super) fn take(&self, array: &ArrayRef) -> Result<ArrayRef, IngestError> {
         if self.exact {
             cast::exact(array, self.from, self.to)
         } else {
             cast::cast(array, self.from, self.to)
+        }
+    }
+
+    /// What is wrong with a value that it cannot take, in the words of other rejections.
+    fn detail(&self) -> String {
+        use PrimitiveType as P;
+        let Self { from, to, exact, .. } = self;
+        match (from, to) {
+            _ if *exact => format!("{from} that {to} cannot hold exactly"),
+            (P::Binary | P::Fixed(_), P::String) => format!("{from} that is not UTF-8 where {to} is wanted"),
+            (P::String, _) => format!("{from} that is no {to}"),
+            _ => format!("{from} that does not fit {to}"),
         }
     }
 }
@@ -137,11 +154,25 @@ impl Fit {
 struct Compiler<'a> {
     keys: &'a Keys,
     path: Vec<String>,
+    abouts: Vec<Arc<About>>,
 }
 
 impl Compiler<'_> {
     fn refused(&self, why: impl Into<String>) -> IngestError {
-        IngestError::schema_refused(format!("at {}", dotted(&self.path)), why)
+        IngestError::column_refused(dotted(&self.path), why)
+    }
+
+    /// A step for the column that is being compiled.
+    fn step(&mut self, from: PrimitiveType, to: PrimitiveType, exact: bool, can_fail: bool) -> Step {
+        let step = Step { from, to, exact, can_fail, cause: self.abouts.len() as Cause };
+        let about = About { field: Some(dotted(&self.path)), detail: step.detail() };
+        self.abouts.push(Arc::new(about));
+        step
+    }
+
+    /// As the spec asks for it.
+    fn cast(&mut self, from: PrimitiveType, to: PrimitiveType) -> Step {
+        self.step(from, to, false, castable(from, to) != Castable::Always)
     }
 
     /// `laid`: the same columns as `called`, as the table has them.
@@ -196,14 +227,14 @@ impl Compiler<'_> {
             }
             (Origin::Changed { cast, protection, .. }, Type::Primitive(from), to) => {
                 let now = cast.unwrap_or(*from);
-                let mut steps: Vec<Step> = cast.iter().map(|to| Step::cast(*from, *to)).collect();
+                let mut steps: Vec<Step> = cast.iter().map(|to| self.cast(*from, *to)).collect();
                 let Some(how) = protection else {
                     steps.extend(self.widen(now, to)?);
                     return Ok(Column::Changed { index, steps, protector: None, fit: None });
                 };
                 let text = PrimitiveType::String;
                 if !Protector::takes(now) {
-                    steps.push(Step::cast(now, text));
+                    steps.push(self.cast(now, text));
                 }
                 let protector = Some(Protector::new(*how, self.keys)?);
                 Ok(Column::Changed { index, steps, protector, fit: self.widen(text, to)? })
@@ -214,7 +245,7 @@ impl Compiler<'_> {
 
     /// The step from what comes to what the table has, for every pair that `siltstone_spec::evolve` lets meet; `None`
     /// when they are the same.
-    fn widen(&self, from: PrimitiveType, to: &Type) -> Result<Option<Step>, IngestError> {
+    fn widen(&mut self, from: PrimitiveType, to: &Type) -> Result<Option<Step>, IngestError> {
         use PrimitiveType as P;
         let Type::Primitive(to) = *to else {
             return Err(self.refused(format!("{from} does not fit the table's column, which has members")));
@@ -232,7 +263,7 @@ impl Compiler<'_> {
             _ => can_fail,
         };
         if fits {
-            Ok(Some(Step { from, to, exact, can_fail }))
+            Ok(Some(self.step(from, to, exact, can_fail)))
         } else {
             Err(self.refused(format!("{from} does not fit the table's {to}")))
         }
@@ -274,7 +305,9 @@ impl Compiler<'_> {
                 let (Some(of_key), Some(of_value)) = (fields.first(), fields.get(1)) else {
                     return Err(otherwise_laid());
                 };
+                self.path.push(MAP_KEY.to_owned());
                 let key = Box::new(self.fit(key_in, key, of_key.data_type())?);
+                self.path.pop();
                 self.path.push(MAP_VALUE.to_owned());
                 let value = Box::new(self.fit(value_in, value, of_value.data_type())?);
                 self.path.pop();

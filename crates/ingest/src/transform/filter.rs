@@ -28,7 +28,7 @@ use datafusion::{
 use siltstone_protocol::Schema;
 use siltstone_spec::{TableSpec, transform::nearest_column};
 
-use crate::{IngestError, columns::arrow_schema};
+use crate::{IngestError, columns::arrow_schema, dead_letter::About};
 
 /// DataFusion explains at length; the first words say it.
 const MESSAGE_CHARS_MAX: usize = 300;
@@ -94,6 +94,7 @@ impl Condition {
     /// `Invalid`: types that do not fit each other.
     pub(crate) fn compile(self) -> Result<Filter, IngestError> {
         let invalid = |why: String| IngestError::invalid("transforms.filter", why);
+        let about = Arc::new(about(self.columns()));
         let source = Arc::new(self.source.clone());
         let simplifier = ExprSimplifier::new(SimplifyContext::default().with_schema(Arc::clone(&source)));
         // Some functions are there in a simpler form only, and what is constant is computed once.
@@ -109,7 +110,7 @@ impl Condition {
             return Err(invalid("it is no condition: what it gives is not true or false".to_owned()));
         }
         let can_fail = can_fail(&physical, &self.source);
-        Ok(Filter { expr: physical, can_fail })
+        Ok(Filter { expr: physical, can_fail, about })
     }
 }
 
@@ -117,6 +118,16 @@ impl fmt::Debug for Condition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Condition").finish_non_exhaustive()
     }
+}
+
+/// What a row is about for which a condition over these columns cannot be computed.
+fn about(columns: BTreeSet<String>) -> About {
+    let detail = "transforms.filter cannot be computed";
+    let mut columns: Vec<String> = columns.into_iter().collect();
+    if columns.len() <= 1 {
+        return About { field: columns.pop(), detail: detail.to_owned() };
+    }
+    About { field: None, detail: format!("{detail} from {}", columns.join(", ")) }
 }
 
 fn fault(error: &DataFusionError, source: &Schema) -> FilterFault {
@@ -225,6 +236,7 @@ fn is_widening(from: &DataType, to: &DataType) -> bool {
 pub(crate) struct Filter {
     expr: Arc<dyn PhysicalExpr>,
     can_fail: bool,
+    about: Arc<About>,
 }
 
 impl fmt::Debug for Filter {
@@ -244,6 +256,11 @@ pub(super) struct Kept {
 impl Filter {
     pub(super) fn can_fail(&self) -> bool {
         self.can_fail
+    }
+
+    /// What rows are about for which it cannot be computed.
+    pub(super) fn about(&self) -> &Arc<About> {
+        &self.about
     }
 
     pub(super) fn keep(&self, batch: &RecordBatch) -> Kept {

@@ -4,7 +4,8 @@
 //! 2. `columns` takes, casts, makes and protects columns, by the walk of [`siltstone_spec::transform`], and lays
 //!    them into
 //!    the table's schema.
-//! 3. A row that cannot be changed so is named by its place in the batch; nothing of it is kept here.
+//! 3. A row that cannot be changed so is named by its place in the batch, with the column and types that it fails at;
+//!    nothing of it is kept here.
 //!
 //! Pure but for the random numbers that encryption takes. Absent on purpose: records, schemas' origins, and what
 //! becomes
@@ -21,6 +22,8 @@ mod vault;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
 use arrow::{
     array::{BooleanArray, RecordBatch, RecordBatchOptions},
     buffer::BooleanBuffer,
@@ -35,7 +38,7 @@ pub(crate) use self::{
     filter::{Condition, FilterFault},
     key::{KeySource, Keys},
 };
-use crate::{IngestError, columns::arrow_schema};
+use crate::{IngestError, columns::arrow_schema, dead_letter::FailedRow};
 
 /// From batches of a source's columns to batches of the table's.
 #[derive(Debug)]
@@ -52,7 +55,7 @@ pub(crate) struct Applied {
     /// Rows that the filter left out.
     pub(crate) filtered: usize,
     /// Rows that could not be changed, by their places in the batch that came in, ascending.
-    pub(crate) failed: Vec<usize>,
+    pub(crate) failed: Vec<FailedRow>,
 }
 
 impl Transform {
@@ -86,13 +89,15 @@ impl Transform {
     /// `Internal`: a bug. Rows that cannot be changed are no error.
     pub(crate) fn apply(&self, batch: RecordBatch) -> Result<Applied, IngestError> {
         let came = batch.num_rows();
-        let (mut batch, mut failed, mut filtered) = (batch, Vec::new(), 0);
+        let (mut batch, mut filtered) = (batch, 0);
+        let mut failed: Vec<FailedRow> = Vec::new();
         // Where the rows that are left stood.
         let mut places: Option<Vec<usize>> = None;
         if let Some(filter) = &self.filter {
             let kept = filter.keep(&batch);
             filtered = came - kept.rows.count_set_bits() - kept.failed.len();
-            failed = kept.failed;
+            let row = |row| FailedRow { row, about: Arc::clone(filter.about()) };
+            failed.extend(kept.failed.into_iter().map(row));
             if kept.rows.count_set_bits() < came {
                 places = Some(kept.rows.set_indices().collect());
                 batch = select(&batch, kept.rows)?;
@@ -102,9 +107,11 @@ impl Transform {
             Made::All(arrays) => arrays,
             Made::Unfit(unfit) => {
                 let place = |row: usize| places.as_ref().map_or(row, |places| places[row]);
-                failed.extend(unfit.set_indices().map(place));
-                failed.sort_unstable();
-                batch = select(&batch, !&unfit)?;
+                for (row, cause) in unfit.rows() {
+                    failed.push(FailedRow { row: place(row), about: Arc::clone(self.shape.about(cause)?) });
+                }
+                failed.sort_unstable_by_key(|failed| failed.row);
+                batch = select(&batch, unfit.others())?;
                 match self.shape.apply(&batch)? {
                     Made::All(arrays) => arrays,
                     Made::Unfit(_) => {

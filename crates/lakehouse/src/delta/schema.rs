@@ -18,6 +18,7 @@ use std::collections::{BTreeSet, HashSet};
 use serde_json::{Value, json};
 use siltstone_protocol::{
     ErrorCode, Field, Format, PartitionSpec, PrimitiveType, Schema, SchemaHistory, Transform, Type,
+    path::{ELEMENT, MAP_KEY, MAP_VALUE, inside},
 };
 
 use super::actions::Protocol;
@@ -79,9 +80,9 @@ fn called_otherwise_inside(history: &SchemaHistory, path: &str, data_type: &Type
     match data_type {
         Type::Primitive(_) => None,
         Type::Struct(members) => called_otherwise(history, &format!("{path}."), members),
-        Type::List { element, .. } => called_otherwise_inside(history, &format!("{path}[]"), element),
-        Type::Map { key, value, .. } => called_otherwise_inside(history, &format!("{path} (key)"), key)
-            .or_else(|| called_otherwise_inside(history, &format!("{path}{{}}"), value)),
+        Type::List { element, .. } => called_otherwise_inside(history, &inside(path, ELEMENT), element),
+        Type::Map { key, value, .. } => called_otherwise_inside(history, &inside(path, MAP_KEY), key)
+            .or_else(|| called_otherwise_inside(history, &inside(path, MAP_VALUE), value)),
     }
 }
 
@@ -169,10 +170,10 @@ fn check_type(table: &str, path: &str, data_type: &Type) -> Result<(), LakeError
         }
         Type::Primitive(_) => Ok(()),
         Type::Struct(fields) => check_fields(table, &format!("{path}."), fields),
-        Type::List { element, .. } => check_type(table, &format!("{path}.element"), element),
+        Type::List { element, .. } => check_type(table, &inside(path, ELEMENT), element),
         Type::Map { key, value, .. } => {
-            check_type(table, &format!("{path}.key"), key)?;
-            check_type(table, &format!("{path}.value"), value)
+            check_type(table, &inside(path, MAP_KEY), key)?;
+            check_type(table, &inside(path, MAP_VALUE), value)
         }
     }
 }
@@ -213,15 +214,15 @@ fn check_same_type(table: &str, path: &str, old: &Type, new: &Type, mapped: bool
     match (old, new) {
         (Type::Struct(old), Type::Struct(new)) => check_same(table, &format!("{path}."), old, new, mapped),
         (Type::List { element: old, .. }, Type::List { element: new, .. }) => {
-            check_same_type(table, &format!("{path}[]"), old, new, mapped)
+            check_same_type(table, &inside(path, ELEMENT), old, new, mapped)
         }
         (Type::Map { key: old_key, value: old, .. }, Type::Map { key, value: new, .. }) => {
             if old.count_members() < new.count_members() {
                 let why = "got members inside a map; delta-rs reads no file from before such a change";
                 return Err(refuse_change(table, path, why));
             }
-            check_same_type(table, &format!("{path} (key)"), old_key, key, mapped)?;
-            check_same_type(table, &format!("{path}{{}}"), old, new, mapped)
+            check_same_type(table, &inside(path, MAP_KEY), old_key, key, mapped)?;
+            check_same_type(table, &inside(path, MAP_VALUE), old, new, mapped)
         }
         _ if to_delta(old, Nullability::Ignored, None) == to_delta(new, Nullability::Ignored, None) => Ok(()),
         _ => Err(refuse_change(

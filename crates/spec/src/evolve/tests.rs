@@ -201,7 +201,7 @@ proptest! {
     fn a_refusal_names_a_column(table in schema(), incoming in schema()) {
         for rules in [ICEBERG, DELTA] {
             if let Merge::Refused(mismatch) = merge(&table, &incoming, rules) {
-                let first = mismatch.field.split(['.', '[', '{']).next().unwrap_or_default();
+                let first = mismatch.field.split(['.', '[', '{', ' ']).next().unwrap_or_default();
                 prop_assert!(table.column(first).is_some(), "{mismatch}");
             }
         }
@@ -325,6 +325,27 @@ fn of(fields: impl IntoIterator<Item = Field>) -> Schema {
     let mut fields: Vec<_> = fields.into_iter().collect();
     assign_ids(&mut fields, &mut 0);
     Schema::new(0, fields)
+}
+
+#[test]
+fn a_refusal_tells_where_in_lists_and_maps() {
+    let table = |key: PrimitiveType, value: PrimitiveType| {
+        let map = Type::Map {
+            key_id: 0,
+            key: Box::new(key.into()),
+            value_id: 0,
+            value_required: false,
+            value: Box::new(value.into()),
+        };
+        let list = Type::List { element_id: 0, element_required: false, element: Box::new(map) };
+        of([Field::optional(0, "l", list)])
+    };
+    let (text, number) = (PrimitiveType::String, PrimitiveType::Int);
+    let live = table(text, number);
+    for (incoming, expected) in [(table(number, number), "l[] (key)"), (table(text, text), "l[]{}")] {
+        let Merge::Refused(mismatch) = merge(&live, &incoming, ICEBERG) else { panic!("it fits {expected}") };
+        assert_eq!(mismatch.field, expected);
+    }
 }
 
 #[test]

@@ -1,6 +1,9 @@
 //! How a table follows what producers register: what [`evolve::merge`] does when records come, told before they do.
 
-use siltstone_protocol::{Field, Schema, Type};
+use siltstone_protocol::{
+    Field, Schema, Type,
+    path::{ELEMENT, MAP_VALUE, inside},
+};
 
 use super::{
     Notice, Step,
@@ -49,19 +52,20 @@ struct Walk {
 }
 
 impl Walk {
-    fn fields(&mut self, live: &[Field], after: &[Field], prefix: &str) {
+    /// `outer`: path of the struct; empty for the table.
+    fn fields(&mut self, live: &[Field], after: &[Field], outer: &str) {
         for field in after {
-            let path = format!("{prefix}{}", field.name);
+            let path = inside(outer, &field.name);
             match live.iter().find(|known| known.id == field.id) {
-                Some(known) => self.field(known, field, prefix, &path),
-                None => self.added(live, field, prefix, path),
+                Some(known) => self.field(known, field, outer, &path),
+                None => self.added(live, field, outer, path),
             }
         }
     }
 
-    fn added(&mut self, live: &[Field], field: &Field, prefix: &str, column: String) {
+    fn added(&mut self, live: &[Field], field: &Field, outer: &str, column: String) {
         if let Some(base) = live.iter().find(|known| Some(known.id) == field.variant_of) {
-            let (base, data_type) = (format!("{prefix}{}", base.name), describe(&field.data_type));
+            let (base, data_type) = (inside(outer, &base.name), describe(&field.data_type));
             self.notices.push(Notice {
                 what: format!("the new column {column} takes the values of {base} that are {data_type}"),
                 why: format!("column {base} cannot, and on_incompatible is new_column"),
@@ -70,9 +74,9 @@ impl Walk {
         self.steps.push(Step::AddColumn { column, data_type: describe(&field.data_type) });
     }
 
-    fn field(&mut self, known: &Field, field: &Field, prefix: &str, path: &str) {
+    fn field(&mut self, known: &Field, field: &Field, outer: &str, path: &str) {
         if known.name != field.name {
-            let column = format!("{prefix}{}", known.name);
+            let column = inside(outer, &known.name);
             self.steps.push(Step::RenameColumn { column, name: field.name.clone() });
         }
         for alias in field.aliases.iter().filter(|alias| !known.is_called(alias) && **alias != field.name) {
@@ -84,10 +88,10 @@ impl Walk {
         if known.required && !field.required {
             self.steps.push(Step::MakeOptional { column: path.to_owned() });
         }
-        self.inside(&known.data_type, &field.data_type, path);
+        self.data_type(&known.data_type, &field.data_type, path);
     }
 
-    fn inside(&mut self, known: &Type, after: &Type, path: &str) {
+    fn data_type(&mut self, known: &Type, after: &Type, path: &str) {
         let mut item = |required: (bool, bool), path: &str| {
             if required == (true, false) {
                 self.steps.push(Step::MakeOptional { column: path.to_owned() });
@@ -98,22 +102,22 @@ impl Walk {
                 let (from, to) = (from.to_string(), to.to_string());
                 self.steps.push(Step::Widen { column: path.to_owned(), from, to });
             }
-            (Type::Struct(known), Type::Struct(after)) => self.fields(known, after, &format!("{path}.")),
+            (Type::Struct(known), Type::Struct(after)) => self.fields(known, after, path),
             (
                 Type::List { element_required: was, element: known, .. },
                 Type::List { element_required: is, element: after, .. },
             ) => {
-                let path = format!("{path}.element");
+                let path = inside(path, ELEMENT);
                 item((*was, *is), &path);
-                self.inside(known, after, &path);
+                self.data_type(known, after, &path);
             }
             (
                 Type::Map { value_required: was, value: known, .. },
                 Type::Map { value_required: is, value: after, .. },
             ) => {
-                let path = format!("{path}.value");
+                let path = inside(path, MAP_VALUE);
                 item((*was, *is), &path);
-                self.inside(known, after, &path);
+                self.data_type(known, after, &path);
             }
             _ => {}
         }

@@ -1,6 +1,9 @@
 //! How a table's schema follows a wanted one. Known columns keep their ids; new ones get the next.
 
-use siltstone_protocol::{ErrorCode, Field, PrimitiveType, Schema, Type};
+use siltstone_protocol::{
+    ErrorCode, Field, PrimitiveType, Schema, Type,
+    path::{ELEMENT, MAP_KEY, MAP_VALUE, inside},
+};
 
 use super::{
     LiveTable, Notice, Reason, Step,
@@ -49,7 +52,7 @@ pub(super) fn evolve(table: &TableSpec, live: &LiveTable, wanted: Option<&Schema
 
 /// Follows a schema that is the user's word.
 fn bound(table: &TableSpec, live: &Schema, wanted: &Schema, numbers: Numbers) -> Evolved {
-    let mut work = Work { numbers, steps: Vec::new(), reasons: Vec::new() };
+    let mut work = Work { numbers, steps: Vec::new(), reasons: Vec::new(), collections: 0 };
     // A wanted schema without `_kafka` does not speak of that column.
     let silent = (table.kafka_metadata && wanted.column("_kafka").is_none()).then_some("_kafka");
     let fields = work.fields(&live.fields, &wanted.fields, "", silent);
@@ -80,6 +83,8 @@ struct Work {
     numbers: Numbers,
     steps: Vec<Step>,
     reasons: Vec<Reason>,
+    /// Lists and maps around what is looked at: nothing in one can be named in a spec.
+    collections: usize,
 }
 
 impl Work {
@@ -88,10 +93,11 @@ impl Work {
         self.reasons.push(Reason { code, what, why: why.to_owned(), way_out });
     }
 
-    fn fields(&mut self, live: &[Field], wanted: &[Field], prefix: &str, silent: Option<&str>) -> Vec<Field> {
+    /// `outer`: path of the struct; empty for the table.
+    fn fields(&mut self, live: &[Field], wanted: &[Field], outer: &str, silent: Option<&str>) -> Vec<Field> {
         let mut fields = Vec::with_capacity(live.len());
         for known in live {
-            let path = format!("{prefix}{}", known.name);
+            let path = inside(outer, &known.name);
             match wanted.iter().find(|field| field.name == known.name) {
                 Some(field) => fields.push(self.field(known, field, &path)),
                 None if silent == Some(known.name.as_str()) => fields.push(known.clone()),
@@ -99,7 +105,7 @@ impl Work {
             }
         }
         for field in wanted.iter().filter(|field| !live.iter().any(|known| known.name == field.name)) {
-            fields.push(self.added(field, &format!("{prefix}{}", field.name)));
+            fields.push(self.added(field, &inside(outer, &field.name)));
         }
         fields
     }
@@ -130,9 +136,11 @@ impl Work {
             Some(field) => format!("column {path} is left out (perhaps renamed to {})", field.name),
             None => format!("column {path} is left out"),
         };
-        let way_out = format!(
-            "name {path} in transforms.drop or transforms.rename, or keep it with required: false; it is null in new rows"
-        );
+        let keep = "keep it with required: false; it is null in new rows";
+        let way_out = match self.collections {
+            0 => format!("name {path} in transforms.drop or transforms.rename, or {keep}"),
+            _ => keep.to_owned(),
+        };
         let why = "nothing is dropped or renamed that the spec does not name, since rows hold values there";
         self.refuse(what, why, way_out);
         known.clone()
@@ -156,16 +164,13 @@ impl Work {
     fn data_type(&mut self, live: &Type, wanted: &Type, path: &str) -> Type {
         match (live, wanted) {
             (Type::Primitive(from), Type::Primitive(to)) => Type::Primitive(self.primitive(*from, *to, path)),
-            (Type::Struct(live), Type::Struct(wanted)) => {
-                Type::Struct(self.fields(live, wanted, &format!("{path}."), None))
-            }
+            (Type::Struct(live), Type::Struct(wanted)) => Type::Struct(self.fields(live, wanted, path, None)),
             (
                 Type::List { element_id, element_required, element },
                 Type::List { element_required: wanted_required, element: wanted, .. },
             ) => {
-                let path = format!("{path}.element");
-                let element_required = self.nullability(*element_required, *wanted_required, &path);
-                let element = Box::new(self.data_type(element, wanted, &path));
+                let (live, wanted) = ((*element_required, &**element), (*wanted_required, &**wanted));
+                let (element_required, element) = self.items(live, wanted, &inside(path, ELEMENT));
                 Type::List { element_id: *element_id, element_required, element }
             }
             (
@@ -173,11 +178,10 @@ impl Work {
                 Type::Map { key: wanted_key, value_required: wanted_required, value: wanted, .. },
             ) => {
                 if !same_shape(key, wanted_key) {
-                    self.retyped(&format!("{path}.key"), key, wanted_key);
+                    self.within(|work| work.retyped(&inside(path, MAP_KEY), key, wanted_key));
                 }
-                let path = format!("{path}.value");
-                let value_required = self.nullability(*value_required, *wanted_required, &path);
-                let value = Box::new(self.data_type(value, wanted, &path));
+                let (live, wanted) = ((*value_required, &**value), (*wanted_required, &**wanted));
+                let (value_required, value) = self.items(live, wanted, &inside(path, MAP_VALUE));
                 Type::Map { key_id: *key_id, key: key.clone(), value_id: *value_id, value_required, value }
             }
             _ => {
@@ -185,6 +189,22 @@ impl Work {
                 live.clone()
             }
         }
+    }
+
+    /// Whether elements of a list, or values of a map, are required from now on, and their type.
+    fn items(&mut self, live: (bool, &Type), wanted: (bool, &Type), path: &str) -> (bool, Box<Type>) {
+        self.within(|work| {
+            let required = work.nullability(live.0, wanted.0, path);
+            (required, Box::new(work.data_type(live.1, wanted.1, path)))
+        })
+    }
+
+    /// Looks at what is inside a list or map.
+    fn within<T>(&mut self, look: impl FnOnce(&mut Self) -> T) -> T {
+        self.collections += 1;
+        let seen = look(self);
+        self.collections -= 1;
+        seen
     }
 
     fn primitive(&mut self, from: PrimitiveType, to: PrimitiveType, path: &str) -> PrimitiveType {
@@ -205,14 +225,14 @@ impl Work {
         let what = format!("column {path} of type {from} becomes {to}");
         let why = "files already written hold the old type, and only int to long, float to double and more \
                    digits of a decimal can be read as the new one";
-        self.refuse(
-            what,
-            why,
-            format!(
+        let way_out = match self.collections {
+            0 => format!(
                 "keep {from}, add the new type as another column, or write transforms.cast: {{{path}: {to}}}; then a new \
                  column takes the name, which rows already written do not have"
             ),
-        );
+            _ => format!("keep {from}, or add the new type as another column"),
+        };
+        self.refuse(what, why, way_out);
     }
 }
 

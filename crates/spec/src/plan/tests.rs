@@ -205,6 +205,59 @@ fn what_would_lose_rows_is_refused() {
     assert_eq!(serde_json::to_value(&made).unwrap()["reasons"].as_array().map(Vec::len), Some(5));
 }
 
+/// A list of structs with these members, and a map, neither with nulls where they are `required`.
+fn collections(required: bool, members: Vec<Field>, key: P, value: P) -> Vec<Field> {
+    let element = Box::new(Type::Struct(members));
+    let list = Type::List { element_id: 0, element_required: required, element };
+    let (key, value) = (Box::new(key.into()), Box::new(value.into()));
+    let map = Type::Map { key_id: 0, key, value_id: 0, value_required: required, value };
+    let mut fields = vec![Field::optional(0, "l", list), Field::optional(0, "m", map)];
+    crate::evolve::assign_ids(&mut fields, &mut 0);
+    fields
+}
+
+/// What the plan would do, of a schema in the spec or of a registered one.
+fn of_collections(input: &str, wanted: Vec<Field>) -> TablePlan {
+    let table = table(input, ", formats: [iceberg]");
+    let before = collections(true, vec![Field::optional(0, "a", P::Int.into())], P::String, P::Int);
+    let live = LiveTable { formats: vec![Format::Iceberg], ..live(before) };
+    plan(&table, Some(&live), Some(&schema(wanted)))
+}
+
+const INLINE: &str = ", input_schema: {fields: [{name: id, type: int}]}";
+
+#[test]
+fn steps_are_told_in_lists_and_maps_as_everywhere() {
+    let members = || vec![Field::optional(0, "a", P::Long.into()), Field::optional(0, "b", P::Date.into())];
+    for input in ["", INLINE] {
+        let made = of_collections(input, collections(false, members(), P::String, P::Long));
+        assert_eq!(
+            made.to_string(),
+            "t: change, from version 7\n  ~ column l[]: becomes optional\n  ~ column l[].a: int becomes long\n  \
+             + column l[].b date\n  ~ column m{}: becomes optional\n  ~ column m{}: int becomes long"
+        );
+    }
+}
+
+#[test]
+fn ways_out_name_nothing_in_lists_and_maps() {
+    let members = vec![Field::optional(0, "b", P::Date.into())];
+    let made = of_collections(INLINE, collections(true, members, P::Int, P::Date));
+    let TablePlan::Refused { reasons, .. } = &made else { panic!("{made}") };
+    let told: Vec<_> = reasons.iter().map(|reason| (reason.what.as_str(), reason.way_out.as_str())).collect();
+    assert_eq!(
+        told,
+        [
+            ("column l[].a is left out", "keep it with required: false; it is null in new rows"),
+            (
+                "column m (key) of type string becomes int",
+                "keep string, or add the new type as another column"
+            ),
+            ("column m{} of type int becomes date", "keep int, or add the new type as another column")
+        ]
+    );
+}
+
 #[test]
 fn the_metadata_column_is_not_spoken_of() {
     let table = table("", ", kafka_metadata: true");

@@ -1,6 +1,6 @@
 //! The rows of Parquet files, as batches of the table: by name where it has no transforms, through these where it has.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use arrow::array::RecordBatch;
 use siltstone_datafile::{DataFileError, ImportFault, ParquetBatch, ParquetFile, RejectedRow};
@@ -79,7 +79,7 @@ pub(super) fn parquet(out: &mut Out<'_>, rows: bool) -> Read<()> {
 
 fn plain(out: &mut Out<'_>, batch: ParquetBatch) -> Read<Option<RecordBatch>> {
     for row in batch.rejected {
-        reject(out, row.row, row.reason, Some(&about(row)))?;
+        reject(out, row.row, row.reason, &about(row))?;
     }
     Ok((batch.batch.num_rows() > 0).then_some(batch.batch))
 }
@@ -90,12 +90,13 @@ fn staged(out: &mut Out<'_>, stage: &ColumnStage, batch: ParquetBatch) -> Read<O
     let finished = stage.apply(batch).for_table(&out.shared.spec.name).map_err(Ended::Fatal)?;
     let Finished { batch, filtered, failed } = finished;
     out.filtered(filtered);
-    let failed = numbers(&failed, start, &rejected).into_iter();
-    let mut all: BTreeMap<u64, (RejectReason, Option<About>)> =
-        failed.map(|number| (number, (RejectReason::TransformFailed, None))).collect();
-    all.extend(rejected.into_iter().map(|row| (row.row, (row.reason, Some(about(row))))));
+    let places: Vec<usize> = failed.iter().map(|failed| failed.row).collect();
+    let changed = numbers(&places, start, &rejected).into_iter().zip(failed);
+    let mut all: BTreeMap<u64, (RejectReason, Arc<About>)> =
+        changed.map(|(number, failed)| (number, (RejectReason::TransformFailed, failed.about))).collect();
+    all.extend(rejected.into_iter().map(|row| (row.row, (row.reason, Arc::new(about(row))))));
     for (number, (reason, about)) in all {
-        reject(out, number, reason, about.as_ref())?;
+        reject(out, number, reason, &about)?;
     }
     Ok(batch)
 }
@@ -120,8 +121,8 @@ fn about(row: RejectedRow) -> About {
 }
 
 /// There are no bytes of a row of columns: its number says where it is.
-fn reject(out: &mut Out<'_>, number: u64, reason: RejectReason, about: Option<&About>) -> Read<()> {
-    out.reject(Rejection { number, value: None, reason, about })
+fn reject(out: &mut Out<'_>, number: u64, reason: RejectReason, about: &About) -> Read<()> {
+    out.reject(Rejection { number, value: None, reason, about: Some(about) })
 }
 
 /// The table, once it takes the rows of this file, and its schema as the file calls the columns.

@@ -153,16 +153,16 @@ impl<'a> Out<'a> {
         self.filtered(filtered);
         let numbers = std::mem::take(&mut self.undecided);
         if let Some(letters) = &mut self.undecided_letters {
-            self.decided = letters.finish_some(&failed).for_table(name).map_err(Ended::Fatal)?;
+            self.decided = letters.finish_failed(&failed).for_table(name).map_err(Ended::Fatal)?;
         }
         let Some(first) = failed.first() else { return Ok(batch) };
-        let number = numbers.get(*first).copied().ok_or_else(|| {
+        let number = numbers.get(first.row).copied().ok_or_else(|| {
             let what = "a row failed whose record was not kept";
             Ended::Fatal(WorkerError::Internal { table: name.clone(), what })
         })?;
         let reason = RejectReason::TransformFailed;
         if self.shared.spec.dlq_mode == DlqMode::Stop {
-            return Err(self.stopped(number, reason, None));
+            return Err(self.stopped(number, reason, Some(&first.about)));
         }
         *self.rejected.entry(reason).or_default() += failed.len() as u64;
         Ok(batch)

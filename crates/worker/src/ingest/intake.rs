@@ -15,7 +15,7 @@ use std::{
 use arrow::array::RecordBatch;
 use siltstone_ingest::{
     IngestError, Record, Visit,
-    dead_letter::{About, DeadLetters, Place},
+    dead_letter::{About, DeadLetters, FailedRow, Place},
     decoder::{Decoder, Finished, Pushed, SchemaNeed},
 };
 use siltstone_protocol::{RejectReason, RejectedCount, Schema};
@@ -81,7 +81,7 @@ impl Halt {
 #[derive(Debug, Clone)]
 enum Broken {
     /// A record behind the positions that the spec says to stop at.
-    Stop(Place),
+    Stop(Place, Arc<About>),
     /// Rows are lost, or one too many is there.
     Bug(IngestError),
 }
@@ -89,9 +89,11 @@ enum Broken {
 impl Broken {
     fn halt(&self) -> Halt {
         match self {
-            Self::Stop(place) => {
-                Halt::Rejected { place: *place, reason: RejectReason::TransformFailed, about: None }
-            }
+            Self::Stop(place, about) => Halt::Rejected {
+                place: *place,
+                reason: RejectReason::TransformFailed,
+                about: Some(Box::new(About::clone(about))),
+            },
             Self::Bug(error) => Halt::Failed(error.clone()),
         }
     }
@@ -291,8 +293,8 @@ impl Intake {
         self.undecided.as_ref().map_or(0, Undecided::bytes)
     }
 
-    /// What is to be done about the rows at these places of the batch.
-    fn decide(&mut self, failed: &[usize]) -> Result<Decided, IngestError> {
+    /// What is to be done about these rows of the batch.
+    fn decide(&mut self, failed: Vec<FailedRow>) -> Result<Decided, IngestError> {
         match &mut self.undecided {
             Some(undecided) => undecided.decide(failed),
             None if failed.is_empty() || self.dlq_mode == DlqMode::Skip => Ok(Decided::Nothing),
@@ -335,7 +337,7 @@ impl Intake {
     pub fn close_batch(&mut self) {
         let closed = match self.decoder.close() {
             Ok(Some(finished)) => self.keep(finished),
-            Ok(None) => self.decide(&[]).map(drop),
+            Ok(None) => self.decide(Vec::new()).map(drop),
             Err(error) => Err(error),
         };
         if let Err(error) = closed {
@@ -354,11 +356,11 @@ impl Intake {
         if filtered > 0 {
             *self.rejected.entry(RejectReason::Filtered).or_default() += filtered;
         }
-        match self.decide(&failed)? {
+        match self.decide(failed)? {
             Decided::Nothing => {}
             Decided::Letters(letters) => self.keep_dead(Some(letters)),
-            Decided::Stop(place) => {
-                self.fail(Broken::Stop(place));
+            Decided::Stop(place, about) => {
+                self.fail(Broken::Stop(place, about));
                 return Ok(());
             }
         }
@@ -570,6 +572,10 @@ tables:
                 let value = batch.column(6).as_binary::<i32>().value(row);
                 let reason = batch.column(9).as_string::<i32>().value(row);
                 letters.push((offset, String::from_utf8(value.to_vec()).unwrap(), reason.to_owned()));
+                if reason == "transform_failed" {
+                    let told = [11, 12].map(|column| batch.column(column).as_string::<i32>().value(row));
+                    assert_eq!(told, ["n", "string that is no int"]);
+                }
                 assert_eq!(batch.column(5).as_binary::<i32>().value(row), b"key");
                 assert_eq!(batch.column(7).as_list::<i32>().value(row).len(), 1);
             }
@@ -623,6 +629,14 @@ tables:
         for _ in 0..2 {
             assert!(intake.take_buffer().as_ref().is_err_and(is_first), "whoever asks, and however often");
         }
+        let spec = siltstone_spec::parse(CAST, "spec.yaml", &|_| None).unwrap().tables.remove(0);
+        let error = intake.take_buffer().unwrap_err().need(&spec).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "table a.b: record rejected at topic t, partition 0, offset 1: transform_failed at n: string that is no \
+             int; mend the producer, change transforms, or set dlq_mode: dead_letter to keep such records aside, or \
+             dlq_mode: skip"
+        );
         intake.clear().unwrap();
         assert_eq!(intake.take_buffer().unwrap().batches.len(), 0);
     }

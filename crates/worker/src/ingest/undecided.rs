@@ -3,10 +3,12 @@
 //!
 //! Absent on purpose: `dlq_mode: skip`, which needs nothing but counts.
 
+use std::sync::Arc;
+
 use arrow::array::RecordBatch;
 use siltstone_ingest::{
     IngestError, Record,
-    dead_letter::{DeadLetters, Place},
+    dead_letter::{About, DeadLetters, FailedRow, Place},
 };
 use siltstone_protocol::RejectReason;
 
@@ -28,8 +30,8 @@ enum Kept {
 #[derive(Debug)]
 pub(super) enum Decided {
     Nothing,
-    /// The first of them.
-    Stop(Place),
+    /// The first of them, and what it is about.
+    Stop(Place, Arc<About>),
     /// Their records.
     Letters(RecordBatch),
 }
@@ -81,23 +83,24 @@ impl Undecided {
         if is_kept { Ok(()) } else { Err(IngestError::internal("a record was not kept beside its row")) }
     }
 
-    /// The batch is closed; `failed`: places of rows in it. The next one begins.
-    pub(super) fn decide(&mut self, failed: &[usize]) -> Result<Decided, IngestError> {
+    /// The batch is closed; `failed`: rows of it. The next one begins.
+    pub(super) fn decide(&mut self, failed: Vec<FailedRow>) -> Result<Decided, IngestError> {
         let before = std::mem::take(&mut self.before);
-        let places: Option<Vec<usize>> = failed.iter().map(|row| row.checked_sub(before)).collect();
+        let of_kept = |failed: FailedRow| Some(FailedRow { row: failed.row.checked_sub(before)?, ..failed });
+        let failed: Option<Vec<FailedRow>> = failed.into_iter().map(of_kept).collect();
         let lost = || IngestError::internal("a row failed whose record was not kept");
         match &mut self.kept {
             Kept::Places(kept) => {
                 let kept = std::mem::take(kept);
-                let places = places.ok_or_else(lost)?;
-                let Some(first) = places.first() else { return Ok(Decided::Nothing) };
-                kept.get(*first).copied().map(Decided::Stop).ok_or_else(lost)
+                let Some(first) = failed.ok_or_else(lost)?.into_iter().next() else {
+                    return Ok(Decided::Nothing);
+                };
+                let place = kept.get(first.row).copied().ok_or_else(lost)?;
+                Ok(Decided::Stop(place, first.about))
             }
             Kept::Letters(letters) => {
-                let rows = letters.rows();
-                let places = places.filter(|places| places.iter().all(|place| *place < rows));
-                let some = letters.finish_some(places.as_deref().unwrap_or_default())?;
-                places.ok_or_else(lost)?;
+                let some = letters.finish_failed(failed.as_deref().unwrap_or_default())?;
+                failed.ok_or_else(lost)?;
                 Ok(some.map_or(Decided::Nothing, Decided::Letters))
             }
         }
@@ -111,6 +114,12 @@ mod tests {
     use siltstone_ingest::Headers;
 
     use super::*;
+
+    fn failed(rows: &[usize]) -> Vec<FailedRow> {
+        let about =
+            |row: &usize| About { field: Some(format!("c{row}")), detail: "string that is no int".into() };
+        rows.iter().map(|row| FailedRow { row: *row, about: Arc::new(about(row)) }).collect()
+    }
 
     /// Records at offsets 12.., of the rows behind two that cannot fail.
     fn kept(mut undecided: Undecided) -> Undecided {
@@ -127,23 +136,27 @@ mod tests {
     fn places_of_a_batch_are_those_of_its_records() {
         let letters = Undecided::letters(DeadLetters::new("lab", "t").unwrap());
         let mut letters = kept(letters);
-        let Decided::Letters(batch) = letters.decide(&[2, 4]).unwrap() else {
+        let Decided::Letters(batch) = letters.decide(failed(&[2, 4])).unwrap() else {
             unreachable!("two rows failed")
         };
         assert_eq!(batch.column(3).as_primitive::<Int64Type>().values(), &[12, 14]);
-        assert!(letters.is_empty() && matches!(letters.decide(&[]).unwrap(), Decided::Nothing));
+        assert_eq!(batch.column(11).as_string::<i32>().iter().collect::<Vec<_>>(), [Some("c2"), Some("c4")]);
+        assert!(letters.is_empty() && matches!(letters.decide(Vec::new()).unwrap(), Decided::Nothing));
         let mut places = kept(Undecided::places());
-        let Decided::Stop(place) = places.decide(&[3, 4]).unwrap() else { unreachable!("two rows failed") };
+        let Decided::Stop(place, about) = places.decide(failed(&[3, 4])).unwrap() else {
+            unreachable!("two rows failed")
+        };
         assert_eq!(place, Place { partition: 4, offset: 13, schema_id: None });
-        assert!(places.is_empty() && matches!(places.decide(&[]).unwrap(), Decided::Nothing));
+        assert_eq!(about.field.as_deref(), Some("c3"));
+        assert!(places.is_empty() && matches!(places.decide(Vec::new()).unwrap(), Decided::Nothing));
     }
 
     #[test]
     fn rows_without_records_cannot_fail() {
-        for failed in [[1], [5]] {
+        for row in [1, 5] {
             let letters = Undecided::letters(DeadLetters::new("lab", "t").unwrap());
-            assert!(kept(letters).decide(&failed).is_err());
-            assert!(kept(Undecided::places()).decide(&failed).is_err());
+            assert!(kept(letters).decide(failed(&[row])).is_err());
+            assert!(kept(Undecided::places()).decide(failed(&[row])).is_err());
         }
     }
 }

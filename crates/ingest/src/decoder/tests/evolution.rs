@@ -99,6 +99,22 @@ fn where_nothing_can_be_widened_another_column_takes_what_does_not_fit() {
 }
 
 #[test]
+fn a_dead_letter_names_the_column_that_its_schema_is_refused_for() {
+    let (mut decoder, registry) = (Decoder::new(&spec(""), None).unwrap(), registry());
+    let value = [0u8, 0, 0, 0, 4, 0];
+    let (key, headers) = (None, Headers::empty());
+    let record = Record { partition: 0, offset: 0, timestamp_ms: None, key, value: Some(&value), headers };
+    let Pushed::NeedsSchema(need) = decoder.push(&record) else { panic!("it knows no schema yet") };
+    let refused = Learned::Refused(RejectReason::IncompatibleSchema);
+    assert_eq!(block_on(decoder.learn(need, Some(&registry))), Ok(refused));
+    let rejected = Pushed::Rejected { reason: RejectReason::IncompatibleSchema, schema_id: Some(4) };
+    assert_eq!(decoder.push(&record), rejected);
+    let about = decoder.about().unwrap();
+    let why = "record R contains itself; a table cannot be recursive";
+    assert_eq!((about.field.as_deref(), about.detail.as_str()), (Some("next"), why));
+}
+
+#[test]
 fn a_table_that_stops_says_what_does_not_fit() {
     let spec = spec(", on_incompatible: stop, formats: [iceberg]");
     let (mut decoder, registry) = (Decoder::new(&spec, None).unwrap(), registry());

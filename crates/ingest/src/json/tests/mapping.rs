@@ -3,6 +3,7 @@
 use rstest::rstest;
 
 use crate::{
+    IngestError,
     json::{Encoding, table_schema, table_schema_with_hints},
     registry::SchemaReference,
 };
@@ -190,6 +191,16 @@ fn what_no_table_can_hold_is_refused_by_name(#[case] schema: &str, #[case] part:
     let error = columns(schema, &[]).unwrap_err();
     assert!(error.contains(part), "{error}");
     assert!(!error.contains("canary"), "{error}");
+}
+
+#[test]
+fn a_refusal_has_the_column_apart_from_its_text() {
+    let why = "a type is none of JSON Schema's";
+    let nested = r#"{"properties":{"a":{"type":"array","items":{"type":"canary"}}}}"#;
+    assert_eq!(table_schema(nested, &[]), Err(IngestError::column_refused("a[]", why)));
+    let unnamed = r#"{"properties":{"":{"type":"string"}}}"#;
+    let whole = IngestError::schema_refused("of JSON", "a property has an empty name");
+    assert_eq!(table_schema(unnamed, &[]), Err(whole));
 }
 
 #[test]

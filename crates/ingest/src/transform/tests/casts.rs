@@ -14,16 +14,20 @@ use siltstone_spec::transform::{Castable, castable};
 use super::*;
 use crate::transform::cast;
 
-fn cast_texts(from: &str, to: &str, values: &str) -> Vec<String> {
-    let applied = apply(
+fn cast_of(from: &str, to: &str, values: &str) -> Applied {
+    apply(
         &format!("[{{name: k, type: int}}, {{name: v, type: '{from}'}}]"),
         &format!("    transforms: {{cast: {{v: '{to}'}}}}\n"),
         &values.split(';').enumerate().map(|(k, v)| format!("{{\"k\":{k},\"v\":{v}}}\n")).collect::<String>(),
-    );
+    )
+}
+
+fn cast_texts(from: &str, to: &str, values: &str) -> Vec<String> {
+    let applied = cast_of(from, to, values);
     let mut out: Vec<String> =
         column(&applied.batch, "v").into_iter().map(|v| v.unwrap_or("null".into())).collect();
-    for row in applied.failed {
-        out.insert(row, "-".to_owned());
+    for failed in applied.failed {
+        out.insert(failed.row, "-".to_owned());
     }
     out
 }
@@ -89,6 +93,20 @@ fn values_are_cast_or_fail() {
             continue;
         }
         assert_eq!(cast_texts(from, to, values).join(" "), *expected, "{from} to {to}");
+    }
+}
+
+#[test]
+fn what_cannot_be_cast_is_told_by_both_types() {
+    for (from, to, values, expected) in [
+        ("string", "int", r#""1";"x""#, "1 v: string that is no int"),
+        ("string", "decimal(5, 2)", r#""1000""#, "0 v: string that is no decimal(5, 2)"),
+        ("long", "int", "5;2147483648", "1 v: long that does not fit int"),
+        ("double", "decimal(4, 1)", "1000.0", "0 v: double that does not fit decimal(4, 1)"),
+        ("binary", "string", r#""ff""#, "0 v: binary that is not UTF-8 where string is wanted"),
+        ("fixed[2]", "string", r#""ffff""#, "0 v: fixed[2] that is not UTF-8 where string is wanted"),
+    ] {
+        assert_eq!(told(&cast_of(from, to, values).failed), [expected], "{from} to {to}");
     }
 }
 

@@ -13,7 +13,7 @@ use siltstone_spec::{InputSchema, SchemaMode, TableSpec, transform::outcome};
 use std::sync::Arc;
 
 use super::{Applied, Keys, Transform};
-use crate::columns::arrow_schema;
+use crate::{columns::arrow_schema, dead_letter::told};
 
 const KEY: &[u8] = b"0123456789abcdef0123456789abcdef";
 
@@ -111,9 +111,19 @@ fn rows_that_cannot_be_cast_are_named_and_the_others_stay() {
 {"n":"y","s":{"d":"soon"},"k":3}
 {"n":"99999999999","s":null,"k":4}
 {"n":null,"s":{"d":null},"k":5}
-{"n":"6","s":null,"k":null}"#;
+{"n":"6","s":null,"k":null}
+{"n":"z","s":{"d":"later"},"k":7}"#;
     let applied = apply(fields, more, rows);
-    assert_eq!(applied.failed, [1, 2, 4]);
+    assert_eq!(
+        told(&applied.failed),
+        [
+            "1 n: string that is no int",
+            "2 s.d: string that is no date",
+            "4 n: string that is no int",
+            "7 n: string that is no int"
+        ],
+        "each with its place in what came and the first of the table's columns"
+    );
     assert_eq!(applied.filtered, 2, "the third by its value, the last because null is not true");
     assert_eq!(column(&applied.batch, "k"), texts(&["0", "5"]));
     assert_eq!(column(&applied.batch, "n"), texts(&["1", "null"]));
@@ -188,7 +198,12 @@ fn what_a_wider_column_cannot_hold_as_it_is_fails_its_row_wherever_it_stands() {
             row(7, [good; 4]),
         ];
         let applied = transform.apply(batch(&table, &rows.join("\n"))).unwrap();
-        assert_eq!((applied.filtered, applied.failed.as_slice()), (1, &[2, 3, 5, 6][..]), "{from} to {to}");
+        let detail = match from {
+            "binary" => "binary that is not UTF-8 where string is wanted".to_owned(),
+            _ => format!("{from} that {to} cannot hold exactly"),
+        };
+        let expected = ["2 v", "3 s.v", "5 l[].v", "6 m{}"].map(|at| format!("{at}: {detail}"));
+        assert_eq!((applied.filtered, told(&applied.failed)), (1, expected.to_vec()));
         assert_eq!(column(&applied.batch, "k"), texts(&["1", "4", "7"]));
         let values = column(&applied.batch, "v");
         assert!(values[0].is_some() && values[1].is_none() && values[0] == values[2]);
@@ -229,7 +244,7 @@ fn what_no_text_can_say_fails_its_row_before_it_is_protected() {
     let transform = transform(&table);
     assert!(transform.can_fail());
     let applied = transform.apply(batch).unwrap();
-    assert_eq!(applied.failed, [0]);
+    assert_eq!(told(&applied.failed), ["0 d: date that does not fit string"]);
     assert_eq!(column(&applied.batch, "d"), texts(&["null", "****-01-01"]));
 }
 

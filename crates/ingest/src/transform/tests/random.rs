@@ -63,19 +63,22 @@ impl Asked {
         lines
     }
 
-    /// The row in the end; `Ok(None)` when it is filtered, `Err` when it fails.
-    fn model(&self, row: &Value) -> Result<Option<Value>, ()> {
+    /// The row in the end; `Ok(None)` when it is filtered, `Err` with the first column when it fails.
+    fn model(&self, row: &Value) -> Result<Option<Value>, String> {
         if self.filter && row["a"].as_i64().is_none_or(|a| a < 0) {
             return Ok(None);
         }
-        let int = |text: &Value| match text {
+        let int = |text: &Value, column: &str| match text {
             Value::Null => Ok(Value::Null),
-            text => text.as_str().and_then(|text| text.parse::<i32>().ok()).map(Value::from).ok_or(()),
+            text => {
+                let number = text.as_str().and_then(|text| text.parse::<i32>().ok());
+                number.map(Value::from).ok_or_else(|| column.to_owned())
+            }
         };
         let mut out = serde_json::Map::new();
         let (n, x) = if self.rename { ("name", "ex") } else { ("n", "x") };
         out.insert("k".to_owned(), row["k"].clone());
-        out.insert(n.to_owned(), if self.cast { int(&row["n"])? } else { row["n"].clone() });
+        out.insert(n.to_owned(), if self.cast { int(&row["n"], n)? } else { row["n"].clone() });
         let masked = |a: i64| {
             let text = a.to_string();
             let digits = text.trim_start_matches('-').len();
@@ -91,7 +94,8 @@ impl Asked {
         );
         if let Value::Object(inner) = &row["s"] {
             let mut made = serde_json::Map::new();
-            made.insert(x.to_owned(), if self.cast_inner { int(&inner["x"])? } else { inner["x"].clone() });
+            let ex = if self.cast_inner { int(&inner["x"], &format!("s.{x}"))? } else { inner["x"].clone() };
+            made.insert(x.to_owned(), ex);
             if !self.drop_y {
                 made.insert("y".to_owned(), inner["y"].clone());
             }
@@ -133,11 +137,11 @@ proptest! {
             match asked.model(row) {
                 Ok(Some(row)) => kept.push(serde_json::from_value::<BTreeMap<String, Value>>(row).unwrap()),
                 Ok(None) => filtered += 1,
-                Err(()) => failed.push(place),
+                Err(column) => failed.push(format!("{place} {column}: string that is no int")),
             }
         }
         prop_assert_eq!(applied.filtered, filtered);
-        prop_assert_eq!(applied.failed, failed);
+        prop_assert_eq!(told(&applied.failed), failed);
         prop_assert_eq!(rows_of(&applied.batch), kept);
     }
 }
