@@ -21,41 +21,12 @@ use siltstone_ingest::{
     protobuf::{self, ProtobufFile, ProtobufProgram},
 };
 
-use self::support::{ORDERS, ROWS, Random, decode, framed, long, orders, registry, spec, text};
+use self::support::{
+    ORDERS, ROWS, Random, decode, framed, long, orders, registry, spec, text, wide, wide_protobuf,
+};
 
 /// Passes of each stream for the ratio; the quickest counts.
 const PASSES: usize = 60;
-
-/// Eight longs, four doubles, four strings of about 110 bytes.
-fn wide() -> (String, Vec<Vec<u8>>) {
-    let types = ["\"long\"", "\"double\"", "\"long\"", "\"string\""];
-    let fields: Vec<String> = (0..16)
-        .map(|index| format!(r#"{{"name":"f{index}","type":["null",{}]}}"#, types[index % 4]))
-        .collect();
-    let schema = format!(r#"{{"type":"record","name":"Wide","fields":[{}]}}"#, fields.join(","));
-    let mut random = Random(9);
-    let record = |random: &mut Random| {
-        let mut body = Vec::new();
-        for index in 0..16 {
-            if random.below(20) == 0 {
-                long(&mut body, 0);
-                continue;
-            }
-            long(&mut body, 1);
-            match index % 4 {
-                1 => body.extend((random.below(1 << 30) as f64).to_le_bytes()),
-                3 => {
-                    let length = 95 + random.below(25);
-                    text(&mut body, length, random);
-                }
-                _ => long(&mut body, random.below(1 << 31).cast_signed()),
-            }
-        }
-        body
-    };
-    let records = (0..ROWS).map(|_| record(&mut random)).collect();
-    (schema, records)
-}
 
 fn programs(criterion: &mut Criterion) {
     let (wide_schema, wide_records) = wide();
@@ -82,50 +53,6 @@ fn programs(criterion: &mut Criterion) {
             });
         }
     }
-}
-
-/// The records of `wide`, with the same values.
-fn wide_protobuf() -> (String, Vec<Vec<u8>>) {
-    let types = ["int64", "double", "int64", "string"];
-    let fields: String =
-        (0..16).map(|index| format!("optional {} f{index} = {};", types[index % 4], index + 1)).collect();
-    let schema = format!("syntax = \"proto3\"; message Wide {{ {fields} }}");
-    let mut random = Random(9);
-    let varint = |to: &mut Vec<u8>, mut rest: u64| {
-        while rest >= 0x80 {
-            to.push(rest as u8 | 0x80);
-            rest >>= 7;
-        }
-        to.push(rest as u8);
-    };
-    let record = |random: &mut Random| {
-        let mut body = Vec::new();
-        for index in 0..16u64 {
-            if random.below(20) == 0 {
-                continue;
-            }
-            let tag = (index + 1) << 3;
-            match index % 4 {
-                1 => {
-                    varint(&mut body, tag | 1);
-                    body.extend((random.below(1 << 30) as f64).to_le_bytes());
-                }
-                3 => {
-                    let length = 95 + random.below(25);
-                    varint(&mut body, tag | 2);
-                    varint(&mut body, length);
-                    body.extend((0..length).map(|_| b'a' + random.below(26) as u8));
-                }
-                _ => {
-                    varint(&mut body, tag);
-                    varint(&mut body, random.below(1 << 31));
-                }
-            }
-        }
-        body
-    };
-    let records = (0..ROWS).map(|_| record(&mut random)).collect();
-    (schema, records)
 }
 
 fn protobuf_program(criterion: &mut Criterion) {

@@ -1,5 +1,6 @@
 //! What transforms and protection cost: the same stream of orders through the decoder of a table without them, and
-//! with each kind. Rates are of the records' bytes, on one core.
+//! with each kind; and of the records of `wide`, with their sixteen columns and with two of them. Rates are of the
+//! records' bytes, on one core.
 //!
 //! `none` is the way of a table without transforms. `hash`, `mask` and `encrypt` are of the same column, some 60
 //! characters; `protect` is one of each kind.
@@ -9,9 +10,10 @@
 mod support;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use siltstone_ingest::decoder::Decoder;
+use siltstone_ingest::{decoder::Decoder, registry::RegistryFormat};
+use siltstone_spec::{SourceFormat, TableSpec};
 
-use self::support::{ORDERS, ROWS, decode, framed, orders, registry, spec};
+use self::support::{ORDERS, ROWS, decode, framed, orders, registry, registry_of, spec, wide, wide_protobuf};
 
 /// What stands in the spec besides.
 const FORMS: [(&str, &str); 7] = [
@@ -47,5 +49,33 @@ fn transforms(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, transforms);
+/// What is left out is passed over in the bytes.
+fn select(criterion: &mut Criterion) {
+    let (avro, records) = wide();
+    let (protobuf, messages) = wide_protobuf();
+    // The index of the message in its schema goes before it.
+    let messages: Vec<Vec<u8>> = messages.iter().map(|body| [&[0], &body[..]].concat()).collect();
+    let avro_registry = registry_of(RegistryFormat::Avro, &[avro.as_str()]);
+    let protobuf_registry = registry_of(RegistryFormat::Protobuf, &[protobuf.as_str()]);
+    let mut group = criterion.benchmark_group("transforms");
+    for (name, source_format, registry, bodies) in [
+        ("avro", SourceFormat::Avro, avro_registry, records),
+        ("protobuf", SourceFormat::Protobuf, protobuf_registry, messages),
+    ] {
+        let values: Vec<Vec<u8>> = bodies.iter().map(|body| framed(1, body)).collect();
+        let bytes: usize = values.iter().map(Vec::len).sum();
+        group.throughput(Throughput::Bytes(bytes as u64));
+        for (form, more) in [("none", ""), ("select_2_of_16", ", transforms: {select: [f0, f15]}")] {
+            let table = TableSpec { source_format, ..spec(more) };
+            let mut decoder = Decoder::new(&table, None).unwrap();
+            assert_eq!(decode(&mut decoder, &registry, &values), ROWS, "{name}/{form}");
+            group.bench_function(format!("wide/{name}/{form}"), |bencher| {
+                bencher.iter(|| decode(&mut decoder, &registry, &values));
+            });
+        }
+    }
+    group.finish();
+}
+
+criterion_group!(benches, transforms, select);
 criterion_main!(benches);

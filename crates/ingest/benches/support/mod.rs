@@ -1,4 +1,5 @@
-//! Orders as Avro records, seven fields of about 100 bytes, and how a decoder takes a stream of them.
+//! Orders as Avro records, seven fields of about 100 bytes, wider records in both formats, and how a decoder takes a
+//! stream of them.
 
 #![allow(clippy::unwrap_used, reason = "benchmarks")]
 
@@ -61,18 +62,96 @@ pub(crate) fn orders() -> Vec<Vec<u8>> {
         .collect()
 }
 
+/// Eight longs, four doubles, four strings of about 110 bytes.
+pub(crate) fn wide() -> (String, Vec<Vec<u8>>) {
+    let types = ["\"long\"", "\"double\"", "\"long\"", "\"string\""];
+    let fields: Vec<String> = (0..16)
+        .map(|index| format!(r#"{{"name":"f{index}","type":["null",{}]}}"#, types[index % 4]))
+        .collect();
+    let schema = format!(r#"{{"type":"record","name":"Wide","fields":[{}]}}"#, fields.join(","));
+    let mut random = Random(9);
+    let record = |random: &mut Random| {
+        let mut body = Vec::new();
+        for index in 0..16 {
+            if random.below(20) == 0 {
+                long(&mut body, 0);
+                continue;
+            }
+            long(&mut body, 1);
+            match index % 4 {
+                1 => body.extend((random.below(1 << 30) as f64).to_le_bytes()),
+                3 => {
+                    let length = 95 + random.below(25);
+                    text(&mut body, length, random);
+                }
+                _ => long(&mut body, random.below(1 << 31).cast_signed()),
+            }
+        }
+        body
+    };
+    let records = (0..ROWS).map(|_| record(&mut random)).collect();
+    (schema, records)
+}
+
+/// The records of `wide`, with the same values.
+pub(crate) fn wide_protobuf() -> (String, Vec<Vec<u8>>) {
+    let types = ["int64", "double", "int64", "string"];
+    let fields: String =
+        (0..16).map(|index| format!("optional {} f{index} = {};", types[index % 4], index + 1)).collect();
+    let schema = format!("syntax = \"proto3\"; message Wide {{ {fields} }}");
+    let mut random = Random(9);
+    let varint = |to: &mut Vec<u8>, mut rest: u64| {
+        while rest >= 0x80 {
+            to.push(rest as u8 | 0x80);
+            rest >>= 7;
+        }
+        to.push(rest as u8);
+    };
+    let record = |random: &mut Random| {
+        let mut body = Vec::new();
+        for index in 0..16u64 {
+            if random.below(20) == 0 {
+                continue;
+            }
+            let tag = (index + 1) << 3;
+            match index % 4 {
+                1 => {
+                    varint(&mut body, tag | 1);
+                    body.extend((random.below(1 << 30) as f64).to_le_bytes());
+                }
+                3 => {
+                    let length = 95 + random.below(25);
+                    varint(&mut body, tag | 2);
+                    varint(&mut body, length);
+                    body.extend((0..length).map(|_| b'a' + random.below(26) as u8));
+                }
+                _ => {
+                    varint(&mut body, tag);
+                    varint(&mut body, random.below(1 << 31));
+                }
+            }
+        }
+        body
+    };
+    let records = (0..ROWS).map(|_| record(&mut random)).collect();
+    (schema, records)
+}
+
 /// A record as Confluent's serializers frame it.
 pub(crate) fn framed(id: u32, body: &[u8]) -> Vec<u8> {
     [&[0], &id.to_be_bytes()[..], body].concat()
 }
 
-/// A registry of these schemas, with ids from 1 on; the last is the subject's latest.
+/// A registry of these schemas of Avro, with ids from 1 on; the last is the subject's latest.
 pub(crate) fn registry(schemas: &[&str]) -> FixedRegistry {
+    registry_of(RegistryFormat::Avro, schemas)
+}
+
+pub(crate) fn registry_of(format: RegistryFormat, schemas: &[&str]) -> FixedRegistry {
     let registry = FixedRegistry::new();
     for (id, schema) in (1..).zip(schemas) {
         let schema = (*schema).to_owned();
-        let schema = RegisteredSchema { id, format: RegistryFormat::Avro, schema, references: vec![] };
-        registry.put("orders-value", schema);
+        registry.put("orders-value", RegisteredSchema { id, format, schema, references: vec![] });
     }
     registry
 }

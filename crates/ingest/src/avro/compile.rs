@@ -2,14 +2,15 @@
 //!
 //! Fields match columns by name. A writer may be narrower than the table (int to long, float or double; long
 //! to float or double; float to double; fewer decimal digits; fixed to binary; string to binary and back) and
-//! may lack optional columns. Anything else must first become part of the table.
+//! may lack optional columns. Anything else must first become part of the table, unless the caller says that the
+//! table has some of the fields only.
 
 use siltstone_protocol::{Field, PrimitiveType, Schema, Type};
 
 use super::{
-    program::{AvroProgram, Branches, Fields, Op, Step},
+    program::{AvroProgram, Branches, Fields, Op, Passed, Step},
     schema::{AvroSchema, Kind, Node, NodeId, RecordField, Unit},
-    table::{BARE_COLUMN, branches},
+    table::{BARE_COLUMN, branches, column_of},
 };
 use crate::{
     IngestError,
@@ -22,7 +23,22 @@ impl AvroProgram {
     /// # Errors
     /// `SchemaRefused`, naming the column that the table must gain, widen or make optional first.
     pub fn compile(writer: &AvroSchema, table: &Schema) -> Result<Self, IngestError> {
-        let mut compiler = Compiler { writer, path: Vec::new() };
+        Self::compiled(writer, table, false)
+    }
+
+    /// As [`Self::compile`], for a table of some of the fields: the others, and such members of records and unions, are
+    /// passed over in the bytes and never built. How they are encoded must be as the schema says (lengths, numbers,
+    /// branches, symbols); what they mean is not looked at: a text that is not UTF-8, or a decimal of too many digits,
+    /// rejects no record there.
+    ///
+    /// # Errors
+    /// As [`Self::compile`].
+    pub fn compile_some(writer: &AvroSchema, table: &Schema) -> Result<Self, IngestError> {
+        Self::compiled(writer, table, true)
+    }
+
+    fn compiled(writer: &AvroSchema, table: &Schema, passes: bool) -> Result<Self, IngestError> {
+        let mut compiler = Compiler { writer, passes, path: Vec::new() };
         let row = match writer.node(writer.root) {
             Some((_, Node { kind: Kind::Record(fields), .. })) => compiler.fields(fields, &table.fields)?,
             _ => {
@@ -37,6 +53,8 @@ impl AvroProgram {
 
 struct Compiler<'a> {
     writer: &'a AvroSchema,
+    /// Fields without a column are passed over.
+    passes: bool,
     path: Vec<String>,
 }
 
@@ -57,11 +75,18 @@ impl Compiler<'_> {
             }
             self.path.push(field.name.clone());
             let position = columns.iter().position(|column| column.name == field.name);
-            let Some((column, target)) = position.and_then(|index| Some((index, columns.get(index)?))) else {
-                return Err(self.refused("the table has no such column yet"));
+            let found = position.and_then(|index| Some((index, columns.get(index)?)));
+            let step = match found {
+                Some((column, target)) => {
+                    let op = self.op(field.node, &target.data_type, target.required)?;
+                    Step { column, op }
+                }
+                None => {
+                    let column = columns.len() + steps.len();
+                    Step { column, op: self.passed(&field.name, field.node)? }
+                }
             };
-            let op = self.op(field.node, &target.data_type, target.required)?;
-            steps.push(Step { column, op });
+            steps.push(step);
             self.path.pop();
         }
         let taken = |index: &usize| steps.iter().any(|step| step.column == *index);
@@ -73,6 +98,18 @@ impl Compiler<'_> {
             return Err(self.refused("the column is required and the schema does not have it"));
         }
         Ok(Fields { steps: steps.into(), absent: absent.into() })
+    }
+
+    /// How a field that has no column is passed over.
+    fn passed(&mut self, name: &str, id: NodeId) -> Result<Op, IngestError> {
+        if !self.passes {
+            return Err(self.refused("the table has no such column yet"));
+        }
+        let column = column_of(self.writer, id)?;
+        let (data_type, nullable) =
+            column.ok_or_else(|| IngestError::internal("a field without values is passed over"))?;
+        let op = self.op(id, &data_type, !nullable)?;
+        Ok(Op::Passed(Box::new(Passed { name: name.into(), data_type, op })))
     }
 
     /// True for a null, or a union of nothing but null: not a byte, or a byte that says nothing.
@@ -131,15 +168,17 @@ impl Compiler<'_> {
                 for (branch, id) in several {
                     let name = self.node(*id)?.branch_name().to_owned();
                     self.path.push(name.clone());
-                    let found = members.iter().enumerate().find(|(_, member)| member.name == name);
-                    let (column, member) =
-                        found.ok_or_else(|| self.refused("the table has no such column yet"))?;
-                    if member.required {
-                        return Err(self.refused("a union's member is required in the table"));
-                    }
-                    let op = self.op(*id, &member.data_type, false)?;
-                    if let Some(step) = steps.get_mut(*branch) {
-                        *step = Some(Step { column, op });
+                    let step = match members.iter().enumerate().find(|(_, member)| member.name == name) {
+                        Some((_, member)) if member.required => {
+                            return Err(self.refused("a union's member is required in the table"));
+                        }
+                        Some((column, member)) => {
+                            Step { column, op: self.op(*id, &member.data_type, false)? }
+                        }
+                        None => Step { column: members.len() + branch, op: self.passed(&name, *id)? },
+                    };
+                    if let Some(place) = steps.get_mut(*branch) {
+                        *place = Some(step);
                     }
                     self.path.pop();
                 }

@@ -5,6 +5,7 @@ use siltstone_protocol::RejectReason;
 use super::{
     cursor::Cursor,
     program::{AvroProgram, Branches, Fields, Op, Step},
+    skip::Skip,
 };
 use crate::{
     columns::{Column, Columns, DecimalValues, FixedBytes},
@@ -90,7 +91,16 @@ impl<N: Notes> Walk<'_, N> {
 
     #[inline]
     fn step(&mut self, step: &Step, columns: &mut [Column]) -> Outcome {
-        self.value(&step.op, columns.get_mut(step.column).ok_or(FOREIGN)?)
+        match columns.get_mut(step.column) {
+            Some(column) => self.value(&step.op, column),
+            None => self.pass(&step.op),
+        }
+    }
+
+    /// Passes over a value that no column takes.
+    fn pass(&mut self, op: &Op) -> Outcome {
+        let Op::Passed(passed) = op else { return Err(FOREIGN) };
+        Skip { cursor: &mut self.cursor, items: &mut self.items, is_strict: true }.value(&passed.op)
     }
 
     fn value(&mut self, op: &Op, column: &mut Column) -> Outcome {
@@ -143,7 +153,7 @@ impl<N: Notes> Walk<'_, N> {
                     self.value(op, column).inspect_err(|_| self.notes.note(At::Inner))?;
                 }
             }
-            Op::Struct(_) | Op::List(_) | Op::Map(_) | Op::Only(_) | Op::Union(_) => {
+            Op::Struct(_) | Op::List(_) | Op::Map(_) | Op::Only(_) | Op::Union(_) | Op::Passed(_) => {
                 return self.nested(op, column);
             }
         }
@@ -208,6 +218,9 @@ impl<N: Notes> Walk<'_, N> {
             return Ok(());
         };
         let builder = expect!(column, Struct);
+        if matches!(step.op, Op::Passed(_)) {
+            self.pass(&step.op).inspect_err(|_| self.notes.note(At::Member(step.column)))?;
+        }
         for (index, member) in builder.members().iter_mut().enumerate() {
             if index == step.column {
                 self.value(&step.op, member).inspect_err(|_| self.notes.note(At::Member(index)))?;

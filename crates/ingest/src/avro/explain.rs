@@ -79,6 +79,10 @@ fn member<'p>(
     path: &mut Vec<&'p str>,
 ) -> Option<(&'p Op, &'p Type)> {
     let step = steps.into_iter().find(|step| step.column == index)?;
+    if let Op::Passed(passed) = &step.op {
+        path.push(&passed.name);
+        return Some((&step.op, &passed.data_type));
+    }
     let column = columns.get(index)?;
     path.push(&column.name);
     Some((&step.op, &column.data_type))
@@ -142,6 +146,7 @@ impl Place<'_> {
             Op::List(_) => "array",
             Op::Map(_) => "map",
             Op::Optional { .. } | Op::Only(_) | Op::Union(_) => "union",
+            Op::Passed(passed) => Place { op: &passed.op, ..self }.writer(),
         }
     }
 }

@@ -3,8 +3,8 @@
 //! 1. `schema` and `parse` read a writer schema and its references into an arena of types.
 //! 2. `table` maps it to a table schema; the head of that module has the type map.
 //! 3. `compile` matches writer fields to columns by name and makes an [`AvroProgram`], once per schema id.
-//! 4. `decode` runs the program over each record with a `cursor`, straight into the column builders; `skip` only
-//!    finds where a record ends.
+//! 4. `decode` runs the program over each record with a `cursor`, straight into the column builders; `skip` passes
+//!    over fields that have no column, and finds where a record ends.
 //! 5. `explain` says what a rejected record is about, by the walk of `decode` with notes of where it is.
 //!
 //! Own parser, on purpose: the arena holds no documentation and no default, nothing is logged, a logical type

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use siltstone_protocol::Type;
+
 /// How records of one writer schema become rows of one table schema: an instruction per writer field, in the
 /// order of the bytes, each bound to its column.
 pub struct AvroProgram {
@@ -22,6 +24,7 @@ pub(super) struct Fields {
 }
 
 pub(super) struct Step {
+    /// Of what is passed over a number that no column has.
     pub(super) column: usize,
     pub(super) op: Op,
 }
@@ -67,6 +70,16 @@ pub(super) enum Op {
     /// Union of one type.
     Only(Box<Op>),
     Union(Box<Branches>),
+    /// A field that has no column.
+    Passed(Box<Passed>),
+}
+
+/// How a value is passed over.
+pub(super) struct Passed {
+    pub(super) name: Box<str>,
+    /// Of the column that it would be.
+    pub(super) data_type: Type,
+    pub(super) op: Op,
 }
 
 /// A general union: a struct of optional members.

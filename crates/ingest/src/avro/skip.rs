@@ -1,4 +1,5 @@
-//! Where a record ends: the walk of `decode` without columns, and without a look at what values mean.
+//! Over values that nobody wants: the walk of `decode` without columns, and without a look at what values mean. Fields
+//! without a column are passed over so, and records of which only the end is looked for.
 
 use siltstone_protocol::RejectReason;
 
@@ -16,25 +17,35 @@ impl AvroProgram {
     /// # Errors
     /// The encoding is broken, so nobody can say where it ends.
     pub fn skip_first(&self, bodies: &[u8]) -> Result<usize, RejectReason> {
-        let mut walk = Skip { cursor: Cursor::new(bodies), items: ITEMS_MAX };
-        walk.fields(&self.row)?;
-        Ok(bodies.len() - walk.cursor.left())
+        let (mut cursor, mut items) = (Cursor::new(bodies), ITEMS_MAX);
+        Skip { cursor: &mut cursor, items: &mut items, is_strict: false }.fields(&self.row)?;
+        Ok(bodies.len() - cursor.left())
     }
 }
 
-struct Skip<'a> {
-    cursor: Cursor<'a>,
-    items: usize,
+pub(super) struct Skip<'w, 'a> {
+    pub(super) cursor: &'w mut Cursor<'a>,
+    /// Items that the record may still have.
+    pub(super) items: &'w mut usize,
+    /// What no writer encodes is a fault, though it is clear where it ends.
+    pub(super) is_strict: bool,
 }
 
-impl Skip<'_> {
+impl Skip<'_, '_> {
     fn fields(&mut self, fields: &Fields) -> Outcome {
         fields.steps.iter().try_for_each(|step| self.value(&step.op))
     }
 
-    fn value(&mut self, op: &Op) -> Outcome {
-        let cursor = &mut self.cursor;
+    pub(super) fn value(&mut self, op: &Op) -> Outcome {
+        let cursor = &mut *self.cursor;
         match op {
+            Op::Boolean if self.is_strict => cursor.boolean().map(|_| ())?,
+            Op::Int | Op::IntToLong | Op::IntToFloat | Op::IntToDouble | Op::TimeMillis if self.is_strict => {
+                cursor.int().map(|_| ())?;
+            }
+            Op::Enum(symbols) | Op::EnumToBytes(symbols) if self.is_strict => {
+                cursor.index(symbols.len()).map(|_| ())?;
+            }
             Op::Boolean => cursor.take(1).map(|_| ())?,
             Op::Int
             | Op::IntToLong
@@ -86,6 +97,7 @@ impl Skip<'_> {
                     self.value(&step.op)?;
                 }
             }
+            Op::Passed(passed) => self.value(&passed.op)?,
         }
         Ok(())
     }
@@ -96,7 +108,7 @@ impl Skip<'_> {
         if count > self.cursor.left() {
             return Err(RejectReason::Truncated);
         }
-        self.items = self.items.checked_sub(count).ok_or(RejectReason::TooDeep)?;
+        *self.items = self.items.checked_sub(count).ok_or(RejectReason::TooDeep)?;
         Ok((count > 0).then_some(count))
     }
 }

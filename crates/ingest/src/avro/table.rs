@@ -60,6 +60,11 @@ pub fn table_schema(writer: &AvroSchema) -> Result<Schema, IngestError> {
     Ok(Schema::new(0, fields))
 }
 
+/// What a column of this type is, and whether it may be null; `None`: it is only ever null.
+pub(super) fn column_of(writer: &AvroSchema, id: NodeId) -> Result<Option<Mapped>, IngestError> {
+    Mapper { writer, active: Vec::new(), path: Vec::new(), fields: 0 }.column(id)
+}
+
 /// The branches of a union that hold values, by position, and whether one is null.
 pub(super) fn branches(writer: &AvroSchema, ids: &[NodeId]) -> (Vec<(usize, NodeId)>, Option<usize>) {
     let is_null = |id: &NodeId| matches!(writer.node(*id), Some((_, Node { kind: Kind::Null, .. })));
@@ -76,7 +81,7 @@ struct Mapper<'a> {
 }
 
 /// A column's type and whether it may be null.
-type Mapped = (Type, bool);
+pub(super) type Mapped = (Type, bool);
 
 impl Mapper<'_> {
     fn refused(&self, why: impl Into<String>) -> IngestError {

@@ -146,6 +146,16 @@ impl Incoming {
             Kind::Raw => Program::Raw,
         })
     }
+
+    /// As `program`, for a table of some of the columns of these records: the others are passed over. Of JSON `extra`
+    /// says so.
+    pub(super) fn program_of_some(&self, table: &Schema, extra: ExtraFields) -> Result<Program, IngestError> {
+        Ok(match &self.kind {
+            Kind::Avro(writer) => Program::Avro(AvroProgram::compile_some(writer, table)?),
+            Kind::Protobuf(message) => Program::Protobuf(ProtobufProgram::compile_some(message, table)?),
+            Kind::Json(_) | Kind::Raw => self.program(table, extra)?,
+        })
+    }
 }
 
 fn forget_numbers(fields: &mut [Field]) {

@@ -5,10 +5,10 @@ use siltstone_spec::{
     ExtraFields, Protection, SourceFormat, TableSpec, Transforms,
     evolve::assign_ids,
     plan::Notice,
-    transform::{Outcome, TransformFault, TransformPlace, outcome},
+    transform::{Derived, Origin, Outcome, TransformFault, TransformPlace, outcome},
 };
 
-use super::{learn::with_own, staged::spoken_of};
+use super::{kafka::KAFKA_COLUMN, learn::with_own, staged::spoken_of};
 use crate::{
     IngestError,
     transform::{Condition, FilterFault},
@@ -228,29 +228,62 @@ impl Looked {
         schema
     }
 
-    /// The source without columns that nobody looks at, where a reader of records passes over what is not there.
+    /// The source without columns, and members of structs, that nobody looks at, where a reader of records passes over
+    /// what is not there.
     pub(super) fn narrowed(self, table: &TableSpec) -> Result<(Schema, Outcome), IngestError> {
-        if table.source_format != SourceFormat::Json || table.extra_fields != ExtraFields::Ignore {
-            return Ok((self.source, self.outcome));
-        }
-        self.narrow(table)
+        let passes = match table.source_format {
+            SourceFormat::Avro | SourceFormat::Protobuf => true,
+            SourceFormat::Json => table.extra_fields == ExtraFields::Ignore,
+            SourceFormat::Raw => false,
+        };
+        if passes { self.narrow(table, true) } else { Ok((self.source, self.outcome)) }
     }
 
-    /// The source without columns that nobody looks at.
-    pub(super) fn narrow(self, table: &TableSpec) -> Result<(Schema, Outcome), IngestError> {
-        let used: Vec<usize> =
-            self.outcome.columns.iter().filter_map(|column| column.origin.index()).collect();
-        let mut narrow = self.source.clone();
-        let mut index = 0..;
-        narrow.fields.retain(|field| {
-            let is_used = index.next().is_some_and(|index| used.contains(&index));
-            is_used || self.filtered_by.contains(&field.name)
-        });
-        // A record that is not an object is the value of the only column, where that has this name.
-        if narrow.fields.is_empty() || (narrow.fields.len() == 1 && narrow.fields[0].name == BARE_COLUMN) {
+    /// The source without columns that nobody looks at. `inside`: and without such members of structs.
+    pub(super) fn narrow(self, table: &TableSpec, inside: bool) -> Result<(Schema, Outcome), IngestError> {
+        let kept = |(index, field): (usize, &Field)| {
+            if self.filtered_by.contains(&field.name) {
+                return Some(field.clone());
+            }
+            let derived = made_of(&self.outcome.columns, index)?;
+            // The engine makes all of its own column, whatever is left out of it.
+            Some(if inside && field.name != KAFKA_COLUMN { used(field, derived) } else { field.clone() })
+        };
+        let fields: Vec<Field> = self.source.fields.iter().enumerate().filter_map(kept).collect();
+        // A record of JSON that is not an object is the value of the only column, where that has this name.
+        let is_bare = table.source_format == SourceFormat::Json
+            && matches!(fields.as_slice(), [only] if only.name == BARE_COLUMN);
+        if fields.is_empty() || is_bare {
             return Ok((self.source, self.outcome));
         }
+        let narrow = Schema::new(self.source.schema_id, fields);
         let outcome = outcome(table, &narrow).map_err(|faults| invalid(table, &faults))?;
         Ok((narrow, outcome))
     }
+}
+
+/// Leaves out fields, and members of structs, that these columns lack.
+pub(super) fn keep_only(fields: &mut Vec<Field>, columns: &[Field]) {
+    fields.retain_mut(|field| {
+        let Some(column) = columns.iter().find(|column| column.id == field.id) else { return false };
+        if let (Type::Struct(members), Type::Struct(kept)) = (&mut field.data_type, &column.data_type) {
+            keep_only(members, kept);
+        }
+        true
+    });
+}
+
+/// What the source's field of this place becomes.
+fn made_of(columns: &[Derived], index: usize) -> Option<&Derived> {
+    columns.iter().find(|column| column.origin.index() == Some(index))
+}
+
+/// The field with those of its members of which something is made.
+fn used(field: &Field, derived: &Derived) -> Field {
+    let mut field = field.clone();
+    if let (Type::Struct(inside), Origin::Members { members, .. }) = (&mut field.data_type, &derived.origin) {
+        let kept = inside.iter().enumerate();
+        *inside = kept.filter_map(|(index, member)| Some(used(member, made_of(members, index)?))).collect();
+    }
+    field
 }

@@ -5,7 +5,10 @@
 //!    table grows ([`merge`]). It is kept in memory only: a worker that begins anew begins with the first schema it
 //!    meets.
 //! 2. What the table must be is the source after its transforms. The ledger's schema is compared with that.
-//! 3. A source that grows closes the batch: what was decoded is changed into the table's columns and kept, until the
+//! 3. Columns of the source that nothing of the table is made of, and that the filter does not look at, are passed over
+//!    in the records' bytes and never built, and so are members of structs. A value there that means nothing (a text
+//!    that is not UTF-8) rejects no record; one whose end cannot be told does.
+//! 4. A source that grows closes the batch: what was decoded is changed into the table's columns and kept, until the
 //!    caller finishes the batch.
 //!
 //! Names in the spec that nothing answers to are looked for in the latest registered schema too, whose records may come
@@ -26,7 +29,7 @@ use super::{
     engine::{Decoder, Finished},
     incoming::Incoming,
     learn::Learned,
-    looked::{look, with_absent},
+    looked::{keep_only, look, with_absent},
     of_files,
     programs::Key,
 };
@@ -252,8 +255,8 @@ impl Decoder {
             }
         }
         let Some(batch) = &self.batch else { return Err(IngestError::internal("a batch is gone")) };
-        body.fields.retain(|field| batch.body.fields.iter().any(|column| column.id == field.id));
-        match incoming.program(&body, self.table.extra_fields) {
+        keep_only(&mut body.fields, &batch.body.fields);
+        match incoming.program_of_some(&body, self.table.extra_fields) {
             Ok(program) => {
                 self.programs.insert(key, program, incoming.name.as_deref());
                 Ok(Learned::Ready)

@@ -2,7 +2,7 @@
 //!
 //! Fields match columns by name. A message may be narrower than the table (int to long, float or double; long to float
 //! or double; float to double; string to binary and back) and may lack optional columns. Anything else must
-//! first become part of the table.
+//! first become part of the table, unless the caller says that the table has some of the fields only.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use super::{
     cursor::Wire,
     kind::{Kind, Scalar, Shape, shape},
     lookup::Lookup,
-    program::{Absent, Fields, Leaf, MapOp, Number, Op, ProtobufProgram, Step, Symbols, Value},
+    program::{Absent, Fields, Leaf, MapOp, Number, Op, Passed, ProtobufProgram, Step, Symbols, Value},
     schema::ProtobufSchema,
     scratch::Scratch,
     table::{UINT64_DIGITS, fields},
@@ -32,13 +32,29 @@ impl ProtobufProgram {
     /// # Errors
     /// `SchemaRefused`, naming the column that the table must gain, widen or make optional first.
     pub fn compile(schema: &ProtobufSchema, table: &Schema) -> Result<Self, IngestError> {
-        let mut compiler = Compiler { path: Vec::new() };
+        Self::compiled(schema, table, false)
+    }
+
+    /// As [`Self::compile`], for a table of some of the fields: the others, also of messages inside, are passed over as
+    /// those are that the schema does not know. Nothing is looked at but where they end: not whether a text is UTF-8,
+    /// what is in a message, whether the encoding is that of the type, or whether a required field is there.
+    ///
+    /// # Errors
+    /// As [`Self::compile`].
+    pub fn compile_some(schema: &ProtobufSchema, table: &Schema) -> Result<Self, IngestError> {
+        Self::compiled(schema, table, true)
+    }
+
+    fn compiled(schema: &ProtobufSchema, table: &Schema, passes: bool) -> Result<Self, IngestError> {
+        let mut compiler = Compiler { passes, path: Vec::new() };
         let row = compiler.message(schema.message(), &table.fields)?;
         Ok(Self { row, scratch: Scratch::default() })
     }
 }
 
 struct Compiler {
+    /// Fields without a column are passed over.
+    passes: bool,
     path: Vec<String>,
 }
 
@@ -51,6 +67,7 @@ impl Compiler {
         let mut steps = Vec::new();
         let mut numbers = Vec::new();
         let mut oneofs = Vec::new();
+        let mut left_out = Vec::new();
         for field in fields(message) {
             if is_empty(&field) {
                 continue; // Has no column.
@@ -58,7 +75,12 @@ impl Compiler {
             self.enter(field.name())?;
             let position = columns.iter().position(|column| column.name == field.name());
             let Some((column, target)) = position.and_then(|index| Some((index, columns.get(index)?))) else {
-                return Err(self.refused("the table has no such column yet"));
+                if !self.passes {
+                    return Err(self.refused("the table has no such column yet"));
+                }
+                left_out.push(field);
+                self.path.pop();
+                continue;
             };
             let (op, wire) = self.op(&field, target)?;
             let oneof = field.containing_oneof().map(|oneof| {
@@ -80,8 +102,15 @@ impl Compiler {
             self.path.push(column.name.clone());
             return Err(self.refused("the column is required and the schema does not have it"));
         }
-        let lookup = Lookup::new(&numbers);
-        Ok(Fields { steps: steps.into(), lookup, oneofs: oneofs.len(), absent: absent.into() })
+        let mut passed = Vec::new();
+        for field in &left_out {
+            if let Some(found) = passed_of(field, &oneofs) {
+                passed.push(found);
+                numbers.push(field.number());
+            }
+        }
+        let (lookup, passed) = (Lookup::new(&numbers), passed.into());
+        Ok(Fields { steps: steps.into(), passed, lookup, oneofs: oneofs.len(), absent: absent.into() })
     }
 
     fn enter(&mut self, name: &str) -> Result<(), IngestError> {
@@ -157,6 +186,14 @@ impl Compiler {
             _ => self.refused("its type does not fit the column's type"),
         })
     }
+}
+
+/// A field that has no column, if it is of a oneof of which another has one.
+fn passed_of(field: &FieldDescriptor, oneofs: &[String]) -> Option<Passed> {
+    let of = field.containing_oneof()?;
+    let oneof = oneofs.iter().position(|known| known == of.name())?;
+    let Shape::One { kind, .. } = shape(field) else { return None };
+    Some(Passed { wire: wire(&kind, field.is_group()), oneof })
 }
 
 fn wire(kind: &Kind, group: bool) -> Wire {

@@ -101,9 +101,13 @@ impl<N: Notes> Walk<'_, N> {
         let mut cursor = Cursor::new(self.body, part);
         while !cursor.is_empty() {
             let (number, wire) = cursor.tag()?;
-            let known = fields.lookup.find(number).and_then(|index| Some((index, fields.steps.get(index)?)));
+            let found = fields.lookup.find(number);
+            let known = found.and_then(|index| Some((index, fields.steps.get(index)?)));
             let Some((index, step)) = known else {
                 cursor.pass(number, wire)?;
+                if let Some(index) = found {
+                    self.passed(fields, frame, index, wire);
+                }
                 continue;
             };
             let packed = wire != step.wire;
@@ -128,6 +132,17 @@ impl<N: Notes> Walk<'_, N> {
             }
         }
         Ok(())
+    }
+
+    /// A field that has no column was the last of its oneof: none of the others counts.
+    fn passed(&mut self, fields: &Fields, frame: Frame, index: usize, wire: Wire) {
+        let passed = index.checked_sub(fields.steps.len()).and_then(|place| fields.passed.get(place));
+        let Some(passed) = passed.filter(|passed| passed.wire == wire) else { return };
+        let oneof = fields.steps.len() + passed.oneof;
+        if let Some(before) = self.scratch.slot(frame, oneof).first() {
+            self.scratch.clear(frame, before.bits as usize);
+            self.scratch.clear(frame, oneof);
+        }
     }
 
     /// Of a oneof only the last member counts.

@@ -16,7 +16,7 @@
 //! | several members of a oneof | the last one |
 //! | a map key that comes more than once | the last value |
 //! | repeated scalars, packed or not, whatever the schema says | all, in order |
-//! | a field that the schema does not know | passed over |
+//! | a field that the schema does not know, or that the table leaves out | passed over |
 //! | a known field in another wire type | the record is rejected, `wrong_type` |
 //! | an unknown enum number | its digits, as text |
 //! | a proto2 required field that is missing | the record is rejected, `missing_field` |

@@ -20,6 +20,8 @@ impl fmt::Debug for ProtobufProgram {
 /// A message: its fields that have a column, and the columns that it does not have.
 pub(super) struct Fields {
     pub(super) steps: Box<[Step]>,
+    /// Their places in the look-up follow those of the steps.
+    pub(super) passed: Box<[Passed]>,
     pub(super) lookup: Lookup,
     pub(super) oneofs: usize,
     pub(super) absent: Box<[usize]>,
@@ -31,6 +33,13 @@ pub(super) struct Step {
     /// Which oneof of the message it belongs to.
     pub(super) oneof: Option<usize>,
     pub(super) op: Op,
+}
+
+/// A member of a oneof that has no column, and takes the place of another that has one.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Passed {
+    pub(super) wire: Wire,
+    pub(super) oneof: usize,
 }
 
 /// Appends one field to one column.

@@ -6,4 +6,5 @@ mod evolution;
 mod explained;
 mod model;
 mod oracle;
+mod passed;
 mod schemas;

@@ -3,7 +3,7 @@
 use apache_avro::{Schema as Oracle, from_avro_datum, to_avro_datum};
 use arrow::array::RecordBatch;
 use proptest::prelude::*;
-use siltstone_protocol::{RejectReason, Schema};
+use siltstone_protocol::{Field, RejectReason, Schema, Type};
 use siltstone_spec::evolve::{Merge, Rules, merge};
 
 use super::model::{Avro, Cell, Random, any_type, leaf, read, record};
@@ -52,6 +52,46 @@ fn row(batch: &RecordBatch, row: usize) -> Vec<Cell> {
     batch.columns().iter().map(|column| read(column, row)).collect()
 }
 
+fn corrupt(bytes: &mut Vec<u8>, (at, byte): (u16, u8)) {
+    match at as usize % (bytes.len() + 1) {
+        at if at < bytes.len() && byte.is_multiple_of(2) => bytes.truncate(at),
+        at if at < bytes.len() => bytes[at] ^= byte,
+        _ => bytes.push(byte),
+    }
+}
+
+/// Some of the fields, and of the members of structs.
+fn some_of(fields: &[Field], random: &mut Random) -> Vec<Field> {
+    let mut some = Vec::new();
+    for field in fields {
+        let mut field = field.clone();
+        if let Type::Struct(members) = &mut field.data_type {
+            *members = some_of(members, random);
+            if members.is_empty() {
+                continue;
+            }
+        }
+        if !random.next().is_multiple_of(3) {
+            some.push(field);
+        }
+    }
+    some
+}
+
+/// The cells of these fields, of those of all.
+fn cells_of(some: &[Field], all: &[Field], cells: &[Cell]) -> Vec<Cell> {
+    let one = |field: &Field| {
+        let at = all.iter().position(|known| known.id == field.id).unwrap();
+        match (&field.data_type, &all[at].data_type, &cells[at]) {
+            (Type::Struct(some), Type::Struct(all), Cell::Struct(cells)) => {
+                Cell::Struct(cells_of(some, all, cells))
+            }
+            (.., cell) => cell.clone(),
+        }
+    };
+    some.iter().map(one).collect()
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
@@ -96,12 +136,8 @@ proptest! {
         let (mut columns, mut good) = (case.columns(), case.columns());
         for (seed, corruption) in records {
             let (mut bytes, _) = case.record(seed);
-            if let Some((at, byte)) = corruption {
-                match at as usize % (bytes.len() + 1) {
-                    at if at < bytes.len() && byte % 2 == 0 => bytes.truncate(at),
-                    at if at < bytes.len() => bytes[at] ^= byte,
-                    _ => bytes.push(byte),
-                }
+            if let Some(corruption) = corruption {
+                corrupt(&mut bytes, corruption);
             }
             let before = columns.rows();
             if case.program.decode(&mut columns, &bytes).is_ok() {
@@ -111,6 +147,44 @@ proptest! {
             }
         }
         prop_assert_eq!(columns.finish().unwrap(), good.finish().unwrap());
+    }
+
+    /// A program for some of the fields reads the same of those, and rejects no record that one for all takes.
+    #[test]
+    fn fields_without_a_column_are_passed_over(
+        avro in record(),
+        choice in any::<u64>(),
+        records in prop::collection::vec(
+            (any::<u64>(), prop::option::weighted(0.4, any::<(u16, u8)>())),
+            1..20,
+        ),
+    ) {
+        let case = Case::new(avro);
+        let table = Schema::new(0, some_of(&case.table.fields, &mut Random(choice)));
+        let program = AvroProgram::compile_some(&case.writer, &table).unwrap();
+        let (mut columns, mut fewer) = (case.columns(), Columns::new(&table).unwrap());
+        for (seed, corruption) in records {
+            let (mut bytes, _) = case.record(seed);
+            if let Some(corruption) = corruption {
+                corrupt(&mut bytes, corruption);
+            }
+            let decoded = case.program.decode(&mut columns, &bytes);
+            let passed = program.decode(&mut fewer, &bytes);
+            let (all, some) = (columns.finish().unwrap(), fewer.finish().unwrap());
+            match (decoded, passed) {
+                (Ok(()), passed) => {
+                    prop_assert_eq!(passed, Ok(()));
+                    let expected = cells_of(&table.fields, &case.table.fields, &row(&all, 0));
+                    prop_assert_eq!(row(&some, 0), expected);
+                    prop_assert_eq!(program.skip_first(&bytes), Ok(bytes.len()));
+                }
+                (Err(reason), Ok(())) => {
+                    use RejectReason::{TooDeep, TrailingBytes, Truncated};
+                    prop_assert!(!matches!(reason, Truncated | TrailingBytes | TooDeep), "{}", reason);
+                }
+                (Err(_), Err(_)) => {}
+            }
+        }
     }
 
     /// A record cut anywhere is refused, and a record with a tail too.

@@ -2,6 +2,7 @@
 
 mod engine;
 mod evolution;
+mod left_out;
 mod of_files;
 mod protobuf;
 mod staged;

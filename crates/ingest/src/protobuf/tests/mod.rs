@@ -3,6 +3,7 @@
 
 mod explained;
 mod oracle;
+mod passed;
 mod schemas;
 mod shown;
 mod vectors;

@@ -9,6 +9,10 @@ use protox::{
 };
 
 use super::shown::{Case, list, map, members, plain, row, schema};
+use crate::{
+    columns::Columns,
+    protobuf::{ProtobufProgram, table_schema},
+};
 
 const NEW: &str = include_str!("new.proto");
 const OLD: &str = include_str!("old.proto");
@@ -250,6 +254,31 @@ proptest! {
         let batch = case.columns.finish().unwrap();
         for (index, expected) in rows.iter().enumerate() {
             prop_assert_eq!(&row(&batch, index), expected);
+        }
+    }
+
+    /// A program for some of the columns reads the same of those; also of messages in several pieces.
+    #[test]
+    fn fields_without_a_column_are_passed_over(
+        choice in any::<u64>(),
+        seeds in prop::collection::vec(prop::collection::vec(any::<u64>(), 1..4), 1..8),
+    ) {
+        let schema = schema(NEW, None);
+        let of = schema.message().clone();
+        let mut case = Case::of(&schema);
+        let (mut table, mut random) = (table_schema(&schema).unwrap(), Random(choice));
+        table.fields.retain(|_| random.below(2) == 0);
+        let mut program = ProtobufProgram::compile_some(&schema, &table).unwrap();
+        let mut columns = Columns::new(&table).unwrap();
+        for pieces in seeds {
+            let pieces = pieces.iter().map(|seed| Random(*seed).message(&of, 4).encode_to_vec());
+            let bytes = pieces.collect::<Vec<_>>().concat();
+            prop_assert_eq!(case.decode(&bytes), Ok(()));
+            prop_assert_eq!(program.decode(&mut columns, &bytes), Ok(()));
+        }
+        let (all, some) = (case.columns.finish().unwrap(), columns.finish().unwrap());
+        for (field, column) in table.fields.iter().zip(some.columns()) {
+            prop_assert_eq!(all.column_by_name(&field.name), Some(column));
         }
     }
 
