@@ -19,7 +19,7 @@ macro_rules! crash_point {
 #[cfg(not(feature = "failpoints"))]
 #[macro_export]
 macro_rules! crash_point {
-    ($name:literal) => {};
+    ($name:literal) => {{}};
 }
 
 /// One pass over a crash point.
