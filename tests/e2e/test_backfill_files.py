@@ -801,9 +801,9 @@ def test_large_lines_and_blocks_stay_within_the_memory(engine, name, folder):
     large = [{**row(number), "note": "x" * (6 << 20)} for number in range(3)]
     source.put("a.avro", container_of(AVRO, large, "null"))
     line = json.loads(json_line(10))
-    source.put("b.json", json.dumps({**line, "note": "y" * (24 << 20)}).encode() + b"\n" + json_line(11))
+    source.put("b.json", json.dumps({**line, "note": "y" * (40 << 20)}).encode() + b"\n" + json_line(11))
     run = engine([orders(name, formats=["iceberg"])])
-    ended = backfill(run, source, "*", "--memory", "224MiB", code=1).json()
+    ended = backfill(run, source, "*", "--memory", "256MiB", code=1).json()
     [failure] = ended["failures"]
     assert failure["file"].endswith("/b.json") and "--memory" in failure["why"], failure
     assert (ended["rows"], ended["files"]["read"]) == (3, 1)
@@ -811,7 +811,7 @@ def test_large_lines_and_blocks_stay_within_the_memory(engine, name, folder):
     assert (ended["rows"], ended["files"]["held"], ended["files"]["read"]) == (2, 1, 1)
     found = readers.ICEBERG["PyIceberg"](run.table()).select(["id", "note"]).to_pylist()
     lengths = {one["id"]: one["note"] and len(one["note"]) for one in found}
-    assert lengths == {0: 6 << 20, 1: 6 << 20, 2: 6 << 20, 10: 24 << 20, 11: len(row(11)["note"])}
+    assert lengths == {0: 6 << 20, 1: 6 << 20, 2: 6 << 20, 10: 40 << 20, 11: len(row(11)["note"])}
 
 
 def test_dead_letters_of_columns_name_them(engine, name, folder):

@@ -2,7 +2,8 @@
 //!
 //! Values are copied from the buffered batches straight into the slice's array, which is small enough to
 //! stay in cache until it is encoded. Nothing else is allocated: the extra memory is one column of one slice.
-//! Rows that lie one after the other in a batch, as those of an unsorted table do, are not copied at all.
+//! Rows that lie one after the other in a batch, as those of an unsorted table do, are not copied at all; where they do
+//! so in long stretches, as those of sorted runs and of history in order do, stretches are copied.
 
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use arrow::{
         PrimitiveArray, StringArray, StructArray,
     },
     buffer::{BooleanBuffer, Buffer, MutableBuffer, NullBuffer, OffsetBuffer, ScalarBuffer},
-    compute::interleave,
+    compute::{concat, interleave},
     datatypes::{
         DataType, Date32Type, Decimal128Type, Fields, Float32Type, Float64Type, Int32Type, Int64Type,
         Time64MicrosecondType, TimestampMicrosecondType,
@@ -83,19 +84,56 @@ fn locate(place: u32, row_bits: u32) -> (usize, usize) {
     crate::sort::locate(place, row_bits)
 }
 
-/// Batch and first row of places that are neighbours in one batch.
-fn stretch(places: &[u32], row_bits: u32) -> Option<(usize, usize)> {
-    let (first, last) = (*places.first()?, *places.last()?);
-    let (batch, row) = locate(first, row_bits);
-    let are_near = last.checked_sub(first)? as usize + 1 == places.len() && locate(last, row_bits).0 == batch;
-    let are_neighbours = || places.windows(2).all(|pair| pair[0].wrapping_add(1) == pair[1]);
-    (are_near && are_neighbours()).then_some((batch, row))
+/// Rows that lie one after the other in a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stretch {
+    batch: usize,
+    row: usize,
+    rows: usize,
+}
+
+/// A stretch of fewer rows costs as much as its rows one by one.
+const STRETCH_ROWS: usize = 32;
+
+/// What these places are made of, if that is stretches of [`STRETCH_ROWS`] rows or more, on average.
+fn stretches(places: &[u32], row_bits: u32) -> Option<Vec<Stretch>> {
+    let follows = |(place, next): (&u32, &u32)| place.wrapping_add(1) == *next;
+    let followers = places.get(1..).unwrap_or_default();
+    let apart = places.iter().zip(followers).filter(|pair| !follows(*pair)).count();
+    if places.len() < 2 || apart > places.len() / STRETCH_ROWS {
+        return None;
+    }
+    let mut stretches: Vec<Stretch> = Vec::with_capacity(apart + 1);
+    let mut next = None;
+    for place in places {
+        let (batch, row) = locate(*place, row_bits);
+        // A full batch's last place is followed by that of the next one's first row.
+        match stretches.last_mut() {
+            Some(last) if next == Some(*place) && last.batch == batch => last.rows += 1,
+            _ => stretches.push(Stretch { batch, row, rows: 1 }),
+        }
+        next = place.checked_add(1);
+    }
+    Some(stretches)
+}
+
+/// Stretches of a column, copied unless there is one.
+fn copied(arrays: &[ArrayRef], stretches: &[Stretch]) -> Result<ArrayRef> {
+    let part = |stretch: &Stretch| arrays[stretch.batch].slice(stretch.row, stretch.rows);
+    let parts: Vec<ArrayRef> = stretches.iter().map(part).collect();
+    match parts.as_slice() {
+        [part] => Ok(Arc::clone(part)),
+        parts => {
+            let parts: Vec<&dyn Array> = parts.iter().map(AsRef::as_ref).collect();
+            concat(&parts).map_err(|_| DataFileError::compute("gathering stretches of a column"))
+        }
+    }
 }
 
 fn take(column: &Column, places: &[u32], row_bits: u32) -> Result<ArrayRef> {
     match column {
-        Column::Flat { arrays, take, nulls } => match stretch(places, row_bits) {
-            Some((batch, row)) => Ok(arrays[batch].slice(row, places.len())),
+        Column::Flat { arrays, take, nulls } => match stretches(places, row_bits) {
+            Some(stretches) => copied(arrays, &stretches),
             None => take(places, row_bits, nulls.take(places, row_bits)),
         },
         Column::Struct { fields, members, nulls } => {
@@ -106,6 +144,9 @@ fn take(column: &Column, places: &[u32], row_bits: u32) -> Result<ArrayRef> {
             Ok(Arc::new(array.map_err(|_| DataFileError::compute("gathering a struct"))?))
         }
         Column::Other(arrays) => {
+            if let Some(stretches) = stretches(places, row_bits) {
+                return copied(arrays, &stretches);
+            }
             let arrays: Vec<&dyn Array> = arrays.iter().map(AsRef::as_ref).collect();
             let indices: Vec<(usize, usize)> = places.iter().map(|place| locate(*place, row_bits)).collect();
             interleave(&arrays, &indices).map_err(|_| DataFileError::compute("gathering a list"))
@@ -223,7 +264,8 @@ const SHORT: usize = 16;
 
 /// Two passes: the places of the values first, so that their cache misses overlap, then the bytes.
 ///
-/// A short value's block may write past its end; the next value, or the cut at the end, takes that away.
+/// A short value's block may write past its end, which is cut off. Nothing clears the memory first: that would cost as
+/// much as the copy.
 fn take_bytes(
     parts: &[(OffsetBuffer<i32>, Buffer)],
     places: &[u32],
@@ -243,19 +285,20 @@ fn take_bytes(
     if total > i32::MAX as usize {
         return Err(DataFileError::compute("gathering more than 2 GiB of one column at once"));
     }
-    let mut values = vec![0_u8; total + SHORT];
+    let mut values: Vec<u8> = Vec::with_capacity(total + SHORT);
     let mut offsets: Vec<i32> = Vec::with_capacity(places.len() + 1);
     offsets.push(0);
-    let mut to = 0;
     offsets.extend(sources.into_iter().map(|(source, length)| {
+        let to = values.len() + length;
         match source.first_chunk::<SHORT>() {
-            Some(block) if length <= SHORT => values[to..to + SHORT].copy_from_slice(block),
-            _ => values[to..to + length].copy_from_slice(&source[..length]),
+            Some(block) if length <= SHORT => {
+                values.extend_from_slice(block);
+                values.truncate(to);
+            }
+            _ => values.extend_from_slice(&source[..length]),
         }
-        to += length;
         to as i32
     }));
-    values.truncate(to);
     Ok((OffsetBuffer::new(offsets.into()), values.into()))
 }
 
@@ -276,10 +319,7 @@ fn fixed(arrays: &[ArrayRef], size: i32) -> GatherFn {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use arrow::{
-        array::UInt32Array,
-        compute::{concat, take},
-    };
+    use arrow::{array::UInt32Array, compute::take};
 
     use super::*;
     use crate::{arrow_schema, layout::tests::every_type, testing};
@@ -290,8 +330,11 @@ mod tests {
         let batch = |seed| testing::batch(&schema, 3_000, &mut testing::rng(seed));
         let batches = Batches::new(vec![batch(1), batch(2)], &arrow_schema(&schema).unwrap()).unwrap();
         let places: Vec<u32> = batches.places().collect();
-        let rows: [Vec<u32>; 9] = [
+        let rows: [Vec<u32>; 11] = [
             Vec::new(),
+            vec![17],
+            // Stretches, across batches too.
+            (2_900..3_100).chain(5..90).chain(4_000..4_500).collect(),
             (0..3_000).collect(),
             (17..2_999).collect(),
             (3_001..6_000).collect(),

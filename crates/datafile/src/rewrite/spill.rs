@@ -1,17 +1,21 @@
 //! Spilled runs: sorted rows on local disk, in Arrow's stream format, read back batch by batch.
 //!
-//! A spill file loses its name as soon as it is open, so that nothing of the rows is left behind by a crash.
+//! A spill file loses its name as soon as it is open, so that nothing of the rows is left behind by a crash. Where its
+//! messages end is kept in memory: each is read in one piece, into memory that nothing clears first, and the batch's
+//! columns are parts of that.
 
 use std::{
     fs::File,
-    io::{BufReader, BufWriter, Seek, SeekFrom},
+    io::{BufWriter, Read, Seek, SeekFrom, Write},
     path::Path,
+    sync::Arc,
 };
 
 use arrow::{
     array::RecordBatch,
+    buffer::Buffer,
     datatypes::SchemaRef,
-    ipc::{reader::StreamReader, writer::StreamWriter},
+    ipc::{reader::StreamDecoder, writer::StreamWriter},
 };
 
 use super::{merge::Emit, window::Window};
@@ -40,9 +44,29 @@ impl Grain {
     }
 }
 
+/// Counts what goes to a file.
+struct Counted {
+    file: BufWriter<File>,
+    bytes: u64,
+}
+
+impl Write for Counted {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let written = self.file.write(bytes)?;
+        self.bytes += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.file.flush()
+    }
+}
+
 /// A run being spilled.
 pub(super) struct Spill {
-    writer: StreamWriter<BufWriter<File>>,
+    writer: StreamWriter<Counted>,
+    /// Where the messages end: the schema's, then one a batch.
+    ends: Vec<u64>,
     schema: SchemaRef,
     rows: u64,
     bytes_max: u64,
@@ -55,18 +79,24 @@ impl Spill {
         let path = directory.join(format!("siltstone-{}.spill", ulid::Ulid::new()));
         let file = File::options().read(true).write(true).create_new(true).open(&path).map_err(failed)?;
         std::fs::remove_file(&path).map_err(failed)?;
-        let writer = BufWriter::with_capacity(grain.buffer_bytes, file);
-        let writer = StreamWriter::try_new(writer, schema).map_err(failed)?;
-        Ok(Self { writer, schema: SchemaRef::clone(schema), rows: 0, bytes_max, grain })
+        let file = BufWriter::with_capacity(grain.buffer_bytes, file);
+        let writer = StreamWriter::try_new(Counted { file, bytes: 0 }, schema).map_err(failed)?;
+        let ends = vec![writer.get_ref().bytes];
+        Ok(Self { writer, ends, schema: SchemaRef::clone(schema), rows: 0, bytes_max, grain })
+    }
+
+    fn write(&mut self, batch: &RecordBatch) -> Result<()> {
+        self.writer.write(batch).map_err(failed)?;
+        self.ends.push(self.writer.get_ref().bytes);
+        Ok(())
     }
 
     /// The spilled rows.
     pub(super) fn finish(mut self) -> Result<Spilled> {
         self.writer.finish().map_err(failed)?;
-        let writer = self.writer.into_inner().map_err(failed)?;
-        let mut file = writer.into_inner().map_err(failed)?;
-        let bytes = file.stream_position().map_err(failed)?;
-        Ok(Spilled { file, rows: self.rows, bytes, grain: self.grain })
+        let Counted { file, bytes } = self.writer.into_inner().map_err(failed)?;
+        let file = file.into_inner().map_err(failed)?;
+        Ok(Spilled { file, ends: self.ends.into(), rows: self.rows, bytes, grain: self.grain })
     }
 }
 
@@ -79,11 +109,10 @@ impl Emit for Spill {
             let arrays = columns.iter().map(|column| column.rows(places)).collect::<Result<_>>()?;
             let batch = RecordBatch::try_new(SchemaRef::clone(&self.schema), arrays);
             let batch = batch.map_err(|_| DataFileError::compute("spilling rows"))?;
-            self.writer.write(&batch).map_err(failed)?;
+            self.write(&batch)?;
         }
         self.rows += window.rows.len() as u64;
-        let written = self.writer.get_mut().stream_position().map_err(failed)?;
-        if written > self.bytes_max {
+        if self.writer.get_ref().bytes > self.bytes_max {
             return Err(DataFileError::Spill { fault: "the rewrite's limit of spilled bytes is reached" });
         }
         Ok(())
@@ -93,6 +122,7 @@ impl Emit for Spill {
 /// Rows in key order on local disk; gone when this is dropped.
 pub(super) struct Spilled {
     file: File,
+    ends: Arc<[u64]>,
     rows: u64,
     pub(super) bytes: u64,
     grain: Grain,
@@ -107,16 +137,29 @@ impl Spilled {
     pub(super) fn open(&self, schema: &SchemaRef) -> Result<SpillRun> {
         let mut file = self.file.try_clone().map_err(failed)?;
         file.seek(SeekFrom::Start(0)).map_err(failed)?;
-        let reader = BufReader::with_capacity(self.grain.buffer_bytes, file);
-        let reader = StreamReader::try_new(reader, None).map_err(failed)?;
-        let schema = SchemaRef::clone(schema);
-        Ok(SpillRun { reader, schema, rows_left: self.rows, held_bytes: self.grain.held_bytes() })
+        let mut run = SpillRun {
+            file,
+            ends: Arc::clone(&self.ends),
+            message: 0,
+            decoder: StreamDecoder::new(),
+            schema: SchemaRef::clone(schema),
+            rows_left: self.rows,
+            held_bytes: self.grain.held_bytes(),
+        };
+        match run.batch()? {
+            None => Ok(run),
+            Some(_) => Err(DataFileError::compute("reading the schema of spilled rows")),
+        }
     }
 }
 
 /// A spilled run being read.
 pub(super) struct SpillRun {
-    reader: StreamReader<BufReader<File>>,
+    file: File,
+    ends: Arc<[u64]>,
+    /// The next of them.
+    message: usize,
+    decoder: StreamDecoder,
     /// What the rows become: columns may have come, or widened, since they were spilled.
     schema: SchemaRef,
     rows_left: u64,
@@ -125,11 +168,23 @@ pub(super) struct SpillRun {
 
 impl SpillRun {
     pub(super) fn next(&mut self) -> Result<Option<RecordBatch>> {
-        let batch = self.reader.next().transpose().map_err(failed)?;
-        let Some(batch) = batch else { return Ok(None) };
+        if self.message == self.ends.len() {
+            return Ok(None);
+        }
+        let batch = self.batch()?.ok_or(DataFileError::compute("reading spilled rows"))?;
         self.rows_left -= (batch.num_rows() as u64).min(self.rows_left);
         let adapted = if batch.schema() == self.schema { Some(batch) } else { adapt(&batch, &self.schema) };
         adapted.map(Some).ok_or(DataFileError::compute("reading spilled rows in a later schema"))
+    }
+
+    /// The batch of the next message; `None` of the schema's.
+    fn batch(&mut self) -> Result<Option<RecordBatch>> {
+        let start = self.message.checked_sub(1).and_then(|last| self.ends.get(last)).copied().unwrap_or(0);
+        let length = self.ends.get(self.message).map_or(0, |end| end - start);
+        self.message += 1;
+        let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or(0));
+        (&mut self.file).take(length).read_to_end(&mut bytes).map_err(failed)?;
+        self.decoder.decode(&mut Buffer::from_vec(bytes)).map_err(failed)
     }
 
     /// What reading it holds, beside the rows of a window.

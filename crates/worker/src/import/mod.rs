@@ -57,9 +57,9 @@ use crate::{
 };
 
 /// The least memory that an import takes.
-pub const MEMORY_MIN: u64 = 224 << 20;
+pub const MEMORY_MIN: u64 = 256 << 20;
 /// What the process holds beside buffers: the program, clients, lists of files.
-const PROCESS_BYTES: u64 = 40 << 20;
+const PROCESS_BYTES: u64 = 56 << 20;
 /// Plans in a row that may be the same although others were first, and the pause before the next.
 const ALIKE_MAX: u32 = 20;
 const ALIKE_PAUSE: Duration = Duration::from_secs(1);
