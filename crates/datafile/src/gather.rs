@@ -259,13 +259,22 @@ fn binary(arrays: &[ArrayRef]) -> GatherFn {
     })
 }
 
-/// Values up to this length are copied as one constant-size block: two moves and no call.
+/// Values up to these lengths are copied as one block of constant size: a few moves and no call.
 const SHORT: usize = 16;
+const LONG: usize = 64;
 
-/// Two passes: the places of the values first, so that their cache misses overlap, then the bytes.
-///
-/// A short value's block may write past its end, which is cut off. Nothing clears the memory first: that would cost as
-/// much as the copy.
+/// Appends the block that a value begins, and cuts off what is not of the value. False: so near the end there is none.
+#[inline]
+fn push_block<const SIZE: usize>(values: &mut Vec<u8>, source: &[u8], length: usize) -> bool {
+    let Some(block) = source.first_chunk::<SIZE>() else { return false };
+    let end = values.len() + length;
+    values.extend_from_slice(block);
+    values.truncate(end);
+    true
+}
+
+/// Two passes: the places of the values first, so that their cache misses overlap, then the bytes. Nothing clears the
+/// memory first: that would cost as much as the copy.
 fn take_bytes(
     parts: &[(OffsetBuffer<i32>, Buffer)],
     places: &[u32],
@@ -285,19 +294,19 @@ fn take_bytes(
     if total > i32::MAX as usize {
         return Err(DataFileError::compute("gathering more than 2 GiB of one column at once"));
     }
-    let mut values: Vec<u8> = Vec::with_capacity(total + SHORT);
+    let mut values: Vec<u8> = Vec::with_capacity(total + LONG);
     let mut offsets: Vec<i32> = Vec::with_capacity(places.len() + 1);
     offsets.push(0);
     offsets.extend(sources.into_iter().map(|(source, length)| {
-        let to = values.len() + length;
-        match source.first_chunk::<SHORT>() {
-            Some(block) if length <= SHORT => {
-                values.extend_from_slice(block);
-                values.truncate(to);
-            }
-            _ => values.extend_from_slice(&source[..length]),
+        let done = if length <= SHORT {
+            push_block::<SHORT>(&mut values, source, length)
+        } else {
+            length <= LONG && push_block::<LONG>(&mut values, source, length)
+        };
+        if !done {
+            values.extend_from_slice(&source[..length]);
         }
-        to as i32
+        values.len() as i32
     }));
     Ok((OffsetBuffer::new(offsets.into()), values.into()))
 }

@@ -88,6 +88,7 @@ impl Key {
 
 /// What is known of one key.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "every record looks its program up, and most slots hold one")]
 pub(super) enum Slot {
     /// With the name of the records' type.
     Ready(Program, Option<Box<str>>),
