@@ -14,6 +14,8 @@ selection=(--workspace --locked --features siltstone-cli/failpoints)
 
 cargo fmt --all --check
 cargo clippy "${selection[@]}" --all-targets -- -D warnings
+# As it is built for use: without crash points.
+cargo clippy --workspace --locked -- -D warnings
 cargo build "${selection[@]}" --all-targets
 
 tests/deny.sh
