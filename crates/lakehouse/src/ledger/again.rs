@@ -42,7 +42,7 @@ pub(super) fn replay(state: &LedgerState, replayed: &[OffsetRange]) -> Result<Ad
     }
     let Some(range) = touched else { return Ok(Admission::Admitted) };
     let problem = format!(
-        "offsets {}..{} of {}/{}/{} were replayed by others, wholly or in part",
+        "offsets {}..{} of {}/{}/{} were replayed or claimed by others, wholly or in part",
         range.start, range.end, range.cluster, range.topic, range.partition
     );
     Err(conflict(state, problem))
@@ -79,7 +79,8 @@ fn looked_since(
     let Some((partition, version)) = versions.find(|(_, version)| *version > base) else { return Ok(()) };
     let SourcePartition { cluster, topic, partition } = partition;
     let problem = format!(
-        "rows of {cluster}/{topic}/{partition} came with version {version}, after the look at version {base}"
+        "rows of {cluster}/{topic}/{partition} came, or were claimed, with version {version}, after the look at \
+         version {base}"
     );
     Err(conflict(state, problem))
 }

@@ -13,13 +13,14 @@ use super::state::{LedgerState, SourcePartition, by_partition};
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Revision {
-    /// Of the newest entry that laid rows below the position down: a replay, a backfill, an overwrite.
+    /// Of the newest entry that laid rows below the position down, or that claimed some, which brings none: a replay,
+    /// a backfill, an overwrite, a claim.
     pub filled: u64,
     /// Of the newest overwrite.
     pub overwritten: u64,
 }
 
-/// Partitions of which a change lays rows below the position down.
+/// Partitions of which a change lays rows below the position down, or claims some.
 pub(super) fn filled(state: &LedgerState, change: &Change) -> Vec<SourcePartition> {
     let below = |range: &&OffsetRange| {
         let next = state.next_offset(&SourcePartition::of(range));
@@ -39,7 +40,7 @@ pub(super) fn filled(state: &LedgerState, change: &Change) -> Vec<SourcePartitio
 }
 
 impl LedgerState {
-    /// Notes that `version` laid rows of these partitions down.
+    /// Notes that `version` laid rows of these partitions down, or claimed some.
     pub(super) fn revise(&mut self, partitions: Vec<SourcePartition>, version: u64, overwrites: bool) {
         for partition in partitions {
             let revision = self.revisions.entry(partition).or_default();

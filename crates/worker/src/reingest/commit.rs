@@ -4,15 +4,14 @@ use std::sync::Arc;
 
 use siltstone_datafile::RewriteOptions;
 use siltstone_lakehouse::{
-    LakeError, LedgerState, SourcePartition, TableStore, crash_point,
-    ledger::{Coverage, RANGES_PER_ENTRY_MAX},
+    LakeError, LedgerState, SourcePartition, TableStore, crash_point, ledger::Coverage,
 };
 use siltstone_protocol::{Change, ErrorCode, ErrorKind, FileEntry, OffsetRange, RejectedCount};
 use siltstone_spec::TableSpec;
 use tokio::sync::{OnceCell, watch};
 
 use super::{
-    letters::Letters,
+    letters::{Letters, any_covered},
     old_rows::{Cuts, Offsets, Old},
 };
 use crate::{
@@ -95,18 +94,29 @@ impl Laid<'_> {
     }
 }
 
-/// An append of rows that the ledger of this table is to take yet.
+/// What is to be so yet, of the table of the rows, when letters come.
 #[derive(Clone, Copy)]
-pub(super) struct Still<'a> {
-    table: &'a Table,
-    change: &'a Change,
+pub(super) enum Still<'a> {
+    /// Its ledger takes this append of rows.
+    Append { table: &'a Table, change: &'a Change },
+    /// Nobody filled any of these holes, which are of the topic of `like`.
+    Holes { table: &'a Table, holes: &'a Offsets, like: &'a OffsetRange },
 }
 
 impl Still<'_> {
-    /// True when it takes it at this moment. False: it is so already.
-    async fn takes(self) -> Result<bool, WorkerError> {
-        let state = self.table.refresh().await?;
-        state.takes(self.change).map_err(|error| hole_filled(&self.table.name, error))
+    /// Whether it is so at this moment. False of an append: what it asks for is so already.
+    async fn is_so(self) -> Result<bool, WorkerError> {
+        match self {
+            Self::Append { table, change } => {
+                let state = table.refresh().await?;
+                state.takes(change).map_err(|error| hole_filled(&table.name, error))
+            }
+            Self::Holes { holes, .. } if holes.is_empty() => Ok(true),
+            Self::Holes { table, holes, like } => {
+                let state = table.refresh().await?;
+                Ok(!any_covered(holes, &state.coverage, like))
+            }
+        }
     }
 }
 
@@ -124,11 +134,10 @@ impl Committer {
         };
         // Who comes too late, or names too much, leaves the dead letters as they are.
         let change = append(letters.settled().await?);
-        let still = Still { table, change: &change };
-        if !still.takes().await? {
+        let still = Still::Append { table, change: &change };
+        if !still.is_so().await? || !letters.add(still).await? {
             return Ok(false);
         }
-        letters.add(Some(still)).await?;
         crash_point!("backfill.dead_letters_done");
         let landed = self.commit(table, append(letters.settled().await?)).await?;
         crash_point!("backfill.committed");
@@ -155,14 +164,27 @@ impl Committer {
         let settled = letters.still_settled(&state).await?;
         let Some(change) = laid.change(&cuts, settled, state.version) else { return Ok(0) };
         self.check(table, &state, &change).await?;
-        self.claim(table, &mut letters).await?;
-        crash_point!("reset.claimed");
-        letters.add(None).await?;
+        self.reject(table, &mut letters).await?;
         crash_point!("reset.dead_letters_done");
         let rows = self.replace(table, &mut cuts, laid, &mut letters).await?;
         crash_point!("reset.committed");
         letters.leave().await?;
         Ok(rows)
+    }
+
+    /// The letters of what is rejected now come, behind their claim. Holes cannot be claimed: once others fill some,
+    /// there may be rows of which the claim says nothing, and it comes first again.
+    async fn reject(&self, table: &Table, letters: &mut Letters<'_>) -> Result<(), WorkerError> {
+        for _ in 0..TRIES_MAX {
+            self.claim(table, letters).await?;
+            crash_point!("reset.claimed");
+            if letters.add_claimed(table).await? {
+                return Ok(());
+            }
+        }
+        let problem = "others keep filling holes of the range; run it again when they are done".to_owned();
+        let (name, version) = (table.name.clone(), table.version());
+        Err(LakeError::Conflict { table: name, version, problem }).for_table(&table.name)
     }
 
     /// Has the ledger say of what is rejected now and may be a row that it is settled. Its letters come beside these
@@ -171,12 +193,10 @@ impl Committer {
         let mut refused = 0;
         loop {
             let state = table.refresh().await?;
-            let mut replayed = letters.unclaimed(&state).await?;
+            let replayed = letters.unclaimed(&state).await?;
             if replayed.is_empty() {
                 return Ok(());
             }
-            // What is more than an entry names comes with the next one.
-            replayed.truncate(RANGES_PER_ENTRY_MAX);
             let (files, ranges, rejected) = (Vec::new(), Vec::new(), Vec::new());
             let (imported, base) = (Vec::new(), Some(state.version));
             let change = Change::Append { files, ranges, rejected, replayed, imported, base };
@@ -224,28 +244,28 @@ impl Committer {
         }
     }
 
-    /// Takes the rows of the cuts away, and lays down what comes; or not, once `still` says so.
+    /// Takes the rows of the cuts away, and lays down what comes. False: `still` is not so any more, nothing changed.
     pub(super) async fn overwrite(
         &self,
         table: &Table,
         cuts: &mut Cuts,
         laid: Laid<'_>,
         still: Option<Still<'_>>,
-    ) -> Result<(), WorkerError> {
+    ) -> Result<bool, WorkerError> {
         let mut refusal = None;
         for _ in 0..TRIES_MAX {
             let state = table.refresh().await?;
             cuts.follow(table, &state).await?;
             crash_point!("reset.files_written");
             if let Some(still) = still
-                && !still.takes().await?
+                && !still.is_so().await?
             {
-                return Ok(());
+                return Ok(false);
             }
-            let Some(change) = laid.change(cuts, Vec::new(), state.version) else { return Ok(()) };
+            let Some(change) = laid.change(cuts, Vec::new(), state.version) else { return Ok(true) };
             refusal = self.attempt(table, change).await?;
             if refusal.is_none() {
-                return Ok(());
+                return Ok(true);
             }
         }
         Err(gave_up(table, refusal))

@@ -10,23 +10,32 @@
 //! 4. The other letters leave, for they are rows by now, or nothing.
 //!
 //! Killed between them, there are letters too many, and none too few. Those of 2 are not open beside rows, for 1 said
-//! so; those of 4 are not open either, for 3 said so, and the next replay marks them. Doing it again changes nothing.
+//! so (but of holes, below); those of 4 are not open either, for 3 said so, and the next replay marks them. Doing it
+//! again changes nothing.
 //!
 //! Of two at once, one may take what the other rejects. An overwrite keeps settled what was, and is not rejected by
 //! it: of a claim, the letters may come after its look. The letters that it saw leave after its entry, if nobody
 //! changed their files since. They may be those of the other one, whose entry would then open what is gone. So that one
-//! lays its letters down anew, in other files, before an entry that follows on rows that came since. Either they left
-//! before that and are there again, or their files are others by now and they stay; rows that come later refuse it.
+//! lays its letters down anew, in other files, before an entry that follows on another overwrite, or on one that filled
+//! a hole. Either they left before that and are there again, or their files are others by now and they stay; rows that
+//! come later refuse it.
 //!
-//! Letters that come into a hole after the look of the entry that fills it are not known to be settled.
+//! Holes cannot be claimed. So 2 looks once more, at each attempt, whether others filled one of what a reset rejects,
+//! and 1 comes first again. What is left is a race of moments: a hole is filled between that look and the entry of the
+//! letters, or by an entry that looked for letters before they came. They are open beside its rows then, until the
+//! reset lands.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use futures::TryStreamExt;
 use siltstone_datafile::{RewriteOptions, read_batches, write_sorted};
-use siltstone_lakehouse::{LakeError, LedgerState, SourcePartition, crash_point, ledger::Intervals};
+use siltstone_lakehouse::{
+    LakeError, LedgerState, SourcePartition, crash_point,
+    ledger::{Coverage, Intervals, RANGES_PER_ENTRY_MAX},
+};
 use siltstone_protocol::{Change, FileEntry, OffsetRange, Schema};
 use siltstone_spec::TableSpec;
+use tokio::sync::watch;
 
 use super::{
     commit::{Committer, Laid, Still, TRIES_MAX, stopped},
@@ -53,6 +62,8 @@ pub(super) struct Letters<'a> {
     settled: Option<Look>,
     /// Version of the main table that was looked at before the letters were laid down last.
     known: u64,
+    /// What is rejected now, and lay in holes of the main table at that look.
+    holes: Offsets,
 }
 
 /// What the table has of some offsets, by one look.
@@ -70,71 +81,90 @@ impl<'a> Letters<'a> {
         files: &'a [FileEntry],
     ) -> Self {
         let others = without(ranges, rejected);
-        Self { committer, ranges, rejected, files, others, before: None, settled: None, known: 0 }
+        let (before, settled, known, holes) = (None, None, 0, Offsets::new());
+        Self { committer, ranges, rejected, files, others, before, settled, known, holes }
     }
 
     /// What was rejected now and may be a row of the main table, as it is in this state: its letters would be open
-    /// beside these rows. Of what has an open letter, and of holes, there is none.
+    /// beside these rows. Of what has an open letter, and of holes, there is none. No more than an entry names.
     ///
     /// # Errors
     /// Those of ledger and store.
     pub(super) async fn unclaimed(&mut self, main: &LedgerState) -> Result<Vec<OffsetRange>, WorkerError> {
+        self.holes.clear();
         let Some(like) = self.ranges.first().filter(|_| !self.files.is_empty()) else {
             return Ok(Vec::new());
         };
         self.known = main.version;
+        self.holes = uncovered(self.rejected, &main.coverage, like);
         let earlier = self.before.take();
         let look = self.look(like, earlier, self.rejected).await?;
         self.before = look.map(|look| look.cuts);
         let letters = self.before.as_ref().map(Cuts::places).unwrap_or_default();
         let mut found = Vec::new();
         for (&partition, rejected) in self.rejected {
-            let source = SourcePartition { partition, ..SourcePartition::of(like) };
-            let Some(covered) = main.coverage.get(&source) else { continue };
-            let settled = [letters.get(&partition), main.replayed.get(&source)];
-            let rows = may_be_rows(rejected, covered.intervals(), settled);
+            let settled = [letters.get(&partition), main.replayed.get(&source_of(like, partition))];
+            let rows = may_be_rows(rejected, self.holes.get(&partition), settled);
             let range = |&(start, end): &(i64, i64)| OffsetRange { partition, start, end, ..like.clone() };
-            found.extend(rows.as_slice().iter().map(range));
+            let room = RANGES_PER_ENTRY_MAX - found.len();
+            found.extend(rows.as_slice().iter().take(room).map(range));
         }
         Ok(found)
     }
 
-    /// What was rejected now comes, in the place of what the table has of the same offsets; or not, when `still` says
-    /// that the entry of the rows is not to be made.
+    /// What was rejected now comes, in the place of what the table has of the same offsets. False: it does not, for
+    /// `still` is not so any more.
     ///
     /// # Errors
     /// Those of ledger and store, and of `still`: the letters are as before.
-    pub(super) async fn add(&mut self, still: Option<Still<'_>>) -> Result<(), WorkerError> {
+    pub(super) async fn add(&mut self, still: Still<'_>) -> Result<bool, WorkerError> {
         let files = self.files;
         if files.is_empty() {
-            return Ok(());
+            return Ok(true);
         }
         let table = self.committer.letters().await?;
         // Its position comes first: what is replaced lies below it.
         self.pin(&table).await?;
         crash_point!("backfill.dead_letters_pinned");
-        self.lay(&table, files, still).await
+        self.lay(&table, files, Some(still)).await
     }
 
-    /// Lays them down anew before an overwrite of this state of the main table, if rows of these partitions came since
-    /// they were: with the entry of those rows, others may have taken letters of these offsets away, or be about to.
+    /// As [`Self::add`], after the last look at what is to be claimed. False: others filled holes since.
+    ///
+    /// # Errors
+    /// Those of ledger and store: the letters are as before.
+    pub(super) async fn add_claimed(&mut self, main: &Table) -> Result<bool, WorkerError> {
+        let Some(like) = self.ranges.first() else { return Ok(true) };
+        let holes = std::mem::take(&mut self.holes);
+        let added = self.add(Still::Holes { table: main, holes: &holes, like }).await;
+        self.holes = holes;
+        added
+    }
+
+    /// Lays them down anew before an overwrite of this state of the main table, if another overwrite of these
+    /// partitions, or rows in holes of what is rejected, came since they were: with that entry, others may have taken
+    /// letters of these offsets away, or be about to. Replays and claims take none.
     ///
     /// # Errors
     /// Those of ledger and store.
     pub(super) async fn keep(&mut self, main: &LedgerState) -> Result<(), WorkerError> {
         let files = self.files;
-        let filled =
-            |range: &OffsetRange| main.revisions.get(&SourcePartition::of(range)).map(|of| of.filled);
-        let newest = self.ranges.iter().filter_map(filled).max().unwrap_or_default();
-        if files.is_empty() || newest <= self.known {
+        let Some(like) = self.ranges.first().filter(|_| !files.is_empty()) else { return Ok(()) };
+        let overwritten = |range: &OffsetRange| {
+            let revision = main.revisions.get(&SourcePartition::of(range));
+            revision.is_some_and(|of| of.overwritten > self.known)
+        };
+        // What filled a hole before the look had looked for letters before these were laid down.
+        if !self.ranges.iter().any(overwritten) && !any_covered(&self.holes, &main.coverage, like) {
             return Ok(());
         }
         let table = self.committer.letters().await?;
         // A file that was there cannot come again: clean-up may be about to delete it.
-        let copies = copied(&table, files).await?;
+        let copies = copied(&table, files, &self.committer.stop).await?;
         crash_point!("reset.letters_again");
         self.lay(&table, &copies, None).await?;
         self.known = main.version;
+        self.holes = uncovered(&self.holes, &main.coverage, like);
         Ok(())
     }
 
@@ -169,7 +199,8 @@ impl<'a> Letters<'a> {
         let look = self.look(like, earlier, &self.others).await?;
         let letters = look.as_ref().map(|look| look.cuts.places()).unwrap_or_default();
         self.settled = look;
-        Ok(around(&[held, &letters], &self.others, like))
+        // One more than an entry names is refused like all of them.
+        Ok(around(&[held, &letters], &self.others, like, RANGES_PER_ENTRY_MAX + 1))
     }
 
     /// Looks for letters of these offsets, from where an earlier look ended. `None`: there is no dead-letter table.
@@ -200,14 +231,14 @@ impl<'a> Letters<'a> {
         Ok(self.committer.cuts(old))
     }
 
-    /// These files in the place of what the table has of the rejected offsets.
+    /// These files in the place of what the table has of the rejected offsets. False: `still` is not so any more.
     async fn lay(
         &mut self,
         table: &Table,
         files: &[FileEntry],
         still: Option<Still<'_>>,
-    ) -> Result<(), WorkerError> {
-        let Some(like) = self.ranges.first() else { return Ok(()) };
+    ) -> Result<bool, WorkerError> {
+        let Some(like) = self.ranges.first() else { return Ok(true) };
         let cuts = match self.before.take() {
             Some(cuts) => cuts,
             None => {
@@ -264,13 +295,21 @@ fn up_to_the_ends(ranges: &[OffsetRange], state: &LedgerState) -> Vec<OffsetRang
     missing.filter(|range| range.start < range.end).collect()
 }
 
-/// New files with the letters of these, one after the other: a few MiB each. What leaves a table stays for a while; one
-/// that is gone all the same is an error, and the rows stay as they are.
-async fn copied(table: &Table, files: &[FileEntry]) -> Result<Vec<FileEntry>, WorkerError> {
+/// New files with the letters of these, one after the other. Each is read as a whole: a reader writes its letters once
+/// they hold 16 MiB, so it is that and what one intake brings. What leaves a table stays for a while; one that is gone
+/// all the same is an error, and the rows stay as they are.
+async fn copied(
+    table: &Table,
+    files: &[FileEntry],
+    stop: &watch::Receiver<bool>,
+) -> Result<Vec<FileEntry>, WorkerError> {
     let schema = Arc::new(table.state.lock().await.schema.clone());
     let layout = table.layout(Arc::clone(&schema)).await;
     let mut copies = Vec::new();
     for file in files {
+        if *stop.borrow() {
+            return Err(stopped(table));
+        }
         let rows = read_batches(&table.store, &table.location, file, &schema).await;
         let rows = rows.for_table(&table.name)?.try_collect::<Vec<_>>().await.for_table(&table.name)?;
         let written = write_sorted(rows, &layout, &table.store, &table.location).await;
@@ -309,11 +348,43 @@ fn minus(stretches: &[(i64, i64)], but: &[(i64, i64)]) -> Intervals {
     left
 }
 
-/// What of the rejected offsets of one partition is covered, and in none of these sets.
-fn may_be_rows(rejected: &Intervals, covered: &[(i64, i64)], settled: [Option<&Intervals>; 2]) -> Intervals {
-    let holes = minus(rejected.as_slice(), covered);
-    let rows = minus(rejected.as_slice(), holes.as_slice());
-    settled.into_iter().flatten().fold(rows, |rows, known| minus(rows.as_slice(), known.as_slice()))
+fn source_of(like: &OffsetRange, partition: i32) -> SourcePartition {
+    SourcePartition { partition, ..SourcePartition::of(like) }
+}
+
+/// What is committed, by partition.
+type Covered = BTreeMap<SourcePartition, Coverage>;
+
+/// What of these offsets, which are of the topic of `like`, lies in holes.
+fn uncovered(offsets: &Offsets, covered: &Covered, like: &OffsetRange) -> Offsets {
+    let mut holes = Offsets::new();
+    for (&partition, offsets) in offsets {
+        let covered = covered.get(&source_of(like, partition)).map_or(&[][..], Coverage::intervals);
+        let left = minus(offsets.as_slice(), covered);
+        if !left.is_empty() {
+            holes.insert(partition, left);
+        }
+    }
+    holes
+}
+
+/// Whether some of these offsets, which are of the topic of `like`, are committed.
+pub(super) fn any_covered(offsets: &Offsets, covered: &Covered, like: &OffsetRange) -> bool {
+    offsets.iter().any(|(&partition, offsets)| {
+        let covered = covered.get(&source_of(like, partition)).map_or(&[][..], Coverage::intervals);
+        covered.iter().any(|&(from, to)| offsets.touches(from, to))
+    })
+}
+
+/// What of the rejected offsets of one partition lies in none of its holes, and in none of these sets.
+fn may_be_rows(
+    rejected: &Intervals,
+    holes: Option<&Intervals>,
+    settled: [Option<&Intervals>; 2],
+) -> Intervals {
+    let [letters, replayed] = settled;
+    let known = [holes, letters, replayed].into_iter().flatten();
+    known.fold(rejected.clone(), |rows, known| minus(rows.as_slice(), known.as_slice()))
 }
 
 /// Those of these ranges, which are of one topic, in which a dead-letter table has a letter; neighbours are one.
@@ -333,17 +404,19 @@ pub(crate) async fn with_letters(
     };
     let mut cuts = Cuts::new(old, &spec.compaction, &spec.files, RewriteOptions::default());
     cuts.look(table, state).await?;
-    Ok(around(&[&cuts.places()], &offsets, like))
+    Ok(around(&[&cuts.places()], &offsets, like, usize::MAX))
 }
 
-/// The stretches of these offsets in which one of the places lies, of any of the sets.
-fn around(sets: &[&Offsets], offsets: &Offsets, like: &OffsetRange) -> Vec<OffsetRange> {
+/// The first stretches of these offsets, so many at most, in which one of the places lies, of any of the sets.
+fn around(sets: &[&Offsets], offsets: &Offsets, like: &OffsetRange, most: usize) -> Vec<OffsetRange> {
     let mut found = Vec::new();
     for (&partition, held) in offsets {
         let places: Vec<&Intervals> = sets.iter().filter_map(|set| set.get(&partition)).collect();
         let touched = |start: i64, end: i64| places.iter().any(|places| places.touches(start, end));
         let stretches = held.as_slice().iter().filter(|&&(start, end)| touched(start, end));
-        found.extend(stretches.map(|&(start, end)| OffsetRange { partition, start, end, ..like.clone() }));
+        let range = |&(start, end): &(i64, i64)| OffsetRange { partition, start, end, ..like.clone() };
+        let room = most - found.len();
+        found.extend(stretches.take(room).map(range));
     }
     found
 }
@@ -364,13 +437,14 @@ mod tests {
         assert_eq!(others[&0].as_slice(), [(11, 20), (22, 29), (41, 50)]);
         assert_eq!(others[&1].as_slice(), [(0, 5)]);
         let places = offsets_of(&[range(0, 11, 12), range(0, 19, 20), range(0, 45, 46), range(1, 4, 5)]);
-        let settled = around(&[&places], &others, &ranges[2]);
+        let settled = around(&[&places], &others, &ranges[2], 9);
         assert_eq!(settled, [range(0, 11, 20), range(0, 41, 50), range(1, 0, 5)]);
         // What was settled before, be there no letter of it yet.
         let before = offsets_of(&[range(0, 20, 23), range(2, 0, 9)]);
-        let settled = around(&[&before, &places], &others, &ranges[2]);
+        let settled = around(&[&before, &places], &others, &ranges[2], 4);
         assert_eq!(settled, [range(0, 11, 20), range(0, 22, 29), range(0, 41, 50), range(1, 0, 5)]);
-        assert!(around(&[&Offsets::new()], &others, &ranges[0]).is_empty());
+        assert_eq!(around(&[&before, &places], &others, &ranges[2], 3), settled[..3]);
+        assert!(around(&[&Offsets::new()], &others, &ranges[0], 9).is_empty());
     }
 
     #[test]
@@ -378,7 +452,7 @@ mod tests {
         let ranges = [range(0, 3, 7), range(0, 9, 12)];
         let others = without(&ranges, &Offsets::new());
         let places = offsets_of(&[range(0, 5, 6), range(0, 9, 10)]);
-        assert_eq!(around(&[&places], &others, &ranges[0]), ranges);
+        assert_eq!(around(&[&places], &others, &ranges[0], 9), ranges);
     }
 
     #[test]
@@ -389,13 +463,36 @@ mod tests {
             set
         };
         let (rejected, none) = (of(&[(3, 9), (20, 30), (50, 51)]), [None, None]);
-        assert_eq!(may_be_rows(&rejected, &[(0, 100)], none), rejected);
-        assert_eq!(may_be_rows(&rejected, &[(60, 60)], none), Intervals::default());
-        let covered = [(0, 5), (7, 22), (25, 50), (60, 60)];
+        assert_eq!(may_be_rows(&rejected, None, none), rejected);
+        assert_eq!(may_be_rows(&rejected, Some(&rejected), none), Intervals::default());
+        let holes = minus(rejected.as_slice(), &[(0, 5), (7, 22), (25, 50), (60, 60)]);
         let rows = of(&[(3, 5), (7, 9), (20, 22), (25, 30)]);
-        assert_eq!(may_be_rows(&rejected, &covered, none), rows);
+        assert_eq!(may_be_rows(&rejected, Some(&holes), none), rows);
         let (letters, replayed) = (of(&[(4, 8), (29, 40)]), of(&[(0, 4), (21, 22)]));
         let rows = of(&[(8, 9), (20, 21), (25, 29)]);
-        assert_eq!(may_be_rows(&rejected, &covered, [Some(&letters), Some(&replayed)]), rows);
+        assert_eq!(may_be_rows(&rejected, Some(&holes), [Some(&letters), Some(&replayed)]), rows);
+    }
+
+    #[test]
+    fn holes_of_what_is_rejected_are_watched_until_they_are_filled() {
+        let like = range(9, 0, 1);
+        let covered = |of: &[(i32, &[(i64, i64)])]| -> Covered {
+            let coverage = |held: &[(i64, i64)]| Coverage::from_intervals(held.to_vec()).unwrap_or_default();
+            of.iter().map(|&(partition, held)| (source_of(&like, partition), coverage(held))).collect()
+        };
+        let rejected = offsets_of(&[range(0, 3, 9), range(0, 20, 30), range(1, 5, 6), range(2, 0, 2)]);
+        let before = covered(&[(0, &[(5, 22), (60, 60)]), (1, &[(0, 9)])]);
+        let holes = uncovered(&rejected, &before, &like);
+        assert_eq!(holes, offsets_of(&[range(0, 3, 5), range(0, 22, 30), range(2, 0, 2)]));
+        assert!(any_covered(&rejected, &before, &like) && !any_covered(&holes, &before, &like));
+        // What comes beside them is no matter, be it of the same offsets of another partition.
+        let beside = covered(&[(0, &[(0, 3), (5, 22), (30, 70)]), (1, &[(0, 90)])]);
+        assert!(!any_covered(&holes, &beside, &like));
+        assert_eq!(uncovered(&holes, &beside, &like), holes);
+        let filled = covered(&[(0, &[(0, 3), (5, 23), (30, 70)]), (2, &[(0, 9)])]);
+        assert!(any_covered(&holes, &filled, &like));
+        let left = uncovered(&holes, &filled, &like);
+        assert_eq!(left, offsets_of(&[range(0, 3, 5), range(0, 23, 30)]));
+        assert!(!any_covered(&left, &filled, &like));
     }
 }

@@ -157,9 +157,10 @@ pub async fn backfill(
 ///
 /// # Errors
 /// `Data`: the topic ends before the position. `Invalid`: it no longer has some of the offsets, the table's rows do not
-/// say where they come from, or it would be too much for one entry. Nothing changed by these. Those of brokers,
-/// registry and store: its rows are as before; what was rejected now may be among its dead letters already, and counts
-/// as settled where it may be a row, until a reset of it lands.
+/// say where they come from, or it would be too much for one entry. Nothing changed by these, unless it became too much
+/// by what others settled or wrote after the first look. By that, and by those of brokers, registry and store, its rows
+/// are as before; what was rejected now may be among its dead letters already, and counts as settled where it may be a
+/// row, until a reset of it lands.
 pub async fn reset(
     spec: &Spec,
     table: &TableSpec,

@@ -46,7 +46,9 @@ const INTAKE_BYTES_MAX: u64 = 32 << 20;
 /// Dead letters are written when they hold this much.
 const DEAD_LETTERS_BYTES_MAX: usize = 16 << 20;
 
-/// Stretches of offsets that dead letters may be in memory.
+/// Stretches of offsets that dead letters may be in memory. A reset ends well with so many only where few of the
+/// stretches between them stay settled: its entry names each of those. With more than [`RANGES_PER_ENTRY_MAX`] it is
+/// refused before anything is committed.
 pub(super) const LETTERS_APART_MAX: usize = 4_000_000;
 /// A backfill closes a unit when its dead letters are so many stretches: as many may be settled between them, and an
 /// entry names no more than twice that.

@@ -202,7 +202,7 @@ async fn an_overwrite_names_what_came_between() {
     let change = overwrite(&["d"], "e", vec![range(0, 10, 20)], 2);
     let error = ledger.commit(&mut state, change, "6", 2).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Conflict);
-    let said = "rows of c/t/0 came with version 4, after the look at version 2";
+    let said = "rows of c/t/0 came, or were claimed, with version 4, after the look at version 2";
     assert!(error.to_string().contains(said), "{error}");
     // Another partition; with nothing to take away; with nothing to lay down.
     ledger.commit(&mut state, overwrite(&["d"], "e", vec![range(1, 0, 10)], 2), "7", 2).await.unwrap();
