@@ -21,6 +21,8 @@ use crate::{
 
 /// A batch that holds this much takes no more records until it is finished.
 const BATCH_BYTES_MAX: usize = 64 << 20;
+/// What rows failed at may take so much in a batch, however small its letters are.
+const TOLD_BYTES_MIN: usize = 1 << 20;
 
 /// The column that says when a dead letter became a row.
 pub const REPLAYED_AT: &str = "replayed_at";
@@ -264,10 +266,11 @@ impl DeadLetters {
     }
 }
 
-/// The letters with what the row of each failed at. Told of so many as have room in a batch: the same long path may
-/// stand in every letter.
+/// The letters with what the row of each failed at. Told of so many as have room: the same long path may stand in every
+/// letter. The budget of memory knows of the letters alone: what is told takes no more than they do, or
+/// [`TOLD_BYTES_MIN`].
 fn with_abouts(letters: &RecordBatch, failed: &[FailedRow]) -> Result<RecordBatch, IngestError> {
-    let mut room = BATCH_BYTES_MAX;
+    let mut room = letters.get_array_memory_size().clamp(TOLD_BYTES_MIN, BATCH_BYTES_MAX);
     let mut told: Vec<Option<&About>> = Vec::with_capacity(failed.len());
     for FailedRow { about, .. } in failed {
         let left = room.checked_sub(about.field.as_ref().map_or(0, String::len) + about.detail.len());
@@ -374,7 +377,7 @@ mod tests {
         assert!(letters.finish_failed(&failed).is_err(), "no record was kept");
         // As many as have room are told.
         keep(&mut letters, &["a", "b"]);
-        let long = about(Some("a".repeat(BATCH_BYTES_MAX / 2 + 1).as_str()), "");
+        let long = about(Some("a".repeat(TOLD_BYTES_MIN / 2 + 1).as_str()), "");
         let failed = [0, 1].map(|row| FailedRow { row, about: Arc::clone(&long) });
         let batch = letters.finish_failed(&failed).unwrap().unwrap();
         assert_eq!(

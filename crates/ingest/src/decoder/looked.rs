@@ -229,18 +229,27 @@ impl Looked {
     }
 
     /// The source without columns, and members of structs, that nobody looks at, where a reader of records passes over
-    /// what is not there.
-    pub(super) fn narrowed(self, table: &TableSpec) -> Result<(Schema, Outcome), IngestError> {
+    /// what is not there. `absent`: those of the engine's own columns that files lack.
+    pub(super) fn narrowed(
+        self,
+        table: &TableSpec,
+        absent: &[String],
+    ) -> Result<(Schema, Outcome), IngestError> {
         let passes = match table.source_format {
             SourceFormat::Avro | SourceFormat::Protobuf => true,
             SourceFormat::Json => table.extra_fields == ExtraFields::Ignore,
             SourceFormat::Raw => false,
         };
-        if passes { self.narrow(table, true) } else { Ok((self.source, self.outcome)) }
+        if passes { self.narrow(table, absent, true) } else { Ok((self.source, self.outcome)) }
     }
 
     /// The source without columns that nobody looks at. `inside`: and without such members of structs.
-    pub(super) fn narrow(self, table: &TableSpec, inside: bool) -> Result<(Schema, Outcome), IngestError> {
+    pub(super) fn narrow(
+        self,
+        table: &TableSpec,
+        absent: &[String],
+        inside: bool,
+    ) -> Result<(Schema, Outcome), IngestError> {
         let kept = |(index, field): (usize, &Field)| {
             if self.filtered_by.contains(&field.name) {
                 return Some(field.clone());
@@ -250,10 +259,19 @@ impl Looked {
             Some(if inside && field.name != KAFKA_COLUMN { used(field, derived) } else { field.clone() })
         };
         let fields: Vec<Field> = self.source.fields.iter().enumerate().filter_map(kept).collect();
-        // A record of JSON that is not an object is the value of the only column, where that has this name.
-        let is_bare = table.source_format == SourceFormat::Json
-            && matches!(fields.as_slice(), [only] if only.name == BARE_COLUMN);
-        if fields.is_empty() || is_bare {
+        let event_type = table.event_types.as_ref().and_then(|types| types.column.as_deref());
+        let kafka = table.kafka_metadata.then_some(KAFKA_COLUMN);
+        let is_own = |name: &str| {
+            Some(name) == event_type || Some(name) == kafka || absent.iter().any(|absent| absent == name)
+        };
+        // A record of JSON that is not an object is the value of the only column beside the engine's own, where that
+        // has this name: this must neither come to be so, nor be so no more.
+        let is_bare = |fields: &[Field]| {
+            let mut of_records = fields.iter().filter(|field| !is_own(&field.name));
+            of_records.next().is_some_and(|field| field.name == BARE_COLUMN) && of_records.next().is_none()
+        };
+        let is_json = table.source_format == SourceFormat::Json;
+        if fields.is_empty() || is_json && (is_bare(&fields) || is_bare(&self.source.fields)) {
             return Ok((self.source, self.outcome));
         }
         let narrow = Schema::new(self.source.schema_id, fields);

@@ -195,7 +195,7 @@ impl FileTable {
         };
         check_exposed(bare, live, &called)?;
         let mut view = seen(bare, &source, &given)?;
-        let (source, outcome) = looked.narrow(bare, false)?;
+        let (source, outcome) = looked.narrow(bare, &self.0.absent(columns), false)?;
         view.fields.retain(|field| source.fields.iter().any(|column| column.id == field.id));
         let transform = Transform::compile(bare, &source, &outcome, (&called, live), keys)?;
         Ok(ColumnsLearned::Ready(ColumnStage { source, view, transform }))

@@ -7,7 +7,8 @@
 //! 2. What the table must be is the source after its transforms. The ledger's schema is compared with that.
 //! 3. Columns of the source that nothing of the table is made of, and that the filter does not look at, are passed over
 //!    in the records' bytes and never built, and so are members of structs. A value there that means nothing (a text
-//!    that is not UTF-8) rejects no record; one whose end cannot be told does.
+//!    that is not UTF-8) rejects no record; one whose end cannot be told does, and of Avro one that no writer encodes
+//!    (a boolean of 2, a number outside of int, a symbol or branch that the schema lacks).
 //! 4. A source that grows closes the batch: what was decoded is changed into the table's columns and kept, until the
 //!    caller finishes the batch.
 //!
@@ -238,7 +239,8 @@ impl Decoder {
         let is_known = self.stage.as_ref().is_some_and(|stage| stage.source.as_ref() == Some(&source));
         if !is_known || self.batch.is_none() {
             looked.warn(&self.table);
-            let (narrow, outcome) = looked.narrowed(&self.table)?;
+            let absent = files.map(|files| files.absent(&incoming.schema)).unwrap_or_default();
+            let (narrow, outcome) = looked.narrowed(&self.table, &absent)?;
             let compiled = Transform::compile(&self.table, &narrow, &outcome, (&called, &live), &keys);
             let transform = match compiled {
                 Ok(transform) => transform,
@@ -247,7 +249,6 @@ impl Decoder {
             };
             self.close_stage()?;
             self.programs.clear();
-            let absent = files.map(|files| files.absent(&incoming.schema)).unwrap_or_default();
             self.batch = Some(self.batch_of(narrow, &absent)?);
             if let Some(stage) = &mut self.stage {
                 stage.transform = Some(transform);

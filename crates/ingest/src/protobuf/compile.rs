@@ -70,7 +70,8 @@ impl Compiler {
         let mut left_out = Vec::new();
         for field in fields(message) {
             if is_empty(&field) {
-                continue; // Has no column.
+                left_out.push(field); // Has no column, but may end another of its oneof.
+                continue;
             }
             self.enter(field.name())?;
             let position = columns.iter().position(|column| column.name == field.name());

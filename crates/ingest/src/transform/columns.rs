@@ -153,6 +153,7 @@ impl Fit {
 
 struct Compiler<'a> {
     keys: &'a Keys,
+    /// In the table's words.
     path: Vec<String>,
     abouts: Vec<Arc<About>>,
 }
@@ -184,7 +185,7 @@ impl Compiler<'_> {
     ) -> Result<Vec<Column>, IngestError> {
         let mut columns = Vec::with_capacity(called.len());
         for (field, laid) in called.iter().zip(laid) {
-            self.path.push(field.name.clone());
+            self.path.push(laid.name().clone());
             columns.push(match derived.iter().find(|derived| derived.field.name == field.name) {
                 Some(derived) => self.column(source, derived, field, laid.data_type())?,
                 None if field.required => {
@@ -278,7 +279,7 @@ impl Compiler<'_> {
                 let DataType::Struct(fields) = laid else { return Err(otherwise_laid()) };
                 let mut members = Vec::with_capacity(wanted.len());
                 for (member, laid) in wanted.iter().zip(fields) {
-                    self.path.push(member.name.clone());
+                    self.path.push(laid.name().clone());
                     let index = inside.iter().position(|known| known.name == member.name);
                     let fit = match index.and_then(|index| inside.get(index)) {
                         Some(known) => self.fit(&known.data_type, &member.data_type, laid.data_type())?,

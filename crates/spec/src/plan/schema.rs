@@ -221,16 +221,18 @@ impl Work {
     }
 
     fn retyped(&mut self, path: &str, from: &Type, to: &Type) {
+        let can_cast = self.collections == 0 && matches!(to, Type::Primitive(_));
         let (from, to) = (describe(from), describe(to));
         let what = format!("column {path} of type {from} becomes {to}");
         let why = "files already written hold the old type, and only int to long, float to double and more \
                    digits of a decimal can be read as the new one";
-        let way_out = match self.collections {
-            0 => format!(
+        let way_out = if can_cast {
+            format!(
                 "keep {from}, add the new type as another column, or write transforms.cast: {{{path}: {to}}}; then a new \
                  column takes the name, which rows already written do not have"
-            ),
-            _ => format!("keep {from}, or add the new type as another column"),
+            )
+        } else {
+            format!("keep {from}, or add the new type as another column")
         };
         self.refuse(what, why, way_out);
     }

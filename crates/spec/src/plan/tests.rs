@@ -256,6 +256,22 @@ fn ways_out_name_nothing_in_lists_and_maps() {
             ("column m{} of type int becomes date", "keep int, or add the new type as another column")
         ]
     );
+    // Nor a cast to what no cast makes.
+    let element = Box::new(P::String.into());
+    let list = Type::List { element_id: 2, element_required: false, element };
+    let inner = Type::Struct(vec![Field::optional(2, "a", P::Int.into())]);
+    for (wanted, what) in [
+        (list, "column n of type string becomes list<string>"),
+        (inner, "column n of type string becomes struct<a int>"),
+    ] {
+        let live = live(vec![Field::optional(1, "n", P::String.into())]);
+        let wanted = schema(vec![Field::optional(1, "n", wanted)]);
+        let made = plan(&table(INLINE, ""), Some(&live), Some(&wanted));
+        let TablePlan::Refused { reasons, .. } = &made else { panic!("{made}") };
+        let told: Vec<_> =
+            reasons.iter().map(|reason| (reason.what.as_str(), reason.way_out.as_str())).collect();
+        assert_eq!(told, [(what, "keep string, or add the new type as another column")]);
+    }
 }
 
 #[test]

@@ -286,3 +286,62 @@ fn a_plan_asks_for_the_same_table() {
     let schema = block_on(initial_schema(&spec, Some(&rig.registry))).unwrap().unwrap();
     assert_eq!(shown(&schema.fields), "id s(x)");
 }
+
+#[test]
+fn what_is_left_of_json_takes_the_records_that_all_of_it_takes() {
+    let json = |more: &str| TableSpec { source_format: SourceFormat::Json, ..spec(more) };
+    // The only column that is left is `value`, and a record that is no object is none of its values.
+    let schema = r#"{"type":"object","properties":{"id":{"type":"integer"},"value":{"type":"integer"}}}"#;
+    let more = "    kafka_metadata: true\n    transforms: {select: [value]}\n";
+    let mut rig = Rig::new(&json(more), RegistryFormat::Json, schema);
+    let rejected = Pushed::Rejected { reason: RejectReason::WrongType, schema_id: Some(1) };
+    assert_eq!(rig.push(1, b"5"), rejected);
+    assert_eq!(rig.push(1, br#"{"id": 1, "value": 5}"#), Pushed::Row);
+    assert_eq!(rig.built(), "id value");
+    assert_eq!(longs(&rig.close().batch.unwrap(), 0), [5]);
+    // Where it was the only one before, one is.
+    let more =
+        "    kafka_metadata: true\n    transforms: {drop: [value], constant: {c: {type: int, value: 3}}}\n";
+    let mut rig = Rig::new(&json(more), RegistryFormat::Json, r#"{"type":"integer"}"#);
+    assert_eq!(rig.push(1, b"5"), Pushed::Row);
+    assert_eq!(rig.built(), "value");
+    let batch = rig.close().batch.unwrap();
+    assert!(batch.column_by_name("value").is_none());
+    assert_eq!(batch.column_by_name("c").unwrap().as_primitive::<Int32Type>().values(), &[3]);
+}
+
+#[test]
+fn a_line_that_is_no_object_is_no_value_of_what_is_left() {
+    let writer = r#"{"type":"record","name":"R","fields":[{"name":"id","type":"long"},
+        {"name":"value","type":"long"}]}"#;
+    let more = "    kafka_metadata: true\n    event_types: {take: [R], column: kind}\n    transforms: {drop: [id]}\n";
+    let (spec, registry) = (spec(more), FixedRegistry::new());
+    let (format, schema, references) = (RegistryFormat::Avro, writer.to_owned(), vec![]);
+    registry.put("t-value", RegisteredSchema { id: 1, format, schema, references });
+    let table = block_on(FileTable::open(&spec, Some(&registry), true)).unwrap();
+    let mut decoder = table.decoder(FileFormat::Json, "", None).unwrap();
+    while let Learned::Evolves(schema) = block_on(decoder.learn(SchemaNeed::Latest, None)).unwrap() {
+        decoder.set_table_schema(schema).unwrap();
+    }
+    let mut push = |value: &[u8]| {
+        let (value, headers) = (Some(value), Headers::empty());
+        decoder.push(&Record { partition: 0, offset: 0, timestamp_ms: None, key: None, value, headers })
+    };
+    assert_eq!(push(b"5"), Pushed::Rejected { reason: RejectReason::WrongType, schema_id: None });
+    assert_eq!(push(br#"{"id": 1, "value": 5}"#), Pushed::Row);
+    assert_eq!(longs(&decoder.close().unwrap().unwrap().batch.unwrap(), 0), [5]);
+}
+
+#[test]
+fn a_tombstone_is_a_row_where_only_what_is_left_out_is_required() {
+    let spec = spec("    tombstones: row\n    kafka_metadata: true\n    transforms: {select: [n]}\n");
+    let mut rig = Rig::new(&spec, RegistryFormat::Avro, WIDE);
+    assert_eq!(rig.push(1, &wide(1, b"t", b"a", b"v")), Pushed::Row);
+    let headers = Headers::empty();
+    let record =
+        Record { partition: 0, offset: 8, timestamp_ms: None, key: Some(b"k"), value: None, headers };
+    assert_eq!(rig.decoder.push(&record), Pushed::Row);
+    let batch = rig.close().batch.unwrap();
+    let texts: Vec<_> = batch.column(0).as_string::<i32>().iter().collect();
+    assert_eq!(texts, [Some("a"), None]);
+}

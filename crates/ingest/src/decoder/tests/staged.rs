@@ -426,3 +426,19 @@ fn of_two_fields_with_the_alias_of_a_protected_one_none_comes_in_the_clear() {
         assert!(error.to_string().contains("two fields have the alias mail"), "{error}");
     }
 }
+
+/// Delta keeps the name of a column, whatever its records call it by now.
+#[test]
+fn a_row_that_fails_is_told_of_by_the_column_of_the_table() {
+    const OLD: &str = r#"{"type":"record","name":"R","fields":[{"name":"amount","type":"double"}]}"#;
+    const NEW: &str =
+        r#"{"type":"record","name":"R","fields":[{"name":"total","type":"long","aliases":["amount"]}]}"#;
+    let spec = spec("    transforms: {constant: {c: {type: int, value: 1}}}\n");
+    let live = block_on(initial_schema(&spec, Some(&registry(&[(1, OLD)])))).unwrap().unwrap();
+    let mut rig = Rig::new(&spec, Some(live), &[(2, NEW)]);
+    // 2^53 + 1 as an Avro long.
+    let value = [0, 0, 0, 0, 2, 0x82, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x20];
+    assert_eq!(rig.push(&value), Ok(Pushed::Row));
+    assert_eq!(names(rig.decoder.table_schema().unwrap()), ["amount", "c"]);
+    assert_eq!(told(&rig.close().failed), ["0 amount: long that double cannot hold exactly"]);
+}

@@ -1,5 +1,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use std::sync::Arc;
+
+use arrow::{
+    array::{ArrayRef, AsArray, StructArray},
+    datatypes::{DataType, FieldRef},
+};
 use proptest::prelude::*;
 use protox::{
     prost::Message,
@@ -7,6 +13,7 @@ use protox::{
         DynamicMessage, FieldDescriptor, Kind, MapKey, MessageDescriptor, ReflectMessage, Value,
     },
 };
+use siltstone_protocol::{Field, Type};
 
 use super::shown::{Case, list, map, members, plain, row, schema};
 use crate::{
@@ -232,6 +239,33 @@ fn json(message: &DynamicMessage) -> String {
     }
 }
 
+/// Some of the columns, and of the members of structs.
+fn some_of(fields: &[Field], random: &mut Random) -> Vec<Field> {
+    let mut some = Vec::new();
+    for field in fields {
+        let mut field = field.clone();
+        if let Type::Struct(members) = &mut field.data_type {
+            *members = some_of(members, random);
+            if members.is_empty() {
+                continue;
+            }
+        }
+        if random.below(2) == 0 {
+            some.push(field);
+        }
+    }
+    some
+}
+
+/// The column with those members alone that this type has.
+fn only(column: &ArrayRef, like: &DataType) -> ArrayRef {
+    let DataType::Struct(fields) = like else { return Arc::clone(column) };
+    let all = column.as_struct();
+    let one = |field: &FieldRef| only(all.column_by_name(field.name()).unwrap(), field.data_type());
+    let members = fields.iter().map(one).collect();
+    Arc::new(StructArray::new(fields.clone(), members, all.nulls().cloned()))
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
 
@@ -257,7 +291,8 @@ proptest! {
         }
     }
 
-    /// A program for some of the columns reads the same of those; also of messages in several pieces.
+    /// A program for some of the columns, and of the members of messages, reads the same of those; also of messages in
+    /// several pieces.
     #[test]
     fn fields_without_a_column_are_passed_over(
         choice in any::<u64>(),
@@ -267,7 +302,7 @@ proptest! {
         let of = schema.message().clone();
         let mut case = Case::of(&schema);
         let (mut table, mut random) = (table_schema(&schema).unwrap(), Random(choice));
-        table.fields.retain(|_| random.below(2) == 0);
+        table.fields = some_of(&table.fields, &mut random);
         let mut program = ProtobufProgram::compile_some(&schema, &table).unwrap();
         let mut columns = Columns::new(&table).unwrap();
         for pieces in seeds {
@@ -278,7 +313,8 @@ proptest! {
         }
         let (all, some) = (case.columns.finish().unwrap(), columns.finish().unwrap());
         for (field, column) in table.fields.iter().zip(some.columns()) {
-            prop_assert_eq!(all.column_by_name(&field.name), Some(column));
+            let expected = only(all.column_by_name(&field.name).unwrap(), column.data_type());
+            prop_assert_eq!(&expected, column);
         }
     }
 

@@ -4,7 +4,7 @@ use rstest::rstest;
 use siltstone_protocol::{RejectReason, Schema, Type};
 
 use super::{
-    shown::{row, schema},
+    shown::{Case, row, schema},
     vectors::proto3,
 };
 use crate::{
@@ -71,4 +71,14 @@ fn members_of_messages_are_passed_over() {
     members.retain(|member| member.name != "b");
     let body = b"\x0a\x05\x12\x01\xff\x08\x07";
     assert_eq!(decode(&schema, &table, body).as_deref(), Ok("{in:{a:7,c:[]}}"));
+}
+
+#[rstest]
+#[case(b"\x0a\x01x\x12\x00", "{err:null}")]
+#[case(b"\x12\x00\x0a\x01x", r#"{err:"x"}"#)]
+fn an_empty_message_ends_another_of_its_oneof(#[case] body: &[u8], #[case] expected: &str) {
+    let text = proto3("oneof r { string err = 1; Nothing ok = 2; }") + "message Nothing {}\n";
+    let schema = schema(&text, None);
+    assert_eq!(Case::of(&schema).row(body).as_deref(), Ok(expected));
+    assert_eq!(decode(&schema, &table_schema(&schema).unwrap(), body).as_deref(), Ok(expected));
 }
