@@ -15,6 +15,7 @@
 mod args;
 mod commands;
 mod logging;
+mod memory;
 mod output;
 mod pages;
 
@@ -29,12 +30,12 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// Options of the allocator, read by it before `main` (`MALLOC_CONF` in the environment overrides them). Buffers are
 /// few, large and cross threads, so few arenas do; freed pages go back within a second, large ones no sooner than
-/// small ones, because the next buffer wants them again.
+/// small ones, because the next buffer wants them again. Pages are huge where [`memory`] lets them.
 #[allow(unsafe_code, reason = "the allocator looks for a symbol of this name; nothing else can have it")]
 #[unsafe(export_name = "malloc_conf")]
 pub static ALLOCATOR_OPTIONS: Option<&'static std::ffi::c_char> = {
     const OPTIONS: &std::ffi::CStr =
-        c"narenas:4,background_thread:true,dirty_decay_ms:500,muzzy_decay_ms:0,oversize_threshold:0";
+        c"narenas:4,background_thread:true,dirty_decay_ms:500,muzzy_decay_ms:0,oversize_threshold:0,thp:always";
     // SAFETY: the pointer is that of a constant, never null and never gone.
     unsafe { OPTIONS.as_ptr().as_ref() }
 };
@@ -42,6 +43,7 @@ pub static ALLOCATOR_OPTIONS: Option<&'static std::ffi::c_char> = {
 fn main() -> ExitCode {
     let cli = args::Cli::parse();
     logging::start(&cli.log);
+    memory::choose_pages(&cli.command);
     #[cfg(feature = "failpoints")]
     let _failpoints = fail::FailScenario::setup();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {

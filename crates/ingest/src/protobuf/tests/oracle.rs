@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::{ArrayRef, AsArray, StructArray},
+    array::{Array, ArrayRef, AsArray, StructArray},
     datatypes::{DataType, FieldRef},
 };
 use proptest::prelude::*;
