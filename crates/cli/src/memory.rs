@@ -1,8 +1,8 @@
 //! The pages of the process's memory.
 //!
-//! The allocator asks for huge ones (`thp:always`): history goes through buffers of hundreds of MiB, and to fill them by
-//! pages of 4 KiB takes a tenth of the time. They make the process some 20 MiB larger, and where one runs for long, memory
-//! that it gave back may come back with them. So commands that end, and have room, have them; all others do not.
+//! The allocator asks for huge ones (`thp:always`): history goes through buffers of hundreds of MiB, and to fill them
+//! by pages of 4 KiB takes a tenth of the time. They make the process some 20 MiB larger, and where one runs for long,
+//! memory that it gave back may come back with them. So commands that end, and have room, have them; all others do not.
 
 use siltstone_spec::quantity::parse_size;
 

@@ -56,8 +56,8 @@ pub struct HistoryArgs {
     /// Where rows are put meanwhile when memory does not suffice. Default: the system's directory for such files.
     #[arg(long, value_name = "DIR")]
     pub spill_dir: Option<PathBuf>,
-    /// How much may be there and in memory at once; then files are made of it, and a backfill commits them. What one that
-    /// is killed read since its last commit is read again.
+    /// How much may be there and in memory at once; then files are made of it, and a backfill commits them. What one
+    /// that is killed read since its last commit is read again.
     #[arg(long, value_name = "SIZE", default_value = "16GiB")]
     pub spill_limit: String,
 }
