@@ -2,7 +2,8 @@
 //!
 //! The allocator asks for huge ones (`thp:always`): history goes through buffers of hundreds of MiB, and to fill them
 //! by pages of 4 KiB takes a tenth of the time. They make the process some 20 MiB larger, and where one runs for long,
-//! memory that it gave back may come back with them. So commands that end, and have room, have them; all others do not.
+//! memory that it gave back may come back with them. So backfills and resets that have room have them, and no other
+//! command asks for them. Where the machine gives them to all, that is left as it is.
 
 use siltstone_spec::quantity::parse_size;
 
@@ -11,7 +12,7 @@ use crate::args::Command;
 /// Budgets below this have no room for them.
 const ROOM_BYTES: u64 = 512 << 20;
 
-/// Has the kernel give small pages alone where huge ones are not wanted. Before anything large is allocated.
+/// Has the kernel give small pages alone to who asks for huge ones unasked. Before anything large is allocated.
 pub fn choose_pages(command: &Command) {
     if !wants_huge(command) {
         only_small();
@@ -30,6 +31,10 @@ fn wants_huge(command: &Command) -> bool {
 #[cfg(target_os = "linux")]
 #[allow(unsafe_code, reason = "there is no other way to say it to the kernel")]
 fn only_small() {
+    let of_machine = std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled");
+    if of_machine.is_ok_and(|words| words.contains("[always]")) {
+        return;
+    }
     // SAFETY: a setting of this process, said by integers alone.
     let told = unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1_u64, 0_u64, 0_u64, 0_u64) };
     if told != 0 {

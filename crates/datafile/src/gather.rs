@@ -95,7 +95,7 @@ struct Stretch {
 /// A stretch of fewer rows costs as much as its rows one by one.
 const STRETCH_ROWS: usize = 32;
 
-/// What these places are made of, if that is stretches of [`STRETCH_ROWS`] rows or more, on average.
+/// What these places are made of, if that is stretches: no more than one break in [`STRETCH_ROWS`] rows.
 fn stretches(places: &[u32], row_bits: u32) -> Option<Vec<Stretch>> {
     let follows = |(place, next): (&u32, &u32)| place.wrapping_add(1) == *next;
     let followers = places.get(1..).unwrap_or_default();
@@ -332,6 +332,30 @@ mod tests {
 
     use super::*;
     use crate::{arrow_schema, layout::tests::every_type, testing};
+
+    /// The place after the last of a full batch is that of the next one's first row.
+    #[test]
+    fn a_stretch_ends_with_its_batch() {
+        let stretch = |batch, row, rows| Stretch { batch, row, rows };
+        let places: Vec<u32> = (4_000..4_200).collect();
+        assert_eq!(stretches(&places, 12), Some(vec![stretch(0, 4_000, 96), stretch(1, 0, 104)]));
+        let places: Vec<u32> = (0..8_192).collect();
+        assert_eq!(stretches(&places, 12), Some(vec![stretch(0, 0, 4_096), stretch(1, 0, 4_096)]));
+        assert_eq!(stretches(&places, 13), Some(vec![stretch(0, 0, 8_192)]));
+        assert_eq!(stretches(&[7, 8, 3, 4], 12), None);
+    }
+
+    /// Blocks of constant size end where the buffer does.
+    #[test]
+    fn texts_of_every_length_come_whole() {
+        let texts: Vec<String> = (0..100).rev().map(|length| "x".repeat(length)).collect();
+        let arrays: Vec<ArrayRef> = vec![Arc::new(StringArray::from(texts.clone()))];
+        let gather = Gather::of_arrays(arrays, 7).unwrap();
+        let places: Vec<u32> = (0..100).rev().collect();
+        let found = gather.rows(&places).unwrap();
+        let expected: Vec<&str> = texts.iter().rev().map(String::as_str).collect();
+        assert_eq!(found.as_string::<i32>(), &StringArray::from(expected));
+    }
 
     #[test]
     fn rows_come_as_they_are_wherever_they_lie() {

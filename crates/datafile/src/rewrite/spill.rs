@@ -1,8 +1,8 @@
 //! Spilled runs: sorted rows on local disk, in Arrow's stream format, read back batch by batch.
 //!
 //! A spill file loses its name as soon as it is open, so that nothing of the rows is left behind by a crash. Where its
-//! messages end is kept in memory: each is read in one piece, into memory that nothing clears first, and the batch's
-//! columns are parts of that.
+//! messages end is kept in memory: each is read into one buffer, which nothing clears first, and the batch's columns are
+//! parts of that.
 
 use std::{
     fs::File,
@@ -171,7 +171,7 @@ impl SpillRun {
         if self.message == self.ends.len() {
             return Ok(None);
         }
-        let batch = self.batch()?.ok_or(DataFileError::compute("reading spilled rows"))?;
+        let batch = self.batch()?.ok_or_else(|| failed(()))?;
         self.rows_left -= (batch.num_rows() as u64).min(self.rows_left);
         let adapted = if batch.schema() == self.schema { Some(batch) } else { adapt(&batch, &self.schema) };
         adapted.map(Some).ok_or(DataFileError::compute("reading spilled rows in a later schema"))

@@ -250,8 +250,11 @@ impl Looked {
         absent: &[String],
         inside: bool,
     ) -> Result<(Schema, Outcome), IngestError> {
+        let is_json = table.source_format == SourceFormat::Json;
         let kept = |(index, field): (usize, &Field)| {
-            if self.filtered_by.contains(&field.name) {
+            // Other schemas of the subject may be of records that are no objects, and have nowhere else to go.
+            let is_whole = is_json && field.name == BARE_COLUMN;
+            if is_whole || self.filtered_by.contains(&field.name) {
                 return Some(field.clone());
             }
             let derived = made_of(&self.outcome.columns, index)?;
@@ -270,7 +273,6 @@ impl Looked {
             let mut of_records = fields.iter().filter(|field| !is_own(&field.name));
             of_records.next().is_some_and(|field| field.name == BARE_COLUMN) && of_records.next().is_none()
         };
-        let is_json = table.source_format == SourceFormat::Json;
         if fields.is_empty() || is_json && (is_bare(&fields) || is_bare(&self.source.fields)) {
             return Ok((self.source, self.outcome));
         }

@@ -308,6 +308,10 @@ fn what_is_left_of_json_takes_the_records_that_all_of_it_takes() {
     let batch = rig.close().batch.unwrap();
     assert!(batch.column_by_name("value").is_none());
     assert_eq!(batch.column_by_name("c").unwrap().as_primitive::<Int32Type>().values(), &[3]);
+    // And where it is not, once records of another schema came.
+    rig.register(2, r#"{"type":"object","properties":{"id":{"type":"integer"}}}"#);
+    assert_eq!(rig.push(2, br#"{"id": 1}"#), Pushed::Row);
+    assert_eq!(rig.push(1, b"5"), Pushed::Row);
 }
 
 #[test]
