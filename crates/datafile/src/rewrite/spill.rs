@@ -1,8 +1,8 @@
 //! Spilled runs: sorted rows on local disk, in Arrow's stream format, read back batch by batch.
 //!
 //! A spill file loses its name as soon as it is open, so that nothing of the rows is left behind by a crash. Where its
-//! messages end is kept in memory: each is read into one buffer, which nothing clears first, and the batch's columns are
-//! parts of that.
+//! messages end is kept in memory: each is read into one buffer, which nothing clears first, and the batch's columns
+//! are parts of that.
 
 use std::{
     fs::File,
